@@ -1,0 +1,1 @@
+"""InstaNAS as a Gymnasium environment: observe an image, choose its network."""

@@ -1,0 +1,60 @@
+"""A split of a labelled data set: uint8 images, NCHW, with the statistics that normalise them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class ImageStore(Protocol):
+    """What holds the images: a tensor, or files that are decoded when asked for."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor:
+        """uint8 ``(n, 3, H, W)`` of the images at ``index`` ``(n,)``."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and their labels.
+
+    Attributes:
+        images: uint8 ``(N, 3, H, W)``, or anything that gives such a tensor when indexed.
+        labels: int64 ``(N,)``.
+        classes: the name of each label.
+        mean, std: of each colour channel, in units of 0..1, over the training images.
+    """
+
+    images: ImageStore
+    labels: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> ImageSet:
+        """The images at ``index`` ``(n,)``, in that order, as a set of their own."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, 3, H, W)`` to float: zero mean, unit variance in each channel."""
+        mean = torch.tensor(self.mean, device=images.device).reshape(-1, 1, 1)
+        std = torch.tensor(self.std, device=images.device).reshape(-1, 1, 1)
+        return images.float().sub_(255 * mean).div_(255 * std)
+
+
+def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions of all but a ``fraction`` of every class, and of that fraction; the same for a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    kept, cut = [], []
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        size = round(fraction * len(members))
+        cut.append(members[:size])
+        kept.append(members[size:])
+    return torch.cat(kept).sort().values, torch.cat(cut).sort().values

@@ -1,0 +1,209 @@
+"""The meta-graph (section 3.2): one set of weights for all child networks, at the cost of the chosen one.
+
+For each cell and module, only the images that chose the module pass through it. A cell's output is
+
+    y = x + mean of the selected modules' outputs      if the cell keeps its shape (x alone if empty),
+    y = mean of the selected modules' outputs          otherwise.
+
+BatchNorm while training normalises over the images that chose the module, and a module that nobody in
+the batch chose is left alone: a module never sees an image that is not its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instanas_env.modules import ConvBN, build_module, fold_batch_norm
+from instanas_env.search_space import CellSpec, ModuleSpec, SearchSpace
+from instanas_env.storage import PathLike, load_weights, save_weights
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` in channels_last memory as ``(B, H * W * C)``, without copying."""
+    return x.permute(0, 2, 3, 1).reshape(len(x), -1)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """``x[index]`` along the batch; keeps channels_last, which ``index_select`` alone does not."""
+    _, channels, height, width = x.shape
+    return _rows(x).index_select(0, index).view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+class MetaCell(nn.Module):
+    """One cell: ``options[m]`` is module m; computes the mean of those each image selected."""
+
+    def __init__(self, cell: CellSpec, modules: Sequence[ModuleSpec]):
+        super().__init__()
+        self.options = nn.ModuleList(build_module(module, cell) for module in modules)
+        self.out_channels = cell.out_channels
+        self.out_resolution = cell.resolution // cell.stride
+        self.keeps_shape = cell.keeps_shape
+
+    def forward(self, x: Tensor, indices: Sequence[Tensor], share: Tensor) -> Tensor:
+        """Run the cell.
+
+        Args:
+            x: ``(B, C_in, H, W)``, channels_last.
+            indices: for each module, the batch positions ``(n,)`` of the images that chose it.
+            share: ``(B,)``, one over the number of modules each image chose (any value where none).
+
+        Returns:
+            ``(B, C_out, H / stride, W / stride)``, channels_last.
+        """
+        size = self.out_resolution
+        total = x.new_zeros(len(x), size * size * self.out_channels)
+        for option, index in zip(self.options, indices, strict=True):
+            if len(index) == len(x):
+                total += _rows(option(x))
+            elif len(index):
+                total.index_add_(0, index, _rows(option(_take(x, index))))
+        total = total * share.unsqueeze(1)
+        out = total.view(-1, size, size, self.out_channels).permute(0, 3, 1, 2)
+        return x + out if self.keeps_shape else out
+
+
+class MetaGraph(nn.Module):
+    """All child networks of a search space in one set of weights.
+
+    Args:
+        space: the search space.
+        num_classes: length of the logits.
+        generator: draws the initial weights; None means a fresh one seeded with 0.
+
+    Attributes:
+        stem: ``(B, 3, H, W)`` to the first cell's input.
+        cells: ``cells[t].options[m]`` is module m of cell t.
+        head: everything after the cells, to logits ``(B, num_classes)``.
+    """
+
+    def __init__(self, space: SearchSpace, num_classes: int, generator: torch.Generator | None = None):
+        super().__init__()
+        self.space = space
+        self.num_classes = num_classes
+        self.stem = ConvBN(3, space.stem_channels, 3, space.stem_stride)
+        self.cells = nn.ModuleList(MetaCell(cell, space.modules) for cell in space.cells)
+        self.head = nn.Sequential(
+            ConvBN(space.cells[-1].out_channels, space.head_channels, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(space.head_channels, num_classes),
+        )
+        initialise(self, generator or torch.Generator().manual_seed(0))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Class logits of each image under its own child network.
+
+        Args:
+            images: float ``(B, 3, H, W)``, normalised.
+            masks: bool ``(B, num_cells, num_modules)`` on any device. Not repaired here: an empty cell
+                that changes shape gives zeros.
+
+        Returns:
+            float ``(B, num_classes)``.
+        """
+        self._check(images, masks)
+        # One copy to the host and one back in all, so that a GPU never waits inside the cells.
+        masks = masks.cpu()
+        chosen = masks.permute(1, 2, 0)
+        counts = chosen.sum(2).flatten().tolist()
+        indices = chosen.nonzero()[:, 2].to(images.device, non_blocking=True).split(counts)
+        shares = (1.0 / masks.sum(2).clamp(min=1)).to(images.device, non_blocking=True)
+
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
+        for t, cell in enumerate(self.cells):
+            start = t * self.space.num_modules
+            x = cell(x, indices[start : start + self.space.num_modules], shares[:, t])
+        return self.head(x)
+
+    def _check(self, images: Tensor, masks: Tensor) -> None:
+        expected = (len(images), self.space.num_cells, self.space.num_modules)
+        if masks.dtype != torch.bool or tuple(masks.shape) != expected:
+            got = f"{masks.dtype} {tuple(masks.shape)}"
+            raise ValueError(f"masks: got {got}; torch.bool {expected} will do for these images")
+
+    def folded(self) -> MetaGraph:
+        """A copy for evaluation, BatchNorm folded into the convolutions; gives the same logits, faster."""
+        folded = fold_batch_norm(self)
+        assert isinstance(folded, MetaGraph)
+        return folded
+
+    def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
+        """Write the weights as safetensors; ``record`` (JSON-able: how they were made) goes with them."""
+        config = {"search_space": self.space.config, "num_classes": self.num_classes, "record": record}
+        weights = {n: t for n, t in self.state_dict().items() if not n.endswith("num_batches_tracked")}
+        save_weights(path, weights, config)
+
+    @classmethod
+    def load(cls, path: PathLike) -> MetaGraph:
+        """Read a meta-graph in evaluation mode; ``ValueError`` if the file is not one, or not whole."""
+        weights, config = load_weights(path)
+        if not {"search_space", "num_classes"} <= config.keys():
+            raise ValueError(f"meta_graph: {path} holds no meta-graph, but {sorted(config)}")
+        meta_graph = cls(SearchSpace.from_config(config["search_space"]), config["num_classes"])
+        try:
+            outcome = meta_graph.load_state_dict(weights, strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"meta_graph: the weights in {path} do not fit their own space: {error}") from error
+        missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
+        if missing or outcome.unexpected_keys:
+            raise ValueError(f"meta_graph: {path} lacks {missing[:3]}, has {outcome.unexpected_keys[:3]} too many")
+        return meta_graph.eval()
+
+    def child(self, mask: Tensor) -> Child:
+        """The network that ``mask`` (``(num_cells, num_modules)``, repaired here) selects, by itself."""
+        return Child(self, self.space.repair(mask))
+
+
+class Child(nn.Module):
+    """A plain, deployable network: the modules of one mask, BatchNorm folded. Images in, logits out."""
+
+    def __init__(self, meta_graph: MetaGraph, mask: Tensor):
+        super().__init__()
+        self.stem = fold_batch_norm(meta_graph.stem)
+        self.cells = nn.ModuleList(
+            ChildCell(cell, row.nonzero().flatten().tolist())
+            for cell, row in zip(meta_graph.cells, mask, strict=True)
+            if row.any()
+        )
+        self.head = fold_batch_norm(meta_graph.head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
+        for cell in self.cells:
+            x = cell(x)
+        return self.head(x)
+
+
+class ChildCell(nn.Module):
+    """The selected modules of one cell, run for every image."""
+
+    def __init__(self, cell: nn.Module, modules: Sequence[int]):
+        super().__init__()
+        assert isinstance(cell, MetaCell)
+        self.options = nn.ModuleList(fold_batch_norm(cell.options[m]) for m in modules)
+        self.keeps_shape = cell.keeps_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.options[0](x)
+        for option in self.options[1:]:
+            total = total + option(x)
+        if len(self.options) > 1:
+            total = total * (1.0 / len(self.options))
+        return x + total if self.keeps_shape else total
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """He initialisation of convolutions (fan out), N(0, 0.01) of linear layers, from ``generator``."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01, generator=generator)
+            nn.init.zeros_(layer.bias)

@@ -1,0 +1,132 @@
+"""The two kinds of module of Figure 3, as chains of convolution + BatchNorm + activation.
+
+A module computes the residual branch only: the identity is added once, by its cell.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instanas_env.search_space import CellSpec, ModuleSpec
+
+_ACTIVATIONS = {"relu": F.relu_, "relu6": F.relu6, "none": lambda x: x}
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution whose backward pass is fast on maps smaller than its kernel.
+
+    There oneDNN falls back to a reference kernel, up to 17 times slower (2 x 2 maps, 5 x 5 kernel).
+    Padding the map beforehand, and cutting off those rims of the kernel that only ever meet padding,
+    computes the same thing with the fast one.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        size, kernel, padding = input.shape[-1], self.weight.shape[-1], self.kernel_size[0] // 2
+        if size >= kernel or not torch.is_grad_enabled():
+            return super().forward(input)
+        rim = max(0, padding - (size - 1))
+        weight = self.weight[:, :, rim : kernel - rim, rim : kernel - rim].contiguous()
+        padded = F.pad(input, (padding - rim,) * 4)
+        return F.conv2d(padded, weight, self.bias, self.stride, 0, 1, self.groups)
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, BatchNorm, activation ("relu", "relu6" or "none"); "same" padding."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "relu",
+    ):
+        super().__init__()
+        convolution = DepthwiseConv2d if groups == in_channels > 1 else nn.Conv2d
+        self.conv = convolution(
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _ACTIVATIONS[self.activation](self.bn(self.conv(x)))
+
+    def folded(self) -> FoldedConv:
+        """The same function in evaluation mode as one convolution with bias; shares no memory."""
+        return FoldedConv(self)
+
+
+class FoldedConv(nn.Module):
+    """A :class:`ConvBN` in evaluation mode with the BatchNorm multiplied into the convolution."""
+
+    def __init__(self, source: ConvBN):
+        super().__init__()
+        conv, bn = source.conv, source.bn
+        assert bn.running_mean is not None and bn.running_var is not None
+        scale = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
+        self.conv = nn.Conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            groups=conv.groups,
+            device=conv.weight.device,
+        ).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            self.conv.weight.copy_(conv.weight * scale.reshape(-1, 1, 1, 1))
+            assert self.conv.bias is not None
+            self.conv.bias.copy_(bn.bias - bn.running_mean * scale)
+        self.conv.requires_grad_(False)
+        self.activation = source.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _ACTIVATIONS[self.activation](self.conv(x))
+
+
+class BasicConv(nn.Sequential):
+    """Module (a): two 3x3 convolutions, ReLU after the first and ReLU6 after the second."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, kernel: int = 3):
+        super().__init__(
+            ConvBN(in_channels, out_channels, kernel, stride),
+            ConvBN(out_channels, out_channels, kernel, activation="relu6"),
+        )
+
+
+class MBConv(nn.Sequential):
+    """Modules (b) to (e): 1x1 expansion by F, k x k depthwise, linear 1x1 projection (MobileNetV2)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, kernel: int, expansion: int):
+        hidden = in_channels * expansion
+        super().__init__(
+            ConvBN(in_channels, hidden, 1),
+            ConvBN(hidden, hidden, kernel, stride, groups=hidden),
+            ConvBN(hidden, out_channels, 1, activation="none"),
+        )
+
+
+def build_module(spec: ModuleSpec, cell: CellSpec) -> nn.Sequential:
+    """The module ``spec`` with the shapes of ``cell``: ``(B, C_in, H, W)`` to ``(B, C_out, H/s, W/s)``."""
+    if spec.kind == "basic":
+        return BasicConv(cell.in_channels, cell.out_channels, cell.stride, spec.kernel)
+    return MBConv(cell.in_channels, cell.out_channels, cell.stride, spec.kernel, spec.expansion)
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` for evaluation in which every :class:`ConvBN` is one convolution."""
+    if isinstance(module, ConvBN):
+        return module.folded()
+    folded = copy.copy(module)
+    folded._modules = {
+        name: child if child is None else fold_batch_norm(child) for name, child in module._modules.items()
+    }
+    if not module._modules:
+        folded = copy.deepcopy(module)
+    return folded.eval().requires_grad_(False)

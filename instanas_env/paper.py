@@ -1,0 +1,69 @@
+"""Every constant of the paper (Cheng, Lin et al., 2018) and every choice where it is silent.
+
+``STATED`` follows the paper, with the section. ``CHOSEN`` is ours, with the reason. No other file
+repeats these numbers.
+"""
+
+from __future__ import annotations
+
+# --- Search space ------------------------------------------------------------------------------
+
+# STATED 4.1: 17 cells, five modules each (Figure 3), hence 2^5 = 32 combinations in a cell.
+NUM_CELLS = 17
+NUM_MODULES = 5
+# STATED Figure 3: (kind, kernel, expansion F). Index 0 is module (a), the default of section 4.1;
+# index 2 is the block of MobileNetV2.
+MODULES = (
+    ("basic", 3, 1),
+    ("mbconv", 3, 3),
+    ("mbconv", 3, 6),
+    ("mbconv", 5, 3),
+    ("mbconv", 5, 6),
+)
+DEFAULT_MODULE = 0
+MOBILENET_V2_MODULE = 2
+# CHOSEN (the paper: "MobileNetV2 as the backbone"): MobileNetV2's own stages at width 1.
+STAGES = ((16, 1), (24, 2), (32, 3), (64, 4), (96, 3), (160, 3), (320, 1))
+STRIDES_32 = (1, 1, 2, 2, 1, 2, 1)
+STRIDES_64_AND_224 = (1, 2, 2, 2, 1, 2, 1)
+STEM_CHANNELS = 32
+HEAD_CHANNELS = 1280
+# CHOSEN: a cell adds the MEAN of its selected modules to its input (shape-changing cells: the mean
+# alone). The paper says nothing; the released code sums, so that a cell's scale, and with it that
+# of all later cells, depends on how many modules are on. With the mean and one identity per cell a
+# lone MBConv is exactly MobileNetV2's block and an empty cell is the identity.
+
+# --- Pre-training (section 3.2) ----------------------------------------------------------------
+
+# STATED 3.2: drop-path rate rises linearly from the middle of pre-training to 50 %.
+DROP_PATH_START = 0.5
+DROP_PATH_FINAL = 0.5
+# CHOSEN: the alternative "spread" schedule draws each image's drop rate from U(0, r), r rising
+# linearly from 0 to 0.9: a rate that ends at 50 % never shows the sparse paths the search ends in.
+SPREAD_START = 0.0
+SPREAD_END = 0.6
+SPREAD_FINAL = 0.9
+# STATED 4.2: SGD with initial learning rate 0.1, batches of 32. CHOSEN: Nesterov momentum 0.9 and
+# weight decay 4e-5 (MobileNetV2's), linear warm-up and cosine decay.
+PRETRAIN_LEARNING_RATE = 0.1
+PRETRAIN_BATCH_SIZE = 32
+MOMENTUM = 0.9
+WEIGHT_DECAY = 4e-5
+
+# --- Augmentation (section 4.2: random crop, horizontal flip, cut-out) -------------------------
+
+# CHOSEN: the usual CIFAR sizes for 32 px; other resolutions scale with the image.
+CROP_PADDING = 4 / 32
+CUTOUT_SIZE = 16 / 32
+
+# --- Controller and search (section 3.3) -------------------------------------------------------
+
+# CHOSEN: alpha of p' = alpha p + (1 - alpha)(1 - p) starts at the released code's 0.8 and rises: a
+# fixed 0.8 keeps a fifth of the modules on against the policy's will, above a MobileNetV2 path.
+ALPHA_START = 0.8
+ALPHA_END = 0.98
+# STATED 3.3: R_A is normalised to [0, 1]. CHOSEN: clipped at 0 outside [L, U], where the quadratic
+# would be negative.
+# CHOSEN: R_T of a correct and of a wrong answer. Only "positive" and "otherwise" are stated.
+CORRECT_REWARD = 1.0
+WRONG_REWARD = -1.0

@@ -1,0 +1,204 @@
+"""The search space (section 4.1): 17 cells of five modules, and masks that choose among them.
+
+A mask is a boolean tensor ``(..., num_cells, num_modules)``; an action is the same thing flattened to
+``(..., num_bits)``, bit ``num_modules * cell + module``. 85 bits in the paper's space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instanas_env import paper
+
+
+@dataclass(frozen=True)
+class ModuleSpec:
+    """One of the options of a cell (Figure 3): ``kind`` "basic" or "mbconv", kernel size, expansion F."""
+
+    kind: str
+    kernel: int
+    expansion: int
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and figures, such as ``MB k5 F6``."""
+        return f"Basic k{self.kernel}" if self.kind == "basic" else f"MB k{self.kernel} F{self.expansion}"
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """Shapes of one cell: channels in and out, stride, and the height (= width) of its input in px."""
+
+    in_channels: int
+    out_channels: int
+    stride: int
+    resolution: int
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether the cell may be left empty: input and output have one shape, so identity will do."""
+        return self.stride == 1 and self.in_channels == self.out_channels
+
+
+@dataclass(frozen=True)
+class _Preset:
+    resolution: int
+    stem_stride: int
+    strides: tuple[int, ...]
+    base_width: float = 1.0
+
+
+_PRESETS = {
+    "cifar": _Preset(32, 1, paper.STRIDES_32),
+    "tiny_imagenet": _Preset(64, 1, paper.STRIDES_64_AND_224),
+    "imagenet": _Preset(224, 2, paper.STRIDES_64_AND_224),
+    "lite": _Preset(32, 2, paper.STRIDES_32, base_width=0.25),  # made for CPUs
+}
+
+ALL_MODULES = tuple(ModuleSpec(*spec) for spec in paper.MODULES)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Immutable description of a space of child networks; build one with :meth:`preset`.
+
+    ``modules`` are the options that every cell offers. The space with MobileNetV2's block alone
+    (:meth:`only`) holds MobileNetV2 itself and whatever skips some of its blocks.
+    """
+
+    name: str
+    width: float
+    resolution: int
+    stem_channels: int
+    stem_stride: int
+    head_channels: int
+    cells: tuple[CellSpec, ...]
+    modules: tuple[ModuleSpec, ...] = ALL_MODULES
+
+    @classmethod
+    def preset(cls, name: str, width: float = 1.0) -> SearchSpace:
+        """The space ``name``: cifar (32 px), tiny_imagenet (64), imagenet (224) or lite (32, for CPUs).
+
+        Args:
+            name: one of the four presets.
+            width: multiplies every channel count (of "lite" too, which starts from a quarter).
+
+        Raises:
+            ValueError: unknown name, or a width that is not positive.
+        """
+        if name not in _PRESETS:
+            raise ValueError(f"search_space: unknown preset {name!r}; choose from {', '.join(_PRESETS)}")
+        if not 0 < width < float("inf"):
+            raise ValueError(f"width: got {width!r}; a positive number will do, such as 0.5")
+        preset = _PRESETS[name]
+
+        def scaled(channels: int) -> int:
+            return max(1, round(channels * preset.base_width * width))
+
+        channels, resolution = scaled(paper.STEM_CHANNELS), preset.resolution // preset.stem_stride
+        cells = []
+        for (out, count), first_stride in zip(paper.STAGES, preset.strides, strict=True):
+            for stride in [first_stride] + [1] * (count - 1):
+                cells.append(CellSpec(channels, scaled(out), stride, resolution))
+                channels, resolution = scaled(out), resolution // stride
+        return cls(
+            name=name,
+            width=width,
+            resolution=preset.resolution,
+            stem_channels=scaled(paper.STEM_CHANNELS),
+            stem_stride=preset.stem_stride,
+            head_channels=scaled(paper.HEAD_CHANNELS),
+            cells=tuple(cells),
+        )
+
+    def only(self, *modules: int) -> SearchSpace:
+        """The same cells with these modules alone, renumbered from 0; ``only(2)`` is MobileNetV2."""
+        return replace(self, modules=tuple(self.modules[module] for module in modules))
+
+    @property
+    def num_cells(self) -> int:
+        return len(self.cells)
+
+    @property
+    def num_modules(self) -> int:
+        return len(self.modules)
+
+    @property
+    def num_bits(self) -> int:
+        """Length of an action: 85 in the paper's space."""
+        return self.num_cells * self.num_modules
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """JSON-able description that :meth:`from_config` turns back into this space."""
+        names = [ALL_MODULES.index(module) for module in self.modules]
+        return {"preset": self.name, "width": self.width, "modules": names}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SearchSpace:
+        """Inverse of :attr:`config`."""
+        return cls.preset(config["preset"], config["width"]).only(*config["modules"])
+
+    # --- masks -----------------------------------------------------------------------------------
+
+    def full_mask(self) -> Tensor:
+        """All modules on, ``(num_cells, num_modules)``."""
+        return torch.ones(self.num_cells, self.num_modules, dtype=torch.bool)
+
+    def path(self, modules: int | Sequence[int]) -> Tensor:
+        """The mask with one module per cell: the same everywhere, or one index for each cell."""
+        chosen = torch.as_tensor(modules).expand(self.num_cells)
+        return torch.nn.functional.one_hot(chosen, self.num_modules).bool()
+
+    def mobilenet_v2_mask(self) -> Tensor:
+        """MobileNetV2: MBConv k3 F6 in every cell."""
+        return self.path(self.modules.index(ALL_MODULES[paper.MOBILENET_V2_MODULE]))
+
+    def random_masks(self, count: int, keep: float | Tensor, generator: torch.Generator) -> Tensor:
+        """``(count, num_cells, num_modules)`` repaired masks, each module on with probability ``keep``.
+
+        ``keep`` may be one number or ``(count,)``, a rate for each mask.
+        """
+        uniform = torch.rand(count, self.num_cells, self.num_modules, generator=generator)
+        return self.repair(uniform < torch.as_tensor(keep).reshape(-1, 1, 1))
+
+    def repair(self, masks: Tensor) -> Tensor:
+        """Switch the default module on where a cell that changes shape was left empty (section 4.1).
+
+        Cells that keep their shape may stay empty: they pass their input on. Each mask is repaired by
+        itself, so an image's network never depends on its neighbours; idempotent.
+
+        Args:
+            masks: bool ``(..., num_cells, num_modules)``.
+
+        Returns:
+            A new tensor of that shape.
+        """
+        needed = torch.tensor([not cell.keeps_shape for cell in self.cells], device=masks.device)
+        repaired = masks.clone()
+        repaired[..., paper.DEFAULT_MODULE] |= needed & ~masks.any(-1)
+        return repaired
+
+    def masks_from_actions(self, actions: Any, name: str = "actions") -> Tensor:
+        """Check actions ``(..., num_bits)`` of 0 and 1, of any number type, and shape them as masks.
+
+        Returns:
+            bool ``(..., num_cells, num_modules)``, not yet repaired.
+
+        Raises:
+            ValueError: a last dimension other than ``num_bits``, or a value that is neither 0 nor 1.
+        """
+        bits = actions if isinstance(actions, Tensor) else torch.from_numpy(np.asarray(actions))
+        if bits.ndim == 0 or bits.shape[-1] != self.num_bits:
+            raise ValueError(f"{name}: got shape {tuple(bits.shape)}; (..., {self.num_bits}) will do")
+        on = bits == 1
+        wrong = ~(on | (bits == 0))
+        if wrong.any():
+            raise ValueError(f"{name}: got the value {bits[wrong][0].item()}; only 0 and 1 will do")
+        return on.reshape(*bits.shape[:-1], self.num_cells, self.num_modules)

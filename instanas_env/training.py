@@ -1,0 +1,125 @@
+"""Training the weights of a meta-graph on images and the masks that go with them.
+
+Pre-training, the epochs inside the search and fine-tuning differ in where the masks come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from instanas_env.data import Augmentation, ImageSet, augment
+from instanas_env.meta_graph import MetaGraph
+
+MaskSource = Callable[[Tensor, Tensor], Tensor]
+"""Images uint8 ``(B, 3, H, W)`` as trained on and their index ``(B,)``, to masks ``(B, cells, modules)``."""
+
+
+@dataclass(frozen=True)
+class BatchStatistics:
+    """Of one training batch: mean loss, fraction correct, number of images, learning rate."""
+
+    loss: float
+    accuracy: float
+    count: int
+    learning_rate: float
+
+
+def warmup_cosine(step: int, total: int, peak: float, warmup: int = 0) -> float:
+    """Learning rate at ``step`` of ``total``: linear to ``peak`` over ``warmup`` steps, then cosine to 0."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def train_epoch(
+    meta_graph: MetaGraph,
+    image_set: ImageSet,
+    masks_for: MaskSource,
+    optimizer: torch.optim.Optimizer,
+    *,
+    batch_size: int,
+    generator: torch.Generator,
+    learning_rate_at: Callable[[int], float] | None = None,
+    augmentation: Augmentation | None = None,
+    index: Tensor | None = None,
+) -> Iterator[BatchStatistics]:
+    """Train for one pass over ``image_set`` in random order, yielding after every step.
+
+    Args:
+        meta_graph: trained in place; left in training mode.
+        image_set: the images.
+        masks_for: gives the masks of a batch; they are used as they are.
+        optimizer: over the meta-graph's parameters.
+        batch_size: images a step. A last batch of fewer than two images is left out (BatchNorm).
+        generator: CPU generator for order and augmentation.
+        learning_rate_at: learning rate by step of this epoch; None leaves the optimizer's.
+        augmentation: None trains on the images as they are.
+        index: positions to train on; None means all.
+    """
+    meta_graph.train()
+    device = next(meta_graph.parameters()).device
+    index = torch.arange(len(image_set)) if index is None else index
+    order = index[torch.randperm(len(index), generator=generator)]
+    for step, chosen in enumerate(order.split(batch_size)):
+        if len(chosen) < 2:
+            break
+        if learning_rate_at is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(step)
+        images = image_set.images[chosen]
+        if augmentation is not None:
+            images = augment(images, augmentation, generator)
+        logits = meta_graph(image_set.normalize(images.to(device)), masks_for(images, chosen))
+        labels = image_set.labels[chosen].to(device)
+        loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield BatchStatistics(
+            loss=loss.item(),
+            accuracy=(logits.argmax(1) == labels).float().mean().item(),
+            count=len(chosen),
+            learning_rate=optimizer.param_groups[0]["lr"],
+        )
+
+
+@torch.inference_mode()
+def predict_classes(
+    meta_graph: MetaGraph, image_set: ImageSet, masks: Tensor, batch_size: int = 256
+) -> Tensor:
+    """Predicted class ``(N,)`` of every image of a set.
+
+    Args:
+        meta_graph: in evaluation mode, or folded.
+        image_set: the images.
+        masks: ``(N, cells, modules)`` or one ``(cells, modules)`` for all; repaired by the caller.
+        batch_size: images at a time.
+    """
+    device = next(meta_graph.parameters()).device
+    masks = masks.expand(len(image_set), -1, -1)
+    predictions = []
+    for index in torch.arange(len(image_set)).split(batch_size):
+        images = image_set.normalize(image_set.images[index].to(device))
+        predictions.append(meta_graph(images, masks[index]).argmax(1).cpu())
+    return torch.cat(predictions)
+
+
+def accuracy(meta_graph: MetaGraph, image_set: ImageSet, masks: Tensor) -> float:
+    """Fraction of ``image_set`` that the meta-graph gets right under ``masks``; see :func:`predict_classes`."""
+    was_training = meta_graph.training
+    predictions = predict_classes(meta_graph.eval().folded(), image_set, masks)
+    meta_graph.train(was_training)
+    return (predictions == image_set.labels).float().mean().item()
+
+
+def sgd(module: nn.Module, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
+    """Nesterov SGD over a module's parameters (plain SGD where momentum is 0)."""
+    return torch.optim.SGD(
+        module.parameters(), learning_rate, momentum, weight_decay=weight_decay, nesterov=momentum > 0
+    )

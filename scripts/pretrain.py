@@ -1,0 +1,141 @@
+"""Pre-train a meta-graph with drop-path (section 3.2); also trains plain networks such as MobileNetV2.
+
+    python -m scripts.pretrain --out runs/meta_graph
+    python -m scripts.pretrain --out runs/mobilenet_v2 --modules 2
+
+Resumes where it was when called again with the same options. Writes ``meta_graph.safetensors`` and
+``history.jsonl``: validation accuracy with all modules, random halves and fifths, and the MobileNetV2
+path, so that a meta-graph whose sub-networks are at chance level is seen at once.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from rich.progress import track
+
+from instanas_env import paper
+from instanas_env.data import Augmentation, ImageSet, load_images
+from instanas_env.drop_path import Schedule, drop_path_masks, drop_rate
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+from instanas_env.training import accuracy, sgd, train_epoch, warmup_cosine
+from scripts.run_directory import RunDirectory, machine
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train, on what, and how."""
+
+    out: Path
+    """Directory of the run."""
+    dataset: str = "fashion_mnist"
+    """Data set, see instanas_env.data.load_images."""
+    data_dir: Path | None = None
+    """Where its files are."""
+    search_space: str = "lite"
+    """Preset: cifar, tiny_imagenet, imagenet or lite."""
+    width: float = 1.0
+    """Multiplies every channel count."""
+    modules: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Modules of a cell; "2" alone is MobileNetV2 (then nothing is dropped)."""
+    epochs: int = 24
+    batch_size: int = 128
+    """Images a step (section 4.2: 32; 128 is twice as fast on a CPU)."""
+    learning_rate: float = paper.PRETRAIN_LEARNING_RATE
+    """Peak, after a warm-up of one epoch; then cosine to 0."""
+    schedule: Schedule = "spread"
+    """Drop-path: "paper" (0 to the middle, then linear to 0.5) or "spread" (a rate for each image)."""
+    masks: Literal["per-image", "per-batch"] = "per-image"
+    """One child network for each image, or one for each batch as the paper has it."""
+    augmentation: Augmentation = Augmentation(crop_padding=2 / 32, cutout=0.0)
+    """Crop, flip and cut-out of the training images."""
+    seed: int = 0
+    threads: int = 1
+    """Two runs of one thread each are faster than one run of two."""
+
+
+def evaluate_densities(meta_graph: MetaGraph, val: ImageSet, seed: int) -> dict[str, float]:
+    """Validation accuracy with all modules and, where there is something to drop, of sub-networks."""
+    space = meta_graph.space
+    scores = {"all": accuracy(meta_graph, val, space.full_mask())}
+    if space.num_modules > 1:
+        for name, keep in (("half", 0.5), ("fifth", 0.2)):
+            masks = space.random_masks(len(val), keep, generator_for(seed, 1))
+            scores[name] = accuracy(meta_graph, val, masks)
+        scores["mobilenet_v2_path"] = accuracy(meta_graph, val, space.mobilenet_v2_mask())
+    return scores
+
+
+def main(options: Options) -> None:
+    """Train to the end, or from where an earlier call was stopped."""
+    torch.set_num_threads(options.threads)
+    run = RunDirectory(options.out, options, free=("out", "data_dir"))
+    space = SearchSpace.preset(options.search_space, options.width).only(*options.modules)
+    train = load_images(options.dataset, "train", options.data_dir, space.resolution)
+    val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
+    optimizer = sgd(meta_graph, options.learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
+    steps = -(-len(train) // options.batch_size)
+    total = options.epochs * steps
+
+    state = run.restore()
+    first = 0
+    if state is not None:
+        meta_graph.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["epoch"]
+    for epoch in range(first, options.epochs):
+        generator = generator_for(options.seed, 2, epoch)
+        progress = epoch / options.epochs
+
+        def masks_for(images, index, generator=generator, progress=progress):
+            if space.num_modules == 1:
+                return space.full_mask().expand(len(images), -1, -1)
+            per_image = options.masks == "per-image"
+            return drop_path_masks(space, len(images), progress, generator, options.schedule, per_image)
+
+        start = time.perf_counter()
+        batches = train_epoch(
+            meta_graph,
+            train,
+            masks_for,
+            optimizer,
+            batch_size=options.batch_size,
+            generator=generator,
+            learning_rate_at=lambda step, epoch=epoch: warmup_cosine(
+                epoch * steps + step, total, options.learning_rate, warmup=steps
+            ),
+            augmentation=options.augmentation,
+        )
+        label = f"epoch {epoch + 1}/{options.epochs}"
+        losses, correct = [], []
+        for batch in track(batches, label, total=steps):
+            losses.append(batch.loss)
+            correct.append(batch.accuracy)
+        row = {
+            "epoch": epoch + 1,
+            "drop_rate": drop_rate(progress, options.schedule),
+            "loss": sum(losses) / len(losses),
+            "train_accuracy": sum(correct) / len(correct),
+            "val": evaluate_densities(meta_graph, val, options.seed),
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        print("  ".join(f"{k} {v:.4f}" for k, v in {"loss": row["loss"], **row["val"]}.items()), flush=True)
+        run.checkpoint(
+            row, {"model": meta_graph.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
+        )
+
+    record = {"command": "scripts.pretrain", "options": run.config, "machine": machine(), "history": run.history[-1:]}
+    meta_graph.save(options.out / "meta_graph.safetensors", record)
+    print(f"wrote {options.out / 'meta_graph.safetensors'}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
