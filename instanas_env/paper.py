@@ -67,3 +67,11 @@ ALPHA_END = 0.98
 # CHOSEN: R_T of a correct and of a wrong answer. Only "positive" and "otherwise" are stated.
 CORRECT_REWARD = 1.0
 WRONG_REWARD = -1.0
+# CHOSEN: the fixed window of the benchmark regime. A policy that starts at random has half of the
+# modules on; the window must contain it or nothing is learnt. R_A is then 1 at 0.3 of the full graph.
+BENCHMARK_UPPER = (0.6, "full")
+BENCHMARK_LOWER = (0.0, "full")
+# CHOSEN: the falling window of the search. It must contain the first samples (half of the modules)
+# and end below a MobileNetV2 path.
+SEARCH_UPPER = ((0.7, "full"), (1.0, "mobilenet_v2"))
+SEARCH_LOWER = ((0.1, "full"), (0.0, "full"))

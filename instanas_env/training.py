@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instanas_env.data import Augmentation, ImageSet, augment
+from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.meta_graph import MetaGraph
 
 MaskSource = Callable[[Tensor, Tensor], Tensor]
@@ -74,7 +74,8 @@ def train_epoch(
                 group["lr"] = learning_rate_at(step)
         images = image_set.images[chosen]
         if augmentation is not None:
-            images = augment(images, augmentation, generator)
+            uniforms = torch.rand(len(images), DRAWS_PER_IMAGE, generator=generator)
+            images = augment(images, augmentation, uniforms)
         logits = meta_graph(image_set.normalize(images.to(device)), masks_for(images, chosen))
         labels = image_set.labels[chosen].to(device)
         loss = F.cross_entropy(logits, labels)

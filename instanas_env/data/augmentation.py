@@ -23,24 +23,28 @@ class Augmentation:
     cutout: float = paper.CUTOUT_SIZE
 
 
-def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+DRAWS_PER_IMAGE = 5
+
+
+def augment(images: Tensor, settings: Augmentation, uniforms: Tensor) -> Tensor:
     """Augmented copies of ``images``.
 
     Args:
         images: ``(B, 3, H, W)`` of any type; H = W. What a crop or cut-out leaves open becomes 0.
         settings: which transformations.
-        generator: a CPU generator.
+        uniforms: ``(B, DRAWS_PER_IMAGE)`` in [0, 1), all the chance there is: an image is augmented
+            alike alone and in a batch.
 
     Returns:
         A new tensor of the same shape and type, channels_last.
     """
     count, _, side, _ = images.shape
+    shift_y, shift_x, flip, hole_y, hole_x = uniforms.unsqueeze(2).unbind(1)
     pad = round(settings.crop_padding * side)
-    shifts = torch.randint(2 * pad + 1, (2, count, 1), generator=generator)
-    flipped = torch.rand(count, 1, generator=generator) < 0.5
     line = torch.arange(side)
-    rows = line + shifts[0]
-    columns = torch.where(flipped & settings.flip, line.flip(0), line) + shifts[1]
+    rows = line + (shift_y * (2 * pad + 1)).long()
+    flipped = (flip < 0.5) & settings.flip
+    columns = torch.where(flipped, line.flip(0), line) + (shift_x * (2 * pad + 1)).long()
 
     padded = F.pad(images, (pad,) * 4).permute(0, 2, 3, 1)
     batch = torch.arange(count).reshape(-1, 1, 1)
@@ -48,7 +52,8 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
 
     hole = round(settings.cutout * side)
     if hole:
-        corner = torch.randint(side, (2, count, 1), generator=generator) - hole // 2
-        inside = (line >= corner) & (line < corner + hole)
-        out[inside[0].unsqueeze(2) & inside[1].unsqueeze(1)] = 0
+        top, left = ((centre * side).long() - hole // 2 for centre in (hole_y, hole_x))
+        covered_rows = (line >= top) & (line < top + hole)
+        covered_columns = (line >= left) & (line < left + hole)
+        out[covered_rows.unsqueeze(2) & covered_columns.unsqueeze(1)] = 0
     return out.permute(0, 3, 1, 2)

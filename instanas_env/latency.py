@@ -1,0 +1,138 @@
+"""The module-wise look-up table (section 4.1): a mask's latency is the sum of its modules' latencies.
+
+The same table holds other additive costs, MACs or parameters, for ``cost="flops"`` and ``"params"``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from instanas_env.search_space import SearchSpace
+from instanas_env.storage import PathLike, load_json, save_json
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Additive costs of a search space's modules; ms unless ``unit`` says otherwise.
+
+    Attributes:
+        space: the search space.
+        modules: float64 ``(num_cells, num_modules)``, each module with the addition that joins it.
+        stem, head: of the parts that every child has.
+        controller: of the network that chooses the mask; not part of :meth:`lookup`.
+        unit: "ms", "MMACs" or "parameters".
+        record: how it was measured: device, threads, versions, spread.
+    """
+
+    space: SearchSpace
+    modules: Tensor
+    stem: float
+    head: float
+    controller: float = 0.0
+    unit: str = "ms"
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expected = (self.space.num_cells, self.space.num_modules)
+        if tuple(self.modules.shape) != expected:
+            raise ValueError(f"modules: got shape {tuple(self.modules.shape)}; {expected} will do")
+        costs = [*self.modules.flatten().tolist(), self.stem, self.head, self.controller]
+        if not all(0 <= cost < float("inf") for cost in costs):
+            raise ValueError("modules: a latency table holds finite numbers that are not negative")
+
+    def lookup(self, masks: Tensor) -> Tensor:
+        """Cost of each mask: bool ``(..., num_cells, num_modules)`` to float64 ``(...)``."""
+        return (masks.cpu().double() * self.modules).sum((-2, -1)) + (self.stem + self.head)
+
+    def cheapest_mask(self) -> Tensor:
+        """The mask that costs least: in each cell that needs a module, its cheapest one."""
+        mask = self.space.path(self.modules.argmin(1))
+        return mask & torch.tensor([[not cell.keeps_shape] for cell in self.space.cells])
+
+    def reference(self, name: str) -> float:
+        """Cost of a reference network: "full" (all modules), "mobilenet_v2" or "cheapest"."""
+        masks = {
+            "full": self.space.full_mask,
+            "mobilenet_v2": self.space.mobilenet_v2_mask,
+            "cheapest": self.cheapest_mask,
+        }
+        if name not in masks:
+            raise ValueError(f"bounds: unknown reference {name!r}; choose from {', '.join(masks)}")
+        return self.lookup(masks[name]()).item()
+
+    def save(self, path: PathLike) -> None:
+        """Write the table as JSON."""
+        save_json(
+            path,
+            {
+                "search_space": self.space.config,
+                "unit": self.unit,
+                "stem": self.stem,
+                "head": self.head,
+                "controller": self.controller,
+                "modules": self.modules.tolist(),
+                "record": self.record,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: PathLike) -> LatencyTable:
+        """Read a table; ``ValueError`` names a file that is none."""
+        content = load_json(path)
+        try:
+            return cls(
+                space=SearchSpace.from_config(content["search_space"]),
+                modules=torch.tensor(content["modules"], dtype=torch.float64),
+                stem=float(content["stem"]),
+                head=float(content["head"]),
+                controller=float(content["controller"]),
+                unit=content["unit"],
+                record=content["record"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"latency_table: {path} is not a latency table ({error!r})") from error
+
+
+def count_parameters(space: SearchSpace, num_classes: int) -> LatencyTable:
+    """Parameters of each part, BatchNorm folded, in units of one parameter."""
+    return _counted(space, num_classes, "parameters", lambda conv, size: conv.weight.numel() + conv.out_channels)
+
+
+def count_macs(space: SearchSpace, num_classes: int) -> LatencyTable:
+    """Multiply-accumulates of each part for one image, in millions."""
+    return _counted(space, num_classes, "MMACs", lambda conv, size: conv.weight.numel() * size**2 / 1e6)
+
+
+def _counted(space: SearchSpace, num_classes: int, unit: str, cost_of: Any) -> LatencyTable:
+    from instanas_env.meta_graph import MetaGraph
+
+    with torch.device("meta"):
+        meta_graph = MetaGraph(space, num_classes)
+
+    def cost(part: nn.Module, size: int) -> float:
+        total = 0.0
+        for layer in part.modules():
+            if isinstance(layer, nn.Conv2d):
+                size //= layer.stride[0]
+                total += cost_of(layer, size)
+        return total
+
+    last = space.cells[-1]
+    linear = nn.Conv2d(space.head_channels, num_classes, 1, device="meta")  # as a 1x1 convolution of 1 px
+    return LatencyTable(
+        space=space,
+        modules=torch.tensor(
+            [
+                [cost(option, spec.resolution) for option in cell.options]  # type: ignore[union-attr]
+                for cell, spec in zip(meta_graph.cells, space.cells, strict=True)
+            ],
+            dtype=torch.float64,
+        ),
+        stem=cost(meta_graph.stem, space.resolution),
+        head=cost(meta_graph.head, last.resolution // last.stride) + cost_of(linear, 1),
+        unit=unit,
+    )

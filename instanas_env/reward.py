@@ -1,0 +1,110 @@
+"""The reward of an image and its mask (section 3.3): equation (2), R_T, R_A and the window [L_t, U_t]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instanas_env import paper
+from instanas_env.latency import LatencyTable
+
+
+@dataclass(frozen=True)
+class RewardBounds:
+    """The window of latencies that are rewarded, U_t and L_t, in the table's unit (ms)."""
+
+    upper: float
+    lower: float
+
+    def __post_init__(self) -> None:
+        if not self.lower < self.upper < float("inf"):
+            raise ValueError(f"bounds: got U = {self.upper:g}, L = {self.lower:g}; U must be above L")
+
+    def contains(self, latency: Tensor) -> Tensor:
+        """Whether each latency is rewarded at all, bool of the same shape."""
+        return (latency > self.lower) & (latency < self.upper)
+
+
+def latency_reward(latency: Tensor, bounds: RewardBounds) -> Tensor:
+    """R_A = -(z - U)(z - L) / gamma, gamma = ((U - L) / 2)^2: 1 in the middle of [L, U], 0 at its ends.
+
+    Outside the window the quadratic would be negative; R_A lies in [0, 1] (section 3.3), so it is 0.
+    """
+    gamma = ((bounds.upper - bounds.lower) / 2) ** 2
+    return (-(latency - bounds.upper) * (latency - bounds.lower) / gamma).clamp(min=0.0)
+
+
+def task_reward(correct: Tensor, correct_reward: float, wrong_reward: float) -> Tensor:
+    """R_T of each answer, float64: one number for correct, one for wrong."""
+    return torch.where(correct, correct_reward, wrong_reward).double()
+
+
+def combine(reward_task: Tensor, reward_latency: Tensor) -> Tensor:
+    """Equation (2): R = R_T * R_A where R_T is positive, R_T otherwise."""
+    return torch.where(reward_task > 0, reward_task * reward_latency, reward_task)
+
+
+Level = tuple[float, str]
+"""A latency as a multiple of a reference network's: (0.7, "full"), (1.0, "mobilenet_v2"), (1.0, "cheapest")."""
+
+
+@dataclass(frozen=True)
+class BoundsSchedule:
+    """U_t and L_t over the epochs t, in multiples of the latencies of reference networks.
+
+    Each falls linearly from its first level to its second and stays there from ``epochs`` on. With
+    equal levels the window is fixed, the benchmark regime.
+
+    Attributes:
+        upper, lower: (first level, last level).
+        epochs: the number of epochs over which they fall.
+    """
+
+    upper: tuple[Level, Level] = (paper.BENCHMARK_UPPER, paper.BENCHMARK_UPPER)
+    lower: tuple[Level, Level] = (paper.BENCHMARK_LOWER, paper.BENCHMARK_LOWER)
+    epochs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"bounds: got epochs = {self.epochs}; at least 1 will do")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> BoundsSchedule:
+        """From JSON: ``{"upper": [level, level], "lower": [level, level], "epochs": int}``.
+
+        A level is ``[factor, reference]``; a single level stands for a bound that does not move.
+        """
+        try:
+            upper, lower = (_levels(config[name]) for name in ("upper", "lower"))
+            unknown = config.keys() - {"upper", "lower", "epochs"}
+            if unknown:
+                raise KeyError(f"unknown {sorted(unknown)}")
+            return cls(upper, lower, int(config.get("epochs", 1)))
+        except (KeyError, TypeError) as error:
+            example = {"upper": [0.6, "full"], "lower": [0.0, "cheapest"]}
+            raise ValueError(f"bounds: got {config!r} ({error}); something like {example} will do") from error
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Inverse of :meth:`from_config`."""
+        return {"upper": self.upper, "lower": self.lower, "epochs": self.epochs}
+
+    def at(self, epoch: int, table: LatencyTable) -> RewardBounds:
+        """The window at ``epoch`` (from 0) in the unit of ``table``; ``ValueError`` where U <= L."""
+        progress = min(1.0, epoch / max(1, self.epochs - 1))
+
+        def level(ends: tuple[Level, Level]) -> float:
+            first, last = (factor * table.reference(reference) for factor, reference in ends)
+            return first + (last - first) * progress
+
+        return RewardBounds(upper=level(self.upper), lower=level(self.lower))
+
+
+def _levels(value: Any) -> tuple[Level, Level]:
+    if isinstance(value[1], str):
+        value = (value, value)
+    (first, first_name), (last, last_name) = value
+    return (float(first), str(first_name)), (float(last), str(last_name))
