@@ -1,1 +1,38 @@
-"""InstaNAS as a Gymnasium environment: observe an image, choose its network."""
+"""InstaNAS as a Gymnasium environment: see an image, choose its network.
+
+>>> import gymnasium as gym, instanas_env
+>>> env = gym.make("InstaNAS-v0")
+>>> envs = gym.make_vec("InstaNAS-v0", num_envs=256)
+"""
+
+import gymnasium as gym
+
+from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env.callbacks import EnvCallback, MetaGraphUpdate
+from instanas_env.env import InstaNASEnv
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.reward import BoundsSchedule, RewardBounds
+from instanas_env.search_space import SearchSpace
+from instanas_env.vector_env import InstaNASVectorEnv
+
+__all__ = [
+    "BoundsSchedule",
+    "Contexts",
+    "EnvCallback",
+    "InstaNASEnv",
+    "InstaNASVectorEnv",
+    "InstanceBandit",
+    "LatencyTable",
+    "MetaGraph",
+    "MetaGraphUpdate",
+    "Outcome",
+    "RewardBounds",
+    "SearchSpace",
+]
+
+gym.register(
+    id="InstaNAS-v0",
+    entry_point="instanas_env.env:InstaNASEnv",
+    vector_entry_point="instanas_env.vector_env:InstaNASVectorEnv",
+)

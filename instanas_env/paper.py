@@ -75,3 +75,8 @@ BENCHMARK_LOWER = (0.0, "full")
 # and end below a MobileNetV2 path.
 SEARCH_UPPER = ((0.7, "full"), (1.0, "mobilenet_v2"))
 SEARCH_LOWER = ((0.1, "full"), (0.0, "full"))
+# STATED 3.3: a three-layer convolutional network with large kernels. CHOSEN: which; sizes keep its
+# time small beside a child network's.
+CONTROLLER_KERNELS = (7, 5, 5)
+CONTROLLER_CHANNELS = (16, 32, 64)
+CONTROLLER_RESOLUTION = 32

@@ -1,0 +1,33 @@
+# make demo   the joint search on the embedded images, and a table of policies (under 5 minutes)
+# make test   the whole suite
+# Both make a virtual environment in .venv first; a second call installs nothing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test setup lint type bench clean
+
+demo: setup
+	$(BIN)/python -m scripts.demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m scripts.bench
+
+clean:
+	rm -rf .venv build dist *.egg-info

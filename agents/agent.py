@@ -1,0 +1,192 @@
+"""What every agent has in common: the surface of a Stable-Baselines3 model, without depending on it.
+
+``predict(observation) -> (actions, None)``, ``save(path)``, ``Class.load(path)``, and ``learn`` where
+there is something to learn; so ``stable_baselines3.common.evaluation.evaluate_policy`` takes them all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from instanas_env.search_space import SearchSpace
+from instanas_env.storage import PathLike, load_weights, save_weights
+from instanas_env.vector_env import InstaNASVectorEnv
+
+
+def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
+    """The environment inside any wrappers; ``ValueError`` if it is not ours."""
+    inner = env.unwrapped
+    if not isinstance(inner, InstaNASVectorEnv):
+        raise ValueError(f'env: got {type(inner).__name__}; gym.make_vec("InstaNAS-v0", num_envs=...) will do')
+    return inner
+
+
+class Agent(ABC):
+    """Chooses a mask for each image.
+
+    Attributes:
+        space: the search space of the masks.
+        controller: the network that each choice costs, or None where choosing is free.
+    """
+
+    controller: nn.Module | None = None
+
+    def __init__(self, space: SearchSpace):
+        self.space = space
+
+    @abstractmethod
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """uint8 ``(B, 3, H, W)`` to bool ``(B, num_cells, num_modules)``, not necessarily repaired."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: None = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, None]:
+        """Actions for one observation ``(3, H, W)`` or a batch ``(B, 3, H, W)``, int8.
+
+        Args:
+            observation: uint8 image or images.
+            state, episode_start: part of SB3's surface; without meaning here.
+            deterministic: False asks a stochastic agent for a sample.
+        """
+        images = torch.as_tensor(np.asarray(observation))
+        if images.ndim not in (3, 4) or images.shape[-3] != 3:
+            shape = tuple(images.shape)
+            raise ValueError(f"observation: got shape {shape}; (3, H, W) or (B, 3, H, W) will do")
+        batch = images if images.ndim == 4 else images.unsqueeze(0)
+        actions = self.masks(batch, deterministic).flatten(1).to(torch.int8).cpu().numpy()
+        return (actions if images.ndim == 4 else actions[0]), None
+
+
+class LearningAgent(Agent):
+    """An agent with a controller that is trained on an environment.
+
+    Args:
+        env: from ``gym.make_vec``; None for an agent that only predicts.
+        space: the search space; by default the environment's.
+        controller: the network.
+        seed: of all the agent's draws.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = ()
+    """Names of attributes that ``save`` keeps beside the weights."""
+
+    controller: nn.Module
+
+    def __init__(self, env: gym.vector.VectorEnv | None, space: SearchSpace, controller: nn.Module, seed: int):
+        super().__init__(space)
+        self.env = env
+        self.controller = controller
+        self.seed = seed
+        self.num_timesteps = 0
+        self._observation: np.ndarray | None = None
+
+    @abstractmethod
+    def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
+        """Learn from ``total_timesteps`` further images, yielding statistics after every step."""
+
+    def learn(self, total_timesteps: int, progress_bar: bool = False) -> Self:
+        """Learn from ``total_timesteps`` further images (rounded up to whole steps of the environment)."""
+        if total_timesteps < 1:
+            raise ValueError(f"total_timesteps: got {total_timesteps}; at least 1 will do")
+        steps: Any = self.train(total_timesteps)
+        if progress_bar:
+            from rich.progress import track
+
+            steps = track(steps, type(self).__name__, total=-(-total_timesteps // self._native().num_envs))
+        for _ in steps:
+            pass
+        return self
+
+    def _native(self) -> InstaNASVectorEnv:
+        if self.env is None:
+            raise ValueError("env: this agent was made without one; assign agent.env to train it")
+        return native(self.env)
+
+    def _begin(self) -> np.ndarray:
+        """The images that wait; resets the environment on the very first call only."""
+        if self._observation is None:
+            assert self.env is not None
+            self._observation, _ = self.env.reset(seed=self.seed)
+        return self._observation
+
+    def _step(self, actions: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
+        """Act; rewards ``(n,)`` and the info of the step."""
+        assert self.env is not None
+        bits = actions.to(torch.int8).cpu().numpy()
+        self._observation, reward, _, _, info = self.env.step(bits)
+        self.num_timesteps += len(bits)
+        return np.asarray(reward), info
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
+        """Write the controller and the hyperparameters as safetensors."""
+        weights = {
+            name: tensor
+            for name, tensor in self.controller.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+        config = {
+            "agent": type(self).__name__,
+            "search_space": self.space.config,
+            "hyperparameters": {name: getattr(self, name) for name in self.hyperparameters},
+            "record": record,
+        }
+        save_weights(path, weights, config)
+
+    @classmethod
+    def load(cls, path: PathLike, env: gym.vector.VectorEnv | None = None) -> Self:
+        """Read an agent; ``ValueError`` if the file holds something else or belongs to another space."""
+        weights, config = load_weights(path)
+        if config.get("agent") != cls.__name__:
+            raise ValueError(f"path: {path} holds {config.get('agent', 'no agent')!r}, not {cls.__name__!r}")
+        space = SearchSpace.from_config(config["search_space"])
+        if env is not None and native(env).bandit.space != space:
+            raise ValueError(f"env: its search space is not the agent's, {space.config}")
+        agent = cls._restore(env, space, config["hyperparameters"])
+        agent.controller.load_state_dict(weights, strict=False)
+        agent.controller.eval()
+        return agent
+
+    @classmethod
+    @abstractmethod
+    def _restore(
+        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
+    ) -> Self:
+        """An untrained agent with these hyperparameters."""
+
+    # --- resuming --------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, besides the environment's own state."""
+        return {
+            "controller": self.controller.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "num_timesteps": self.num_timesteps,
+            "observation": None if self._observation is None else torch.from_numpy(self._observation),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another agent of the same make stood."""
+        self.controller.load_state_dict(state["controller"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.num_timesteps = state["num_timesteps"]
+        observation = state["observation"]
+        self._observation = None if observation is None else observation.numpy()
+
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator

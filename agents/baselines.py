@@ -1,0 +1,129 @@
+"""Policies to compare with: fixed masks, random masks, and the best fixed mask of a one-shot search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from instanas_env.bandit import InstanceBandit
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+from instanas_env.training import predict_classes
+
+
+class StaticAgent(Agent):
+    """The same mask ``(num_cells, num_modules)`` for every image."""
+
+    def __init__(self, space: SearchSpace, mask: Tensor):
+        super().__init__(space)
+        self.mask = space.repair(mask)
+
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """The mask, once for each image."""
+        return self.mask.expand(len(images), -1, -1)
+
+
+class RandomAgent(Agent):
+    """Each module on with probability ``keep``, for each image anew."""
+
+    def __init__(self, space: SearchSpace, keep: float = 0.5, seed: int = 0):
+        super().__init__(space)
+        self.keep = keep
+        self.generator = generator_for(seed)
+
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """A fresh draw for each image."""
+        return self.space.random_masks(len(images), self.keep, self.generator)
+
+
+class ShuffledAgent(Agent):
+    """Another agent's masks, exchanged between the images of a batch: the control for instance-awareness.
+
+    The mix of networks, and so the mean latency, stays the same; only who gets which is lost. If this
+    costs no accuracy the other agent does not look at its images.
+    """
+
+    def __init__(self, agent: Agent, seed: int = 0):
+        super().__init__(agent.space)
+        self.agent = agent
+        self.controller = agent.controller
+        self.generator = generator_for(seed)
+
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """The other agent's masks in random order."""
+        masks = self.agent.masks(images, deterministic)
+        return masks[torch.randperm(len(masks), generator=self.generator)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fixed mask with its accuracy on the images searched on and its latency in ms."""
+
+    mask: Tensor
+    accuracy: float
+    latency_ms: float
+
+
+class OneShotSearch(Agent):
+    """The best fixed masks (Bender et al., 2018; section 4.2): sample, rank on validation, keep the frontier.
+
+    Half of the masks are sampled at every density; the rest are mutations of the frontier so far, which
+    makes the baseline stronger than sampling alone.
+
+    Args:
+        bandit: of the validation split.
+        seed: of the samples.
+        images: of the validation split that each mask is ranked on.
+    """
+
+    def __init__(self, bandit: InstanceBandit, seed: int = 0, images: int = 1000):
+        super().__init__(bandit.space)
+        self.bandit = bandit
+        self.generator = generator_for(seed)
+        count = min(images, len(bandit.image_set))
+        order = torch.randperm(len(bandit.image_set), generator=self.generator)[:count]
+        self.image_set = bandit.image_set.take(order)
+        self.frontier: list[Candidate] = []
+        self.limit_ms = float("inf")
+
+    def search(self, count: int) -> OneShotSearch:
+        """Rank ``count`` masks."""
+        folded = self.bandit.meta_graph.folded()
+        for number in range(count):
+            mask = self._propose(mutate=number >= count // 2)
+            predictions = predict_classes(folded, self.image_set, mask)
+            accuracy = (predictions == self.image_set.labels).double().mean().item()
+            self._keep(Candidate(mask, accuracy, self.bandit.latency_table.lookup(mask).item()))
+        return self
+
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """The most accurate mask found at no more than ``limit_ms``."""
+        return self.best(self.limit_ms).mask.expand(len(images), -1, -1)
+
+    def best(self, limit_ms: float) -> Candidate:
+        """The most accurate candidate of at most ``limit_ms``; the fastest one if there is none."""
+        affordable = [candidate for candidate in self.frontier if candidate.latency_ms <= limit_ms]
+        if affordable:
+            return max(affordable, key=lambda candidate: candidate.accuracy)
+        return min(self.frontier, key=lambda candidate: candidate.latency_ms)
+
+    def _propose(self, mutate: bool) -> Tensor:
+        space = self.space
+        if not mutate or not self.frontier:
+            keep = torch.rand((), generator=self.generator).square()  # mostly sparse: that is where we look
+            return space.random_masks(1, keep, self.generator)[0]
+        parent = self.frontier[int(torch.randint(len(self.frontier), (), generator=self.generator))].mask
+        flips = torch.rand(parent.shape, generator=self.generator) < 2 / space.num_bits
+        return space.repair(parent ^ flips)
+
+    def _keep(self, new: Candidate) -> None:
+        """Add ``new`` unless something is as fast and as accurate; drop what it makes pointless."""
+
+        def dominates(a: Candidate, b: Candidate) -> bool:
+            return a.accuracy >= b.accuracy and a.latency_ms <= b.latency_ms
+
+        if not any(dominates(old, new) for old in self.frontier):
+            self.frontier = [old for old in self.frontier if not dominates(new, old)] + [new]

@@ -1,0 +1,53 @@
+"""The paper's controller (section 3.3): three convolutions with large kernels, then one logit per module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from instanas_env import paper
+from instanas_env.meta_graph import initialise
+from instanas_env.modules import ConvBN
+from instanas_env.search_space import SearchSpace
+
+
+class Controller(nn.Module):
+    """uint8 images ``(B, 3, H, W)`` to ``(B, outputs)``.
+
+    Images are shrunk to 32 px and scaled to [-1, 1]; convolutions of 7, 5 and 5 px with strides 4, 2 and
+    2 lead to a 2 x 2 map. It is small and has few operations, since its time is part of every inference.
+
+    Args:
+        space: gives the number of outputs, unless ``outputs`` does.
+        channels: of the three convolutions.
+        outputs: None means one for each bit of a mask.
+        generator: draws the initial weights. The last layer starts at zero: p = 1/2 everywhere.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        channels: tuple[int, int, int] = paper.CONTROLLER_CHANNELS,
+        outputs: int | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.shrink = max(1, space.resolution // paper.CONTROLLER_RESOLUTION)
+        first, second, third = channels
+        k1, k2, k3 = paper.CONTROLLER_KERNELS
+        self.features = nn.Sequential(
+            ConvBN(3, first, k1, stride=4),
+            ConvBN(first, second, k2, stride=2),
+            ConvBN(second, third, k3, stride=2),
+            nn.Flatten(),
+        )
+        self.output = nn.Linear(4 * third, space.num_bits if outputs is None else outputs)
+        initialise(self, generator or torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.output.weight)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.contiguous(memory_format=torch.channels_last).float().sub_(127.5).div_(127.5)
+        if self.shrink > 1:
+            x = nn.functional.avg_pool2d(x, self.shrink)
+        return self.output(self.features(x))

@@ -1,0 +1,148 @@
+"""Self-critical REINFORCE, the paper's learner (section 3.3, equation (1))."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from agents.agent import LearningAgent, native
+from agents.controller import Controller
+from agents.exploration import encourage, greedy, linear_schedule, sample
+from instanas_env import paper
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+
+LogProbability = Literal["p", "p_prime"]
+
+
+def log_probability(probabilities: Tensor, actions: Tensor) -> Tensor:
+    """sum_i log P(a_i) of independent bits: ``(..., bits)`` and bool ``(K, ..., bits)`` to ``(K, ...)``."""
+    chosen = torch.where(actions, probabilities, 1 - probabilities)
+    return chosen.clamp(min=1e-6).log().sum(-1)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of independent bits, summed over the last dimension, in nats."""
+    p = probabilities.clamp(1e-6, 1 - 1e-6)
+    return -(p * p.log() + (1 - p) * (1 - p).log()).sum(-1)
+
+
+def self_critical_loss(log_prob: Tensor, reward: Tensor, baseline: Tensor) -> Tensor:
+    """The loss whose gradient is minus equation (1): -E[(R(p') - R(p~)) sum_i log P(a_i)].
+
+    Args:
+        log_prob: sum_i log P(a_i), any shape, with gradient.
+        reward: R(p') of those actions, same shape.
+        baseline: R(p~), or another baseline that does not depend on the action, same shape.
+    """
+    return -((reward - baseline) * log_prob).mean()
+
+
+def leave_one_out(reward: Tensor) -> Tensor:
+    """The baseline of each of K samples ``(K, n)``: the mean reward of the other K - 1."""
+    count = len(reward)
+    return (reward.sum(0, keepdim=True) - reward) / (count - 1)
+
+
+class SelfCriticalReinforce(LearningAgent):
+    """The paper's agent.
+
+    Args:
+        env: from ``gym.make_vec``.
+        learning_rate: of Adam.
+        alpha: of p', first and last value over one call of ``learn``.
+        entropy_coefficient: weight of the entropy in the objective. Negative minimises entropy, the
+            paper's words; positive is the bonus of most policy gradients.
+        samples_per_image: 1 compares with the greedy mask (equation (1)); K > 1 samples K masks per
+            image and compares each with the mean of the others, which has less variance.
+        log_probability_under: "p" as equation (1) has it, or "p_prime", the distribution sampled from.
+        seed: of the initial weights and the samples.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = (
+        "learning_rate", "alpha", "entropy_coefficient", "samples_per_image", "log_probability_under", "seed",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv | None,
+        learning_rate: float = 3e-3,
+        alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END),
+        entropy_coefficient: float = 0.0,
+        samples_per_image: int = 4,
+        log_probability_under: LogProbability = "p_prime",
+        seed: int = 0,
+        space: SearchSpace | None = None,
+    ):
+        if samples_per_image < 1:
+            raise ValueError(f"samples_per_image: got {samples_per_image}; at least 1 will do")
+        if not all(0.5 <= value <= 1 for value in alpha):
+            raise ValueError(f"alpha: got {alpha}; two numbers in [0.5, 1] will do")
+        if log_probability_under not in ("p", "p_prime"):
+            raise ValueError(f"log_probability_under: unknown {log_probability_under!r}; p or p_prime will do")
+        space = space or native(env).bandit.space  # type: ignore[arg-type]
+        super().__init__(env, space, Controller(space, generator=generator_for(seed, 0)), seed)
+        self.learning_rate = learning_rate
+        self.alpha = (float(alpha[0]), float(alpha[1]))
+        self.entropy_coefficient = entropy_coefficient
+        self.samples_per_image = samples_per_image
+        self.log_probability_under: LogProbability = log_probability_under
+        self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
+        self.generator = generator_for(seed, 1)
+
+    @torch.no_grad()
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """The greedy mask p~, or a Bernoulli sample of p."""
+        probabilities = self.controller.eval()(images).sigmoid()
+        bits = greedy(probabilities) if deterministic else sample(probabilities, self.generator)
+        return bits.view(-1, self.space.num_cells, self.space.num_modules)
+
+    def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
+        """See :class:`LearningAgent`; alpha moves over this call."""
+        env = self._native()
+        steps = -(-total_timesteps // env.num_envs)
+        for step in range(steps):
+            alpha = linear_schedule(*self.alpha, step / max(1, steps - 1))
+            images = torch.from_numpy(self._begin())
+            probabilities = self.controller.train()(images).sigmoid()
+            sampled_from = encourage(probabilities, alpha)
+            actions = sample(sampled_from.detach(), self.generator, self.samples_per_image)
+            reward, baseline, info = self._rewards(actions, greedy(probabilities))
+            under = probabilities if self.log_probability_under == "p" else sampled_from
+            bits_entropy = entropy(probabilities).mean()
+            loss = self_critical_loss(log_probability(under, actions), reward, baseline)
+            loss = loss - self.entropy_coefficient * bits_entropy
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            yield {
+                "reward": reward.mean().item(),
+                "advantage_std": (reward - baseline).std().item(),
+                "entropy": bits_entropy.item(),
+                "alpha": alpha,
+                "accuracy": float(info["correct"].mean()),
+                "latency_ms": float(info["latency_ms"].mean()),
+            }
+
+    def _rewards(self, actions: Tensor, greedy_actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Rewards and baselines ``(K, n)`` of the sampled actions ``(K, n, bits)``; acts with the first."""
+        others = actions[1:] if len(actions) > 1 else greedy_actions[None]
+        scored = torch.from_numpy(self._native().score(others.numpy()).reward)
+        first, info = self._step(actions[0])
+        reward = torch.from_numpy(first)[None]
+        if len(actions) == 1:
+            return reward.float(), scored.float(), info
+        reward = torch.cat([reward, scored])
+        return reward.float(), leave_one_out(reward).float(), info
+
+    @classmethod
+    def _restore(
+        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
+    ) -> Self:
+        return cls(env, space=space, **hyperparameters)
+

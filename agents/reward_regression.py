@@ -1,0 +1,185 @@
+"""An agent of our own: regress the reward, then switch on what is worth its latency.
+
+The paper's learner lets 85 coin flips share one reward. But half of that reward is known: latency is a
+sum over a table. So learn only the other half, from the same feedback (mask, correct):
+
+    P(correct | x, m) = sigmoid(b(x) + sum_i w_i(x) m_i)
+
+with one output w_i(x) per module from the paper's controller network. The policy switches on
+
+    m_i = [w_i(x) > lambda * latency_i],
+
+and lambda is a dial at inference: one training gives the whole frontier. In the language of bandits
+this is the direct method.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from agents.agent import LearningAgent, native
+from agents.controller import Controller
+from instanas_env.latency import LatencyTable
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+
+Experience = tuple[Tensor, Tensor, Tensor]
+"""Images uint8 ``(n, 3, H, W)``, masks bool ``(n, bits)``, correct bool ``(n,)``."""
+
+
+class RewardRegression(LearningAgent):
+    """The reward-regression controller.
+
+    Args:
+        env: from ``gym.make_vec``.
+        trade_off: lambda, the logits that a millisecond must bring. Can be set at any time.
+        learning_rate: of Adam.
+        random_timesteps: so many images get random masks of every density; afterwards masks are those of
+            the policy at a random lambda, with some bits flipped.
+        trade_offs: lambdas to explore are drawn from this range, uniformly in the logarithm.
+        flip: probability with which an explored bit is flipped.
+        replay: steps of the environment that are kept and trained on again.
+        gradient_steps: batches, of as many images as the environment has, per step.
+        weight_decay: of Adam (decoupled).
+        seed: of the initial weights and all draws.
+        table: what latency_i is; by default the environment's.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = (
+        "trade_off", "learning_rate", "random_timesteps", "trade_offs", "flip", "replay", "gradient_steps",
+        "weight_decay", "seed",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv | None,
+        trade_off: float = 0.1,
+        learning_rate: float = 2e-3,
+        random_timesteps: int = 40_000,
+        trade_offs: tuple[float, float] = (0.02, 1.0),
+        flip: float = 0.05,
+        replay: int = 64,
+        gradient_steps: int = 2,
+        weight_decay: float = 1e-4,
+        seed: int = 0,
+        space: SearchSpace | None = None,
+        table: LatencyTable | None = None,
+    ):
+        if not 0 < trade_offs[0] <= trade_offs[1]:
+            raise ValueError(f"trade_offs: got {trade_offs}; two positive numbers, rising, will do")
+        space = space or native(env).bandit.space  # type: ignore[arg-type]
+        controller = RegressionController(space, generator_for(seed, 0))
+        super().__init__(env, space, controller, seed)
+        self.trade_off = trade_off
+        self.learning_rate = learning_rate
+        self.random_timesteps = random_timesteps
+        self.trade_offs = (float(trade_offs[0]), float(trade_offs[1]))
+        self.flip = flip
+        self.replay = replay
+        self.gradient_steps = gradient_steps
+        self.weight_decay = weight_decay
+        self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
+        self.generator = generator_for(seed, 1)
+        self._memory: deque[Experience] = deque(maxlen=replay)
+        if table is None and env is not None:
+            table = native(env).bandit.latency_table
+        if table is not None:
+            controller.latencies.copy_(table.modules.flatten())
+
+    @torch.no_grad()
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """The masks at :attr:`trade_off`; the policy has no chance in it, whatever ``deterministic``."""
+        return self._policy(images, torch.tensor(self.trade_off))
+
+    def _policy(self, images: Tensor, trade_offs: Tensor) -> Tensor:
+        """Masks at each image's lambda (``(B,)`` or one): gains above lambda * latency; a cell that must
+        not stay empty keeps its best module."""
+        _, gains = self.controller.eval()(images)
+        surplus = gains - trade_offs.reshape(-1, 1) * self.controller.latencies
+        surplus = surplus.view(-1, self.space.num_cells, self.space.num_modules)
+        best = F.one_hot(surplus.argmax(2), self.space.num_modules).bool()
+        needed = torch.tensor([[not cell.keeps_shape] for cell in self.space.cells])
+        return (surplus > 0) | (best & needed)
+
+    def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
+        """See :class:`LearningAgent`."""
+        env = self._native()
+        for _ in range(-(-total_timesteps // env.num_envs)):
+            images = torch.from_numpy(self._begin())
+            _, info = self._step(self._explore(images))
+            masks = torch.from_numpy(np.asarray(info["mask"])).flatten(1)
+            self._memory.append((images, masks, torch.from_numpy(np.asarray(info["correct"]))))
+            losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
+            yield {
+                "loss": sum(losses) / len(losses),
+                "reward": float(info["reward_task"].mean()),
+                "accuracy": float(info["correct"].mean()),
+                "latency_ms": float(info["latency_ms"].mean()),
+            }
+
+    @torch.no_grad()
+    def _explore(self, images: Tensor) -> Tensor:
+        """Bits ``(n, bits)`` to try: random ones at first, then the policy's with a few flipped."""
+        count = len(images)
+        if self.num_timesteps < self.random_timesteps:
+            keep = torch.rand(count, generator=self.generator)
+            return self.space.random_masks(count, keep, self.generator).flatten(1)
+        low, high = np.log(self.trade_offs)
+        trade_offs = torch.exp(low + (high - low) * torch.rand(count, generator=self.generator))
+        bits = self._policy(images, trade_offs).flatten(1)
+        return bits ^ (torch.rand(bits.shape, generator=self.generator) < self.flip)
+
+    def _gradient_step(self, number: int) -> float:
+        """One step on the newest experience (``number`` 0) or on one drawn from the memory."""
+        memory = len(self._memory)
+        chosen = -1 if number == 0 else int(torch.randint(memory, (), generator=self.generator))
+        images, masks, correct = self._memory[chosen]
+        base, gains = self.controller.train()(images)
+        loss = F.binary_cross_entropy_with_logits(base + (gains * masks).sum(1), correct.float())
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in :class:`LearningAgent`, with the memory."""
+        return {**super().state_dict(), "memory": list(self._memory)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As in :class:`LearningAgent`, with the memory."""
+        super().load_state_dict(state)
+        self._memory.clear()
+        self._memory.extend(tuple(experience) for experience in state["memory"])
+
+    @classmethod
+    def _restore(
+        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
+    ) -> Self:
+        return cls(env, space=space, **hyperparameters)
+
+
+class RegressionController(nn.Module):
+    """The paper's controller with one more output: b(x) ``(B,)`` and w(x) ``(B, bits)``.
+
+    ``latencies`` ``(bits,)`` are the modules' ms, kept with the weights: a policy belongs to a table.
+    """
+
+    latencies: Tensor
+
+    def __init__(self, space: SearchSpace, generator: torch.Generator):
+        super().__init__()
+        self.network = Controller(space, outputs=space.num_bits + 1, generator=generator)
+        self.register_buffer("latencies", torch.ones(space.num_bits))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.network(images)
+        return outputs[:, 0], outputs[:, 1:]

@@ -1,0 +1,1 @@
+"""Files that come with the package: images, weights, the latency table."""

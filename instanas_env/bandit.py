@@ -1,0 +1,241 @@
+"""The contextual bandit behind both environments: draws images, turns masks into rewards.
+
+This is the one place where an action becomes a reward:
+actions -> repair -> meta-graph -> correct -> R_T; table -> z -> R_A(z; U_t, L_t); equation (2).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instanas_env import reward
+from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.reward import BoundsSchedule, RewardBounds
+
+Order = Literal["shuffled", "sequential"]
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Images that wait for an action: ``index`` int64 ``(n,)`` in the split, ``images`` uint8 ``(n, 3, H, W)``."""
+
+    index: Tensor
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of actions; NumPy arrays of shape ``(n,)``, or ``(K, n)`` for K masks per image.
+
+    ``mask`` is ``(..., n, num_cells, num_modules)``, after repair. Latencies are in ms.
+    """
+
+    reward: np.ndarray
+    index: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    correct: np.ndarray
+    is_success: np.ndarray
+    latency_ms: np.ndarray
+    reward_task: np.ndarray
+    reward_latency: np.ndarray
+    mask: np.ndarray
+    upper_ms: np.ndarray
+    lower_ms: np.ndarray
+    epoch: np.ndarray
+
+
+class InstanceBandit:
+    """Images as contexts, masks as arms.
+
+    An epoch is one pass over the images without replacement. It ends when as many images as the set
+    holds have been acted on; the bounds then move on.
+
+    Args:
+        meta_graph: what the masks choose from. :meth:`refresh` after changing its weights.
+        image_set: the contexts.
+        latency_table: gives ``latency_ms``.
+        cost_table: what R_A judges; None means the latency table.
+        bounds: the window of R_A, in units of the cost table.
+        correct_reward, wrong_reward: the two values of R_T.
+        order: "shuffled" anew each epoch, or "sequential".
+        augmentation: None shows the images as they are.
+    """
+
+    def __init__(
+        self,
+        meta_graph: MetaGraph,
+        image_set: ImageSet,
+        latency_table: LatencyTable,
+        cost_table: LatencyTable | None = None,
+        bounds: BoundsSchedule | None = None,
+        correct_reward: float = 1.0,
+        wrong_reward: float = -1.0,
+        order: Order = "shuffled",
+        augmentation: Augmentation | None = None,
+    ):
+        if order not in ("shuffled", "sequential"):
+            raise ValueError(f"order: unknown {order!r}; choose from shuffled, sequential")
+        if not correct_reward > wrong_reward:
+            raise ValueError(f"correct_reward: got {correct_reward}, not above wrong_reward {wrong_reward}")
+        self.meta_graph = meta_graph
+        self.space = meta_graph.space
+        self.image_set = image_set
+        self.latency_table = latency_table
+        self.cost_table = cost_table or latency_table
+        self.bounds_schedule = bounds or BoundsSchedule()
+        self.correct_reward, self.wrong_reward = correct_reward, wrong_reward
+        self.order: Order = order
+        self.augmentation = augmentation
+        self.refresh()
+        self.reset(np.random.default_rng(0))
+        self.bounds_schedule.at(self.bounds_schedule.epochs, self.cost_table)  # a wrong last level fails now
+
+    # --- drawing ---------------------------------------------------------------------------------
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start again at epoch 0 with ``rng`` for the order of the images and their augmentation."""
+        self.rng = rng
+        self.epoch = 0
+        self._acted = 0
+        self._in_window = False
+        self._queue: deque[int] = deque()
+
+    def draw(self, count: int) -> Contexts:
+        """The next ``count`` images; crosses into the next pass where the present one runs out."""
+        while len(self._queue) < count:
+            size = len(self.image_set)
+            self._queue.extend(self.rng.permutation(size) if self.order == "shuffled" else range(size))
+        return self.contexts(torch.tensor([self._queue.popleft() for _ in range(count)]))
+
+    def contexts(self, index: Tensor) -> Contexts:
+        """The images at ``index`` ``(n,)``, augmented if the bandit augments."""
+        images = self.image_set.images[index]
+        if self.augmentation is not None:
+            uniforms = torch.from_numpy(self.rng.random((len(index), DRAWS_PER_IMAGE)))
+            images = augment(images, self.augmentation, uniforms)
+        return Contexts(index, images)
+
+    # --- scoring ---------------------------------------------------------------------------------
+
+    @property
+    def bounds(self) -> RewardBounds:
+        """U_t and L_t of the present epoch."""
+        return self._bounds_at(self.epoch)
+
+    def score(self, contexts: Contexts, actions: Any) -> Outcome:
+        """What ``actions`` would earn on ``contexts``. Draws nothing, changes nothing.
+
+        Args:
+            contexts: n images.
+            actions: ``(n, num_bits)``, or ``(K, n, num_bits)`` for K masks per image, of 0 and 1.
+
+        Raises:
+            ValueError: another shape, or another value than 0 and 1.
+        """
+        masks = self.space.masks_from_actions(actions)
+        if masks.ndim not in (3, 4) or masks.shape[-3] != len(contexts):
+            bits, n = self.space.num_bits, len(contexts)
+            raise ValueError(
+                f"actions: got shape {(*masks.shape[:-2], bits)}; ({n}, {bits}) or (K, {n}, {bits}) will do"
+            )
+        masks = self.space.repair(masks)
+        prediction = self._predict(contexts, masks)
+        label = self.image_set.labels[contexts.index].expand(prediction.shape)
+        correct = prediction == label
+        latency = self.latency_table.lookup(masks)
+        cost = latency if self.cost_table is self.latency_table else self.cost_table.lookup(masks)
+        bounds = self.bounds
+        reward_task = reward.task_reward(correct, self.correct_reward, self.wrong_reward)
+        reward_latency = reward.latency_reward(cost, bounds)
+
+        def constant(value: float, dtype: type) -> np.ndarray:
+            return np.full(correct.shape, value, dtype)
+
+        return Outcome(
+            reward=reward.combine(reward_task, reward_latency).numpy(),
+            index=contexts.index.expand(correct.shape).numpy().copy(),
+            label=label.numpy().copy(),
+            prediction=prediction.numpy(),
+            correct=correct.numpy(),
+            is_success=correct.numpy().copy(),
+            latency_ms=latency.numpy(),
+            reward_task=reward_task.numpy(),
+            reward_latency=reward_latency.numpy(),
+            mask=masks.numpy(),
+            upper_ms=constant(bounds.upper, np.float64),
+            lower_ms=constant(bounds.lower, np.float64),
+            epoch=constant(self.epoch, np.int64),
+        )
+
+    def act(self, contexts: Contexts, actions: Any) -> tuple[Outcome, bool]:
+        """:meth:`score`, and count the images as acted on. The flag tells whether this ended an epoch.
+
+        The caller that receives True runs its end-of-epoch hooks and then calls :meth:`next_epoch`.
+        """
+        outcome = self.score(contexts, actions)
+        self._in_window |= bool((outcome.reward_latency > 0).any())
+        self._acted += len(contexts)
+        return outcome, self._acted >= len(self.image_set)
+
+    def next_epoch(self) -> None:
+        """Move the bounds on; warns if no latency of the epoch was inside them."""
+        if not self._in_window:
+            bounds = self.bounds
+            warnings.warn(
+                f"epoch {self.epoch}: no latency fell inside the reward window ({bounds.lower:.3g},"
+                f" {bounds.upper:.3g}), so R_A was 0 throughout and nothing can be learnt from it",
+                stacklevel=2,
+            )
+        self._acted -= len(self.image_set)
+        self._in_window = False
+        self.epoch += 1
+
+    def refresh(self) -> None:
+        """Take over the meta-graph's present weights."""
+        self._folded = self.meta_graph.folded()
+
+    # --- resuming --------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the bandit stands, in plain values; weights not included."""
+        return {
+            "rng": self.rng.bit_generator.state,
+            "epoch": self.epoch,
+            "acted": self._acted,
+            "in_window": self._in_window,
+            "queue": [int(i) for i in self._queue],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stand where another bandit of the same make stood."""
+        self.rng.bit_generator.state = state["rng"]
+        self.epoch, self._acted = state["epoch"], state["acted"]
+        self._in_window, self._queue = state["in_window"], deque(state["queue"])
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _bounds_at(self, epoch: int) -> RewardBounds:
+        return self.bounds_schedule.at(epoch, self.cost_table)
+
+    @torch.inference_mode()
+    def _predict(self, contexts: Contexts, masks: Tensor) -> Tensor:
+        """Predicted class of each mask, ``(n,)`` or ``(K, n)``."""
+        device = next(self._folded.parameters()).device
+        images = self.image_set.normalize(contexts.images.to(device))
+        if masks.ndim == 4:
+            images = images.repeat(len(masks), 1, 1, 1)
+        logits = self._folded(images, masks.flatten(0, -3))
+        return logits.argmax(1).cpu().reshape(masks.shape[:-2])

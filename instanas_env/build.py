@@ -1,0 +1,117 @@
+"""From JSON-able names to a bandit: the keyword arguments of ``gym.make`` and what they stand for."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from instanas_env import paper
+from instanas_env.bandit import InstanceBandit, Order
+from instanas_env.data import Augmentation, load_images
+from instanas_env.latency import LatencyTable, count_macs, count_parameters
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.reward import BoundsSchedule
+from instanas_env.search_space import SearchSpace
+
+Cost = Literal["latency", "flops", "params"]
+SHIPPED_SPACE = "lite"
+
+
+def shipped(name: str) -> Path:
+    """Path of a file that comes with the package, such as ``meta_graph.safetensors``."""
+    with as_file(files("instanas_env") / "assets" / name) as path:
+        if not path.is_file():
+            present = sorted(p.name for p in path.parent.iterdir())
+            raise FileNotFoundError(f"{name}: not among the files of the package: {', '.join(present)}")
+        return path
+
+
+def build_bandit(
+    dataset: str = "embedded",
+    data_dir: str | None = None,
+    split: str = "train",
+    augment: bool = False,
+    search_space: str = SHIPPED_SPACE,
+    meta_graph: str | None = None,
+    latency_table: str | None = None,
+    cost: Cost = "latency",
+    correct_reward: float = paper.CORRECT_REWARD,
+    wrong_reward: float = paper.WRONG_REWARD,
+    bounds: dict[str, Any] | None = None,
+    order: Order = "shuffled",
+    device: str = "cpu",
+) -> InstanceBandit:
+    """Load images, weights and table, see that they belong together, and make the bandit.
+
+    Args:
+        dataset, data_dir, split: as in :func:`instanas_env.data.load_images`.
+        augment: whether images are randomly cropped and flipped before they are shown.
+        search_space: preset name; "cifar@0.5" is a preset at width 0.5.
+        meta_graph: path of weights; None means those shipped for "lite", "random" untrained ones.
+        latency_table: path of a table; None means the one shipped for "lite".
+        cost: what R_A judges: "latency" (ms), "flops" (million MACs) or "params".
+        correct_reward, wrong_reward: R_T.
+        bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
+        order: "shuffled" or "sequential".
+        device: torch device of the meta-graph.
+
+    Raises:
+        ValueError: a name that does not exist, or parts that do not belong together.
+        FileNotFoundError: files that are not there.
+    """
+    space = parse_search_space(search_space)
+    image_set = load_images(dataset, split, data_dir, space.resolution)
+    num_classes = len(image_set.classes)
+    graph = _meta_graph(meta_graph, space, num_classes).to(device)
+    if graph.num_classes != num_classes:
+        raise ValueError(f"meta_graph: has {graph.num_classes} classes, dataset {dataset!r} has {num_classes}")
+    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
+    for name, other in (("meta_graph", graph.space), ("latency_table", table.space)):
+        if other != space:
+            raise ValueError(f"{name}: made for the search space {other.config}; got {space.config}")
+    if cost not in ("latency", "flops", "params"):
+        raise ValueError(f"cost: unknown {cost!r}; choose from latency, flops, params")
+    counts = {"flops": count_macs, "params": count_parameters}
+    return InstanceBandit(
+        graph,
+        image_set,
+        table,
+        counts[cost](space, num_classes) if cost in counts else None,
+        None if bounds is None else BoundsSchedule.from_config(bounds),
+        correct_reward,
+        wrong_reward,
+        order,
+        Augmentation(crop_padding=2 / 32, cutout=0.0) if augment else None,
+    )
+
+
+def parse_search_space(name: str) -> SearchSpace:
+    """ "lite" or "cifar@0.5": a preset, and its width after an @."""
+    preset, _, width = name.partition("@")
+    try:
+        return SearchSpace.preset(preset, float(width) if width else 1.0)
+    except ValueError as error:
+        raise ValueError(f"search_space: got {name!r}: {error}") from error
+
+
+def _meta_graph(source: str | None, space: SearchSpace, num_classes: int) -> MetaGraph:
+    if source == "random":
+        return MetaGraph(space, num_classes, torch.Generator().manual_seed(0)).eval()
+    return MetaGraph.load(_path_or_shipped("meta_graph", source, space, "meta_graph.safetensors"))
+
+
+def _path_or_shipped(argument: str, source: str | None, space: SearchSpace, asset: str) -> Path:
+    if source is not None:
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"{argument}: no such file: {source}")
+        return Path(source)
+    if space != parse_search_space(SHIPPED_SPACE):
+        script = {"meta_graph": "pretrain", "latency_table": "profile_latency"}[argument]
+        raise ValueError(
+            f"{argument}: the package has one for {SHIPPED_SPACE!r} only, not for {space.config};"
+            f" make one with scripts/{script}.py and give its path"
+        )
+    return shipped(asset)

@@ -1,0 +1,150 @@
+"""What may happen between an agent's steps, inside the environment: hooks, and the joint training.
+
+The agent sees the standard API only; so every agent gets interleaved training without a line of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from instanas_env.bandit import InstanceBandit, Outcome
+from instanas_env.data import Augmentation
+from instanas_env.seeding import generator_for
+from instanas_env.training import sgd, train_epoch
+
+if TYPE_CHECKING:
+    from instanas_env.env import InstaNASEnv
+    from instanas_env.vector_env import InstaNASVectorEnv
+
+    AnyEnv = InstaNASEnv | InstaNASVectorEnv
+
+
+class EnvCallback:
+    """Hooks of an environment; override what you need and give it to ``env.unwrapped.add_callback``."""
+
+    def on_step(self, step: Outcome) -> None:
+        """After every step, with what became of its actions."""
+
+    def on_epoch_end(self, env: AnyEnv) -> None:
+        """After every pass over the split, before the bounds move; ``env.bandit`` is at hand."""
+
+
+class CallbackList:
+    """The callbacks of one environment, and the order of events at an epoch's end."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[EnvCallback] = []
+
+    def after_step(self, env: AnyEnv, outcome: Outcome, ended_epoch: bool) -> None:
+        """Run the hooks; on the last step of an epoch let the bandit move on after them."""
+        for callback in self.callbacks:
+            callback.on_step(outcome)
+        if ended_epoch:
+            for callback in self.callbacks:
+                callback.on_epoch_end(env)
+            env.bandit.next_epoch()
+
+
+@dataclass
+class MetaGraphUpdate(EnvCallback):
+    """Interleaved training (section 3.3): one meta-graph epoch after each epoch of the agent.
+
+    The (image, mask) pairs of an epoch are recorded; at its end the meta-graph trains for one pass on
+    the same images. With ``shuffle`` (the paper's policy random shuffling) the masks are exchanged
+    within each batch, so that no child network becomes an expert for its images.
+
+    Attributes:
+        learning_rate: of SGD with Nesterov momentum, at the first epoch.
+        final_learning_rate: at epoch ``epochs``; in between it falls linearly.
+        epochs: the length of the search.
+        batch_size, momentum, weight_decay: of SGD.
+        shuffle: True, False, or the number of first epochs with shuffling.
+        augmentation: of the training images.
+        seed: of the order, the exchanges and the augmentation.
+        history: one row per epoch: loss, accuracy on the training images, learning rate.
+    """
+
+    learning_rate: float = 0.02
+    final_learning_rate: float = 0.002
+    epochs: int = 10
+    batch_size: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 4e-5
+    shuffle: bool | int = True
+    augmentation: Augmentation | None = Augmentation(crop_padding=2 / 32, cutout=0.0)
+    seed: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._indices: list[Tensor] = []
+        self._masks: list[Tensor] = []
+        self._optimizer: torch.optim.SGD | None = None
+
+    def on_step(self, step: Outcome) -> None:
+        """Record the images and their masks."""
+        self._indices.append(torch.from_numpy(step.index))
+        self._masks.append(torch.from_numpy(step.mask))
+
+    def on_epoch_end(self, env: AnyEnv) -> None:
+        """Train on the record and let the environment take over the weights."""
+        index, masks = torch.cat(self._indices), torch.cat(self._masks)
+        self._indices, self._masks = [], []
+        self.history.append(self._train(env.bandit, index, masks))
+        env.bandit.meta_graph.eval()
+        env.bandit.refresh()
+
+    def _train(self, bandit: InstanceBandit, index: Tensor, masks: Tensor) -> dict[str, float]:
+        epoch = len(self.history)
+        generator = generator_for(self.seed, 3, epoch)
+        shuffle = self.shuffle if isinstance(self.shuffle, bool) else epoch < self.shuffle
+        learning_rate = self.learning_rate + (self.final_learning_rate - self.learning_rate) * min(
+            1.0, epoch / max(1, self.epochs - 1)
+        )
+        if self._optimizer is None:
+            self._optimizer = sgd(bandit.meta_graph, learning_rate, self.momentum, self.weight_decay)
+        recorded = bandit.image_set.take(index)  # position i of the record is image i of this set
+
+        def masks_for(images: Tensor, positions: Tensor) -> Tensor:
+            chosen = masks[positions]
+            return shuffle_policies(chosen, generator) if shuffle else chosen
+
+        batches = list(
+            train_epoch(
+                bandit.meta_graph,
+                recorded,
+                masks_for,
+                self._optimizer,
+                batch_size=self.batch_size,
+                generator=generator,
+                learning_rate_at=lambda step: learning_rate,
+                augmentation=self.augmentation,
+            )
+        )
+        total = sum(batch.count for batch in batches)
+        return {
+            "loss": sum(batch.loss * batch.count for batch in batches) / total,
+            "accuracy": sum(batch.accuracy * batch.count for batch in batches) / total,
+            "learning_rate": learning_rate,
+            "shuffled": float(shuffle),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """At an epoch's end: optimizer and history. Weights are the meta-graph's own."""
+        optimizer = None if self._optimizer is None else self._optimizer.state_dict()
+        return {"optimizer": optimizer, "history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any], bandit: InstanceBandit) -> None:
+        """Go on where another callback of the same make stood."""
+        self.history = list(state["history"])
+        if state["optimizer"] is not None:
+            self._optimizer = sgd(bandit.meta_graph, self.learning_rate, self.momentum, self.weight_decay)
+            self._optimizer.load_state_dict(state["optimizer"])
+
+
+def shuffle_policies(masks: Tensor, generator: torch.Generator) -> Tensor:
+    """Policy random shuffling (section 3.3): the same masks ``(B, cells, modules)``, other images."""
+    return masks[torch.randperm(len(masks), generator=generator)]

@@ -1,0 +1,205 @@
+"""Measuring latencies on this device: the look-up table, and what it estimates against the real thing.
+
+Batch 1, one thread, evaluation mode, BatchNorm folded. Repetitions are taken in interleaved random
+order, so that a slow moment of the machine touches all parts alike, and a part runs after another one,
+as it does in a network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.modules import fold_batch_norm
+
+WARM_UP = 10
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside, the former number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def time_interleaved(
+    calls: Sequence[Callable[[], object]],
+    repetitions: int,
+    generator: torch.Generator,
+    device: torch.device | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Milliseconds of each call and repetition, float64 ``(len(calls), repetitions)``.
+
+    Args:
+        calls: what to time, without arguments.
+        repetitions: rounds; each round times every call once, in an order drawn from ``generator``.
+        generator: CPU generator.
+        device: a GPU is waited for before and after each call.
+        progress: called after every round.
+    """
+    wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
+    for call in calls:
+        for _ in range(WARM_UP):
+            call()
+    elapsed = torch.empty(len(calls), repetitions, dtype=torch.float64)
+    for repetition in range(repetitions):
+        for i in torch.randperm(len(calls), generator=generator).tolist():
+            wait()
+            start = time.perf_counter()
+            calls[i]()
+            wait()
+            elapsed[i, repetition] = 1e3 * (time.perf_counter() - start)
+        progress()
+    return elapsed
+
+
+def profile_modules(
+    meta_graph: MetaGraph,
+    controller: nn.Module | None,
+    generator: torch.Generator,
+    repetitions: int = 200,
+    progress: Callable[[], None] = lambda: None,
+) -> LatencyTable:
+    """Measure the table of ``meta_graph``; latency does not depend on its weights.
+
+    A module is timed together with the addition that joins it to its cell.
+
+    Args:
+        meta_graph: on the device to measure.
+        controller: images uint8 ``(1, 3, H, W)`` to anything; None leaves its entry at 0.
+        generator: CPU generator, for inputs and order.
+        repetitions: the median is taken over so many.
+        progress: called ``repetitions`` times.
+    """
+    space = meta_graph.space
+    device = next(meta_graph.parameters()).device
+
+    def random_input(channels: int, side: int) -> Tensor:
+        x = torch.randn(1, channels, side, side, generator=generator).to(device)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def part(module: nn.Module, x: Tensor) -> Callable[[], object]:
+        return lambda: module(x)
+
+    def joined(module: nn.Module, x: Tensor) -> Callable[[], object]:
+        total = module(x)
+        return lambda: total + module(x)
+
+    side = space.resolution
+    last = space.cells[-1]
+    with one_thread():
+        folded = meta_graph.folded()
+        calls = [
+            part(folded.stem, random_input(3, side)),
+            part(folded.head, random_input(last.out_channels, last.resolution // last.stride)),
+        ]
+        if controller is not None:
+            image = torch.randint(256, (1, 3, side, side), generator=generator, dtype=torch.uint8).to(device)
+            calls.append(part(controller, image))
+        before_modules = len(calls)
+        for spec, cell in zip(space.cells, folded.cells, strict=True):
+            x = random_input(spec.in_channels, spec.resolution)
+            calls += [joined(option, x) for option in cell.options]  # type: ignore[union-attr]
+        elapsed = time_interleaved(calls, repetitions, generator, device, progress)
+    medians = elapsed.median(1).values
+    quartiles = elapsed.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64), dim=1)
+    spread = ((quartiles[1] - quartiles[0]) / medians)[before_modules:]
+    return LatencyTable(
+        space=space,
+        modules=medians[before_modules:].reshape(space.num_cells, space.num_modules),
+        stem=medians[0].item(),
+        head=medians[1].item(),
+        controller=medians[2].item() if controller is not None else 0.0,
+        record={
+            "batch_size": 1,
+            "threads": 1,
+            "backend": "eager, BatchNorm folded",
+            "repetitions": repetitions,
+            "median_relative_interquartile_range": spread.median().item(),
+        },
+    )
+
+
+def time_children(
+    meta_graph: MetaGraph,
+    masks: Tensor,
+    generator: torch.Generator,
+    repetitions: int = 20,
+    controller: nn.Module | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Median milliseconds of each mask's real, separate network on one image, float64 ``(K,)``.
+
+    Args:
+        meta_graph: on the device to measure.
+        masks: ``(K, num_cells, num_modules)``.
+        generator: CPU generator, for the image and the order.
+        repetitions: the median is taken over so many.
+        controller: if given, run before each child, as it is when the mask has to be chosen.
+        progress: called ``repetitions`` times.
+    """
+    device = next(meta_graph.parameters()).device
+    side = meta_graph.space.resolution
+    raw = torch.randint(256, (1, 3, side, side), generator=generator, dtype=torch.uint8).to(device)
+    image = raw.float().contiguous(memory_format=torch.channels_last)
+
+    def whole(child: nn.Module) -> Callable[[], object]:
+        if controller is None:
+            return lambda: child(image)
+        return lambda: (controller(raw), child(image))
+
+    with one_thread():
+        calls = [whole(meta_graph.child(mask)) for mask in masks]
+        return time_interleaved(calls, repetitions, generator, device, progress).median(1).values
+
+
+@dataclass(frozen=True)
+class EstimateQuality:
+    """How well a table estimates real latencies (Figure 4).
+
+    ``estimated`` and ``real`` are ms ``(K,)``; ``correlation`` is Pearson's, ``median_error`` relative.
+    """
+
+    estimated: Tensor
+    real: Tensor
+
+    @property
+    def correlation(self) -> float:
+        return torch.corrcoef(torch.stack([self.estimated, self.real]))[0, 1].item()
+
+    @property
+    def median_error(self) -> float:
+        return ((self.estimated - self.real).abs() / self.real).median().item()
+
+
+def compare_with_real(
+    table: LatencyTable,
+    meta_graph: MetaGraph,
+    count: int,
+    generator: torch.Generator,
+    repetitions: int = 20,
+    progress: Callable[[], None] = lambda: None,
+) -> EstimateQuality:
+    """Estimated against real latency of ``count`` random children of every density (Figure 4)."""
+    keep = torch.rand(count, generator=generator)
+    masks = table.space.random_masks(count, keep, generator)
+    real = time_children(meta_graph, masks, generator, repetitions, progress=progress)
+    return EstimateQuality(table.lookup(masks), real)
+
+
+def fold_for_timing(controller: nn.Module) -> nn.Module:
+    """A controller as it is deployed: evaluation mode, BatchNorm folded, no gradients."""
+    return fold_batch_norm(controller)

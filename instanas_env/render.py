@@ -1,0 +1,59 @@
+"""The ``rgb_array`` picture: the image, the mask as a grid of cells by modules, and a latency bar."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+
+SIDE = 160  # of the enlarged image, px
+TILE = 14  # of one module in the grid, px
+GAP = 10
+BAR = 12
+BACKGROUND = (250, 250, 248)
+OFF = (225, 225, 222)
+ON = (38, 84, 150)
+RIGHT, WRONG = (46, 140, 84), (196, 62, 52)
+WINDOW = (240, 214, 150)
+
+
+def frames(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None) -> list[np.ndarray]:
+    """One picture ``(H, W, 3)`` uint8 per image; without an outcome the grid and the bar stay empty.
+
+    Columns of the grid are cells from stem to head, rows are modules. The frame around the image is
+    green if the answer was right and red if wrong. The bar ends at the latency of the full meta-graph;
+    the light stretch on it is the reward window.
+    """
+    return [_frame(bandit, contexts, outcome, i) for i in range(len(contexts))]
+
+
+def _frame(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None, i: int) -> np.ndarray:
+    space = bandit.space
+    width = GAP + SIDE + GAP + space.num_cells * TILE + GAP
+    canvas = np.full((SIDE + 2 * GAP, width, 3), BACKGROUND, np.uint8)
+    image = contexts.images[i].numpy().transpose(1, 2, 0)
+    pick = np.arange(SIDE) * image.shape[0] // SIDE
+    if outcome is not None:
+        canvas[GAP - 4 : GAP + SIDE + 4, GAP - 4 : GAP + SIDE + 4] = RIGHT if outcome.correct[i] else WRONG
+    canvas[GAP : GAP + SIDE, GAP : GAP + SIDE] = image[pick][:, pick]
+
+    left = 2 * GAP + SIDE
+    for cell in range(space.num_cells):
+        for module in range(space.num_modules):
+            top, start = GAP + module * TILE, left + cell * TILE
+            on = outcome is not None and outcome.mask[i, cell, module]
+            canvas[top : top + TILE - 2, start : start + TILE - 2] = ON if on else OFF
+
+    full = bandit.latency_table.reference("full")
+    length, top = space.num_cells * TILE - 2, GAP + SIDE - BAR
+
+    def position(latency: float) -> int:
+        return left + round(length * min(1.0, max(0.0, latency / full)))
+
+    canvas[top : top + BAR, left : left + length] = OFF
+    if bandit.cost_table is bandit.latency_table:
+        bounds = bandit.bounds
+        canvas[top : top + BAR, position(bounds.lower) : position(bounds.upper)] = WINDOW
+    if outcome is not None:
+        canvas[top + 3 : top + BAR - 3, left : position(outcome.latency_ms[i])] = ON
+    return canvas

@@ -1,0 +1,83 @@
+"""Measure the look-up table of a search space on this machine, and check it against real children.
+
+    python -m scripts.profile_latency --out runs/latency.json
+
+Run it on a quiet machine. Latency does not depend on weights, so none are needed. Beside the table
+(JSON) it writes a picture of estimated against real latency of random children (Figure 4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.progress import Progress
+
+from agents.controller import Controller
+from instanas_env.build import parse_search_space
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.profiling import compare_with_real, fold_for_timing, profile_modules
+from instanas_env.seeding import generator_for
+from scripts.run_directory import machine
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure and how often."""
+
+    out: Path
+    """The table to write, such as runs/latency.json."""
+    search_space: str = "lite"
+    """Preset, with a width after an @ if it is not 1: "cifar@0.5"."""
+    modules: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Modules of a cell."""
+    num_classes: int = 10
+    device: str = "cpu"
+    repetitions: int = 300
+    """The table holds medians over so many rounds."""
+    children: int = 200
+    """Random children whose real latency is measured; 0 leaves the check out."""
+    child_repetitions: int = 30
+    seed: int = 0
+
+
+def main(options: Options) -> None:
+    """Measure, check, write."""
+    space = parse_search_space(options.search_space).only(*options.modules)
+    generator = generator_for(options.seed)
+    meta_graph = MetaGraph(space, options.num_classes, generator).eval().to(options.device)
+    controller = fold_for_timing(Controller(space)).to(options.device)
+    with Progress() as progress:
+        task = progress.add_task("modules", total=options.repetitions)
+        table = profile_modules(
+            meta_graph, controller, generator, options.repetitions, lambda: progress.advance(task)
+        )
+        record = {**table.record, **machine(), "threads": 1, "device": options.device}
+        if options.children:
+            task = progress.add_task("children", total=options.child_repetitions)
+            quality = compare_with_real(
+                table,
+                meta_graph,
+                options.children,
+                generator,
+                options.child_repetitions,
+                lambda: progress.advance(task),
+            )
+            record["estimate"] = {
+                "children": options.children,
+                "correlation": quality.correlation,
+                "median_relative_error": quality.median_error,
+                "estimated_ms": quality.estimated.tolist(),
+                "real_ms": quality.real.tolist(),
+            }
+            print(f"estimated against real: r = {quality.correlation:.4f}, median error {quality.median_error:.1%}")
+    dataclasses.replace(table, record=record).save(options.out)
+    for name in ("full", "mobilenet_v2", "cheapest"):
+        print(f"{name:13s} {table.reference(name):7.3f} ms")
+    print(f"{'controller':13s} {table.controller:7.3f} ms\nwrote {options.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
