@@ -25,7 +25,9 @@ def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
     """The environment inside any wrappers; ``ValueError`` if it is not ours."""
     inner = env.unwrapped
     if not isinstance(inner, InstaNASVectorEnv):
-        raise ValueError(f'env: got {type(inner).__name__}; gym.make_vec("InstaNAS-v0", num_envs=...) will do')
+        raise ValueError(
+            f'env: got {type(inner).__name__}; gym.make_vec("InstaNAS-v0", num_envs=...) will do'
+        )
     return inner
 
 
@@ -84,7 +86,9 @@ class LearningAgent(Agent):
 
     controller: nn.Module
 
-    def __init__(self, env: gym.vector.VectorEnv | None, space: SearchSpace, controller: nn.Module, seed: int):
+    def __init__(
+        self, env: gym.vector.VectorEnv | None, space: SearchSpace, controller: nn.Module, seed: int
+    ):
         super().__init__(space)
         self.env = env
         self.controller = controller

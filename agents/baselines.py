@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,25 +40,6 @@ class RandomAgent(Agent):
         return self.space.random_masks(len(images), self.keep, self.generator)
 
 
-class ShuffledAgent(Agent):
-    """Another agent's masks, exchanged between the images of a batch: the control for instance-awareness.
-
-    The mix of networks, and so the mean latency, stays the same; only who gets which is lost. If this
-    costs no accuracy the other agent does not look at its images.
-    """
-
-    def __init__(self, agent: Agent, seed: int = 0):
-        super().__init__(agent.space)
-        self.agent = agent
-        self.controller = agent.controller
-        self.generator = generator_for(seed)
-
-    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
-        """The other agent's masks in random order."""
-        masks = self.agent.masks(images, deterministic)
-        return masks[torch.randperm(len(masks), generator=self.generator)]
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A fixed mask with its accuracy on the images searched on and its latency in ms."""
@@ -89,14 +71,21 @@ class OneShotSearch(Agent):
         self.frontier: list[Candidate] = []
         self.limit_ms = float("inf")
 
-    def search(self, count: int) -> OneShotSearch:
-        """Rank ``count`` masks."""
+    def rank(self, count: int) -> Iterator[Candidate]:
+        """Rank ``count`` masks, yielding each."""
         folded = self.bandit.meta_graph.folded()
         for number in range(count):
             mask = self._propose(mutate=number >= count // 2)
             predictions = predict_classes(folded, self.image_set, mask)
             accuracy = (predictions == self.image_set.labels).double().mean().item()
-            self._keep(Candidate(mask, accuracy, self.bandit.latency_table.lookup(mask).item()))
+            candidate = Candidate(mask, accuracy, self.bandit.latency_table.lookup(mask).item())
+            self._keep(candidate)
+            yield candidate
+
+    def search(self, count: int) -> OneShotSearch:
+        """Rank ``count`` masks."""
+        for _ in self.rank(count):
+            pass
         return self
 
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:

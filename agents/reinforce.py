@@ -55,7 +55,9 @@ class SelfCriticalReinforce(LearningAgent):
     Args:
         env: from ``gym.make_vec``.
         learning_rate: of Adam.
-        alpha: of p', first and last value over one call of ``learn``.
+        alpha: of p', first and last value.
+        alpha_timesteps: the number of images over which alpha moves; None means those of each call of
+            ``learn``.
         entropy_coefficient: weight of the entropy in the objective. Negative minimises entropy, the
             paper's words; positive is the bonus of most policy gradients.
         samples_per_image: 1 compares with the greedy mask (equation (1)); K > 1 samples K masks per
@@ -65,7 +67,8 @@ class SelfCriticalReinforce(LearningAgent):
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
-        "learning_rate", "alpha", "entropy_coefficient", "samples_per_image", "log_probability_under", "seed",
+        "learning_rate", "alpha", "alpha_timesteps", "entropy_coefficient", "samples_per_image",
+        "log_probability_under", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +76,7 @@ class SelfCriticalReinforce(LearningAgent):
         env: gym.vector.VectorEnv | None,
         learning_rate: float = 3e-3,
         alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END),
+        alpha_timesteps: int | None = None,
         entropy_coefficient: float = 0.0,
         samples_per_image: int = 4,
         log_probability_under: LogProbability = "p_prime",
@@ -84,11 +88,14 @@ class SelfCriticalReinforce(LearningAgent):
         if not all(0.5 <= value <= 1 for value in alpha):
             raise ValueError(f"alpha: got {alpha}; two numbers in [0.5, 1] will do")
         if log_probability_under not in ("p", "p_prime"):
-            raise ValueError(f"log_probability_under: unknown {log_probability_under!r}; p or p_prime will do")
+            raise ValueError(
+                f"log_probability_under: unknown {log_probability_under!r}; p or p_prime will do"
+            )
         space = space or native(env).bandit.space  # type: ignore[arg-type]
         super().__init__(env, space, Controller(space, generator=generator_for(seed, 0)), seed)
         self.learning_rate = learning_rate
         self.alpha = (float(alpha[0]), float(alpha[1]))
+        self.alpha_timesteps = alpha_timesteps
         self.entropy_coefficient = entropy_coefficient
         self.samples_per_image = samples_per_image
         self.log_probability_under: LogProbability = log_probability_under
@@ -103,11 +110,12 @@ class SelfCriticalReinforce(LearningAgent):
         return bits.view(-1, self.space.num_cells, self.space.num_modules)
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
-        """See :class:`LearningAgent`; alpha moves over this call."""
+        """See :class:`LearningAgent`."""
         env = self._native()
-        steps = -(-total_timesteps // env.num_envs)
-        for step in range(steps):
-            alpha = linear_schedule(*self.alpha, step / max(1, steps - 1))
+        begun = 0 if self.alpha_timesteps else self.num_timesteps
+        horizon = self.alpha_timesteps or total_timesteps
+        for _ in range(-(-total_timesteps // env.num_envs)):
+            alpha = linear_schedule(*self.alpha, (self.num_timesteps - begun) / horizon)
             images = torch.from_numpy(self._begin())
             probabilities = self.controller.train()(images).sigmoid()
             sampled_from = encourage(probabilities, alpha)
@@ -145,4 +153,3 @@ class SelfCriticalReinforce(LearningAgent):
         cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
     ) -> Self:
         return cls(env, space=space, **hyperparameters)
-

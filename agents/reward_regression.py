@@ -95,14 +95,20 @@ class RewardRegression(LearningAgent):
         if table is not None:
             controller.latencies.copy_(table.modules.flatten())
 
+    controller: RegressionController
+
     @torch.no_grad()
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The masks at :attr:`trade_off`; the policy has no chance in it, whatever ``deterministic``."""
-        return self._policy(images, torch.tensor(self.trade_off))
+        return self.masks_at(images, torch.tensor(self.trade_off))
 
-    def _policy(self, images: Tensor, trade_offs: Tensor) -> Tensor:
-        """Masks at each image's lambda (``(B,)`` or one): gains above lambda * latency; a cell that must
-        not stay empty keeps its best module."""
+    @torch.no_grad()
+    def masks_at(self, images: Tensor, trade_offs: Tensor) -> Tensor:
+        """Masks at each image's own lambda, ``(B,)`` or one number for all.
+
+        On is what gains more than lambda times its latency; a cell that must not stay empty keeps its
+        best module even if none does.
+        """
         _, gains = self.controller.eval()(images)
         surplus = gains - trade_offs.reshape(-1, 1) * self.controller.latencies
         surplus = surplus.view(-1, self.space.num_cells, self.space.num_modules)
@@ -135,7 +141,7 @@ class RewardRegression(LearningAgent):
             return self.space.random_masks(count, keep, self.generator).flatten(1)
         low, high = np.log(self.trade_offs)
         trade_offs = torch.exp(low + (high - low) * torch.rand(count, generator=self.generator))
-        bits = self._policy(images, trade_offs).flatten(1)
+        bits = self.masks_at(images, trade_offs).flatten(1)
         return bits ^ (torch.rand(bits.shape, generator=self.generator) < self.flip)
 
     def _gradient_step(self, number: int) -> float:

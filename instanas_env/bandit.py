@@ -26,7 +26,7 @@ Order = Literal["shuffled", "sequential"]
 
 @dataclass(frozen=True)
 class Contexts:
-    """Images that wait for an action: ``index`` int64 ``(n,)`` in the split, ``images`` uint8 ``(n, 3, H, W)``."""
+    """Images that wait for an action: ``index`` int64 ``(n,)``, ``images`` uint8 ``(n, 3, H, W)``."""
 
     index: Tensor
     images: Tensor

@@ -67,7 +67,9 @@ def build_bandit(
     num_classes = len(image_set.classes)
     graph = _meta_graph(meta_graph, space, num_classes).to(device)
     if graph.num_classes != num_classes:
-        raise ValueError(f"meta_graph: has {graph.num_classes} classes, dataset {dataset!r} has {num_classes}")
+        raise ValueError(
+            f"meta_graph: has {graph.num_classes} classes, dataset {dataset!r} has {num_classes}"
+        )
     table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
     for name, other in (("meta_graph", graph.space), ("latency_table", table.space)):
         if other != space:

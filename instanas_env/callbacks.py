@@ -6,7 +6,7 @@ The agent sees the standard API only; so every agent gets interleaved training w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from instanas_env.data import Augmentation
 from instanas_env.seeding import generator_for
 from instanas_env.training import sgd, train_epoch
 
-if TYPE_CHECKING:
-    from instanas_env.env import InstaNASEnv
-    from instanas_env.vector_env import InstaNASVectorEnv
 
-    AnyEnv = InstaNASEnv | InstaNASVectorEnv
+class BanditEnv(Protocol):
+    """What a callback may rely on: the scalar and the vector environment both have it."""
+
+    bandit: InstanceBandit
 
 
 class EnvCallback:
@@ -29,7 +29,7 @@ class EnvCallback:
     def on_step(self, step: Outcome) -> None:
         """After every step, with what became of its actions."""
 
-    def on_epoch_end(self, env: AnyEnv) -> None:
+    def on_epoch_end(self, env: BanditEnv) -> None:
         """After every pass over the split, before the bounds move; ``env.bandit`` is at hand."""
 
 
@@ -39,7 +39,7 @@ class CallbackList:
     def __init__(self) -> None:
         self.callbacks: list[EnvCallback] = []
 
-    def after_step(self, env: AnyEnv, outcome: Outcome, ended_epoch: bool) -> None:
+    def after_step(self, env: BanditEnv, outcome: Outcome, ended_epoch: bool) -> None:
         """Run the hooks; on the last step of an epoch let the bandit move on after them."""
         for callback in self.callbacks:
             callback.on_step(outcome)
@@ -59,18 +59,20 @@ class MetaGraphUpdate(EnvCallback):
 
     Attributes:
         learning_rate: of SGD with Nesterov momentum, at the first epoch.
-        final_learning_rate: at epoch ``epochs``; in between it falls linearly.
+        final_learning_rate: at the last epoch; in between it falls linearly.
         epochs: the length of the search.
+        frozen_epochs: so many first epochs leave the meta-graph as it is.
         batch_size, momentum, weight_decay: of SGD.
         shuffle: True, False, or the number of first epochs with shuffling.
         augmentation: of the training images.
         seed: of the order, the exchanges and the augmentation.
-        history: one row per epoch: loss, accuracy on the training images, learning rate.
+        history: one row per meta-graph epoch: epoch, loss, accuracy on the training images, learning rate.
     """
 
     learning_rate: float = 0.02
     final_learning_rate: float = 0.002
     epochs: int = 10
+    frozen_epochs: int = 0
     batch_size: int = 128
     momentum: float = 0.9
     weight_decay: float = 4e-5
@@ -89,21 +91,23 @@ class MetaGraphUpdate(EnvCallback):
         self._indices.append(torch.from_numpy(step.index))
         self._masks.append(torch.from_numpy(step.mask))
 
-    def on_epoch_end(self, env: AnyEnv) -> None:
+    def on_epoch_end(self, env: BanditEnv) -> None:
         """Train on the record and let the environment take over the weights."""
         index, masks = torch.cat(self._indices), torch.cat(self._masks)
         self._indices, self._masks = [], []
+        if env.bandit.epoch < self.frozen_epochs:
+            return
         self.history.append(self._train(env.bandit, index, masks))
         env.bandit.meta_graph.eval()
         env.bandit.refresh()
 
     def _train(self, bandit: InstanceBandit, index: Tensor, masks: Tensor) -> dict[str, float]:
-        epoch = len(self.history)
+        epoch = bandit.epoch
         generator = generator_for(self.seed, 3, epoch)
         shuffle = self.shuffle if isinstance(self.shuffle, bool) else epoch < self.shuffle
-        learning_rate = self.learning_rate + (self.final_learning_rate - self.learning_rate) * min(
-            1.0, epoch / max(1, self.epochs - 1)
-        )
+        progress = (epoch - self.frozen_epochs) / max(1, self.epochs - self.frozen_epochs - 1)
+        fall = self.learning_rate - self.final_learning_rate
+        learning_rate = self.learning_rate - fall * min(1.0, progress)
         if self._optimizer is None:
             self._optimizer = sgd(bandit.meta_graph, learning_rate, self.momentum, self.weight_decay)
         recorded = bandit.image_set.take(index)  # position i of the record is image i of this set
@@ -126,6 +130,7 @@ class MetaGraphUpdate(EnvCallback):
         )
         total = sum(batch.count for batch in batches)
         return {
+            "epoch": epoch + 1,
             "loss": sum(batch.loss * batch.count for batch in batches) / total,
             "accuracy": sum(batch.accuracy * batch.count for batch in batches) / total,
             "learning_rate": learning_rate,

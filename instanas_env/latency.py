@@ -5,7 +5,7 @@ The same table holds other additive costs, MACs or parameters, for ``cost="flops
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -50,8 +50,12 @@ class LatencyTable:
 
     def cheapest_mask(self) -> Tensor:
         """The mask that costs least: in each cell that needs a module, its cheapest one."""
-        mask = self.space.path(self.modules.argmin(1))
+        mask = self.space.path(self.modules.argmin(1).tolist())
         return mask & torch.tensor([[not cell.keeps_shape] for cell in self.space.cells])
+
+    def only(self, *modules: int) -> LatencyTable:
+        """The table of ``space.only(*modules)``."""
+        return replace(self, space=self.space.only(*modules), modules=self.modules[:, list(modules)])
 
     def reference(self, name: str) -> float:
         """Cost of a reference network: "full" (all modules), "mobilenet_v2" or "cheapest"."""
@@ -99,7 +103,9 @@ class LatencyTable:
 
 def count_parameters(space: SearchSpace, num_classes: int) -> LatencyTable:
     """Parameters of each part, BatchNorm folded, in units of one parameter."""
-    return _counted(space, num_classes, "parameters", lambda conv, size: conv.weight.numel() + conv.out_channels)
+    return _counted(
+        space, num_classes, "parameters", lambda conv, size: conv.weight.numel() + conv.out_channels
+    )
 
 
 def count_macs(space: SearchSpace, num_classes: int) -> LatencyTable:

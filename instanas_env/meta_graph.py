@@ -11,6 +11,7 @@ the batch chose is left alone: a module never sees an image that is not its own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ from torch import Tensor, nn
 from instanas_env.modules import ConvBN, build_module, fold_batch_norm
 from instanas_env.search_space import CellSpec, ModuleSpec, SearchSpace
 from instanas_env.storage import PathLike, load_weights, save_weights
+
+# oneDNN compiles a kernel for every shape it meets and keeps the last 1,024. Sub-batches come in all
+# sizes, times 85 modules: with room for all of them training is up to 1.6 times as fast. Read by oneDNN
+# at its first use, so it must be set before any convolution has run.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -148,10 +154,14 @@ class MetaGraph(nn.Module):
         try:
             outcome = meta_graph.load_state_dict(weights, strict=False)
         except RuntimeError as error:
-            raise ValueError(f"meta_graph: the weights in {path} do not fit their own space: {error}") from error
+            raise ValueError(
+                f"meta_graph: the weights in {path} do not fit their own space: {error}"
+            ) from error
         missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
         if missing or outcome.unexpected_keys:
-            raise ValueError(f"meta_graph: {path} lacks {missing[:3]}, has {outcome.unexpected_keys[:3]} too many")
+            raise ValueError(
+                f"meta_graph: {path} lacks {missing[:3]}, has {outcome.unexpected_keys[:3]} too many"
+            )
         return meta_graph.eval()
 
     def child(self, mask: Tensor) -> Child:

@@ -48,7 +48,7 @@ def combine(reward_task: Tensor, reward_latency: Tensor) -> Tensor:
 
 
 Level = tuple[float, str]
-"""A latency as a multiple of a reference network's: (0.7, "full"), (1.0, "mobilenet_v2"), (1.0, "cheapest")."""
+"""A latency as a multiple of a reference network's ("full", "mobilenet_v2", "cheapest"): (0.7, "full")."""
 
 
 @dataclass(frozen=True)

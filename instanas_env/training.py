@@ -112,7 +112,7 @@ def predict_classes(
 
 
 def accuracy(meta_graph: MetaGraph, image_set: ImageSet, masks: Tensor) -> float:
-    """Fraction of ``image_set`` that the meta-graph gets right under ``masks``; see :func:`predict_classes`."""
+    """Fraction of a set that the meta-graph gets right under ``masks``; see :func:`predict_classes`."""
     was_training = meta_graph.training
     predictions = predict_classes(meta_graph.eval().folded(), image_set, masks)
     meta_graph.train(was_training)

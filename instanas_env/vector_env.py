@@ -97,15 +97,13 @@ class InstaNASVectorEnv(VectorEnv):
         assert self._contexts is not None
         return self._observation(), reset_info(self.bandit, self._contexts)
 
-    def step(
-        self, actions: Any
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Run each image through the network that its row of ``actions`` ``(num_envs, 85)`` selects."""
         if self._contexts is None:
             raise ResetNeeded("there are no images yet: call reset() before step()")
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and not self._waiting.any():
-            observation, info = self.reset()
-            return observation, np.zeros(self.num_envs), *self._flags(False), info
+            observation, waiting = self.reset()
+            return observation, np.zeros(self.num_envs), *self._flags(False), waiting
         if not self._waiting.all():
             raise ResetNeeded("every episode is one step long: call reset() for the images acted on")
         acted_on = self._contexts
@@ -130,6 +128,18 @@ class InstaNASVectorEnv(VectorEnv):
     def add_callback(self, callback: EnvCallback) -> None:
         """Run ``callback`` after every step and every pass over the split."""
         self._callbacks.callbacks.append(callback)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the environment stands, to resume a run; the meta-graph's weights are not included."""
+        contexts = self._contexts
+        waiting = None if contexts is None else {"index": contexts.index, "images": contexts.images}
+        return {"bandit": self.bandit.state_dict(), "contexts": waiting, "waiting": self._waiting.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stand where another environment of the same make stood."""
+        self.bandit.load_state_dict(state["bandit"])
+        self._contexts = None if state["contexts"] is None else Contexts(**state["contexts"])
+        self._waiting = np.array(state["waiting"], bool)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """A picture ``(H, W, 3)`` of each image with the mask and latency of its last step, if acted on.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Write the file."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split in SPLITS:
         full = load_images("fashion_mnist", split, options.data_dir)
         members = [(full.labels == label).nonzero().flatten()[: PER_CLASS[split]] for label in range(10)]

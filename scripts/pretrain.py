@@ -10,23 +10,23 @@ path, so that a meta-graph whose sub-networks are at chance level is seen at onc
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 import tyro
-from rich.progress import track
+from torch import Tensor
 
 from instanas_env import paper
 from instanas_env.data import Augmentation, ImageSet, load_images
-from instanas_env.drop_path import Schedule, drop_path_masks, drop_rate
+from instanas_env.drop_path import Schedule, drop_path_masks
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from instanas_env.training import accuracy, sgd, train_epoch, warmup_cosine
-from scripts.run_directory import RunDirectory, machine
+from instanas_env.training import accuracy
+from scripts.fit import fit
+from scripts.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -81,60 +81,26 @@ def main(options: Options) -> None:
     train = load_images(options.dataset, "train", options.data_dir, space.resolution)
     val = load_images(options.dataset, "val", options.data_dir, space.resolution)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
-    optimizer = sgd(meta_graph, options.learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
-    steps = -(-len(train) // options.batch_size)
-    total = options.epochs * steps
 
-    state = run.restore()
-    first = 0
-    if state is not None:
-        meta_graph.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["epoch"]
-    for epoch in range(first, options.epochs):
-        generator = generator_for(options.seed, 2, epoch)
-        progress = epoch / options.epochs
+    def masks_for(images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
+        if space.num_modules == 1:
+            return space.full_mask().expand(len(images), -1, -1)
+        per_image = options.masks == "per-image"
+        return drop_path_masks(space, len(images), progress, generator, options.schedule, per_image)
 
-        def masks_for(images, index, generator=generator, progress=progress):
-            if space.num_modules == 1:
-                return space.full_mask().expand(len(images), -1, -1)
-            per_image = options.masks == "per-image"
-            return drop_path_masks(space, len(images), progress, generator, options.schedule, per_image)
-
-        start = time.perf_counter()
-        batches = train_epoch(
-            meta_graph,
-            train,
-            masks_for,
-            optimizer,
-            batch_size=options.batch_size,
-            generator=generator,
-            learning_rate_at=lambda step, epoch=epoch: warmup_cosine(
-                epoch * steps + step, total, options.learning_rate, warmup=steps
-            ),
-            augmentation=options.augmentation,
-        )
-        label = f"epoch {epoch + 1}/{options.epochs}"
-        losses, correct = [], []
-        for batch in track(batches, label, total=steps):
-            losses.append(batch.loss)
-            correct.append(batch.accuracy)
-        row = {
-            "epoch": epoch + 1,
-            "drop_rate": drop_rate(progress, options.schedule),
-            "loss": sum(losses) / len(losses),
-            "train_accuracy": sum(correct) / len(correct),
-            "val": evaluate_densities(meta_graph, val, options.seed),
-            "seconds": round(time.perf_counter() - start, 1),
-        }
-        print("  ".join(f"{k} {v:.4f}" for k, v in {"loss": row["loss"], **row["val"]}.items()), flush=True)
-        run.checkpoint(
-            row, {"model": meta_graph.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1}
-        )
-
-    record = {"command": "scripts.pretrain", "options": run.config, "machine": machine(), "history": run.history[-1:]}
-    meta_graph.save(options.out / "meta_graph.safetensors", record)
-    print(f"wrote {options.out / 'meta_graph.safetensors'}")
+    fit(
+        meta_graph,
+        train,
+        masks_for,
+        lambda: evaluate_densities(meta_graph, val, options.seed),
+        run,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup_epochs=1,
+        augmentation=options.augmentation,
+        seed=options.seed,
+    )
 
 
 if __name__ == "__main__":

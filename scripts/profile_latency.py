@@ -72,7 +72,10 @@ def main(options: Options) -> None:
                 "estimated_ms": quality.estimated.tolist(),
                 "real_ms": quality.real.tolist(),
             }
-            print(f"estimated against real: r = {quality.correlation:.4f}, median error {quality.median_error:.1%}")
+            print(
+                f"estimated against real: r = {quality.correlation:.4f},"
+                f" median error {quality.median_error:.1%}"
+            )
     dataclasses.replace(table, record=record).save(options.out)
     for name in ("full", "mobilenet_v2", "cheapest"):
         print(f"{name:13s} {table.reference(name):7.3f} ms")

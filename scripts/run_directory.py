@@ -36,7 +36,9 @@ class RunDirectory:
             before = load_json(recorded)
             changed = sorted(k for k in before.keys() | self.config if before.get(k) != self.config.get(k))
             if changed:
-                raise ValueError(f"out: {path} holds a run with other {', '.join(changed)}; choose another folder")
+                raise ValueError(
+                    f"out: {path} holds a run with other {', '.join(changed)}; choose another folder"
+                )
         save_json(recorded, self.config)
 
     def restore(self) -> dict[str, Any] | None:

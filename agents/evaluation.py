@@ -1,0 +1,128 @@
+"""What a policy is worth on a split: accuracy with an interval, latency, reward, number of networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from instanas_env.bandit import InstanceBandit, Outcome
+from instanas_env.data import ImageSet
+from instanas_env.profiling import fold_for_timing, time_children
+
+BATCH_SIZE = 250
+
+
+def choose_masks(agent: Agent, image_set: ImageSet) -> Tensor:
+    """The agent's masks for every image, in order, ``(N, num_cells, num_modules)``."""
+    index = torch.arange(len(image_set))
+    return torch.cat([agent.masks(image_set.images[part]) for part in index.split(BATCH_SIZE)])
+
+
+def score_masks(bandit: InstanceBandit, masks: Tensor) -> Outcome:
+    """What masks ``(N, num_cells, num_modules)`` earn on the whole split, in order, unaugmented."""
+    parts = []
+    for index in torch.arange(len(bandit.image_set)).split(BATCH_SIZE):
+        contexts = bandit.contexts(index)
+        parts.append(bandit.score(contexts, masks[index].flatten(1)))
+    names = [field.name for field in fields(Outcome)]
+    return Outcome(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def shuffle_between_images(masks: Tensor, generator: torch.Generator) -> Tensor:
+    """The same masks, other images: the control for instance-awareness. The mean latency stays."""
+    return masks[torch.randperm(len(masks), generator=generator)]
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """One row of a comparison.
+
+    Attributes:
+        name: of the policy.
+        images: how many it was measured on.
+        accuracy, accuracy_low, accuracy_high: fraction correct and its 95 % interval (Wilson).
+        latency_ms: mean from the table, with the controller's where there is one.
+        real_latency_ms: mean measured on separate children, controller included; None if not measured.
+        reward: mean, as the environment gives it (the controller's time is not part of it).
+        architectures: number of distinct masks.
+    """
+
+    name: str
+    images: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    latency_ms: float
+    real_latency_ms: float | None
+    reward: float
+    architectures: int
+
+
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson)."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, count).proportion_ci(0.95, "wilson")
+    return float(interval.low), float(interval.high)
+
+
+def summarise(
+    name: str, outcome: Outcome, controller_ms: float = 0.0, real_latency_ms: float | None = None
+) -> PolicyResult:
+    """The row of a policy from what it earned on a split."""
+    correct = outcome.correct
+    low, high = wilson_interval(int(correct.sum()), len(correct))
+    return PolicyResult(
+        name=name,
+        images=len(correct),
+        accuracy=float(correct.mean()),
+        accuracy_low=low,
+        accuracy_high=high,
+        latency_ms=float(outcome.latency_ms.mean()) + controller_ms,
+        real_latency_ms=real_latency_ms,
+        reward=float(outcome.reward.mean()),
+        architectures=len(np.unique(outcome.mask.reshape(len(correct), -1), axis=0)),
+    )
+
+
+def real_latency(
+    bandit: InstanceBandit,
+    agent: Agent,
+    masks: Tensor,
+    generator: torch.Generator,
+    images: int = 40,
+    repetitions: int = 15,
+) -> float:
+    """Mean measured milliseconds of one image: the agent's controller, then a separate child network.
+
+    Args:
+        bandit: gives the meta-graph.
+        agent: its controller, if any, is run before every child.
+        masks: repaired masks of the split; ``images`` of them are drawn and timed.
+        generator: CPU generator.
+        images: number of masks drawn.
+        repetitions: of each distinct child; the median counts.
+    """
+    drawn = masks[torch.randperm(len(masks), generator=generator)[:images]]
+    distinct, position = torch.unique(drawn.flatten(1), dim=0, return_inverse=True)
+    controller = None if agent.controller is None else fold_for_timing(agent.controller)
+    times = time_children(
+        bandit.meta_graph, distinct.view(-1, *masks.shape[1:]), generator, repetitions, controller
+    )
+    return times[position].mean().item()
+
+
+def mean_interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean over seeds and its 95 % interval (Student's t)."""
+    from scipy.stats import t
+
+    array = np.asarray(values, float)
+    mean = float(array.mean())
+    if len(array) < 2:
+        return mean, float("-inf"), float("inf")
+    half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    return mean, mean - half, mean + half

@@ -1,0 +1,18 @@
+"""Reading an agent whose class is known to its file only."""
+
+from __future__ import annotations
+
+from agents.agent import LearningAgent
+from agents.reinforce import SelfCriticalReinforce
+from agents.reward_regression import RewardRegression
+from instanas_env.storage import PathLike, load_weights
+
+AGENTS = {agent.__name__: agent for agent in (SelfCriticalReinforce, RewardRegression)}
+
+
+def load_agent(path: PathLike) -> LearningAgent:
+    """The agent that ``save`` wrote to ``path``; ``ValueError`` if its class is not one of :data:`AGENTS`."""
+    name = load_weights(path)[1].get("agent")
+    if name not in AGENTS:
+        raise ValueError(f"path: {path} holds {name!r}; known agents are {', '.join(AGENTS)}")
+    return AGENTS[name].load(path)

@@ -1,0 +1,205 @@
+"""Compare policies on the test split, once: a table, results.json, and figures.
+
+    python -m scripts.evaluate --out runs/evaluation --runs runs/search --dataset fashion_mnist
+
+Fixed policies on the shipped meta-graph, MobileNetV2 trained alone, the shipped long search, and the
+controllers in ``runs``, each on the meta-graph beside it. What is chosen (the best static masks) is
+chosen on the validation split. Run it on a quiet machine if the real latencies matter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.baselines import OneShotSearch, RandomAgent, StaticAgent
+from agents.evaluation import (
+    choose_masks,
+    real_latency,
+    score_masks,
+    shuffle_between_images,
+    summarise,
+)
+from agents.files import load_agent
+from agents.reward_regression import RewardRegression
+from instanas_env.bandit import InstanceBandit
+from instanas_env.build import SHIPPED_SPACE, parse_search_space, shipped
+from instanas_env.data import load_images
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.seeding import generator_for
+from instanas_env.storage import save_json
+from scripts.figures import draw_figures
+from scripts.run_directory import machine
+
+SHIPPED_SEARCHES = ("searched_regression", "searched_reinforce")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare, on which images."""
+
+    out: Path
+    """Directory for results.json and figures."""
+    runs: tuple[Path, ...] = ()
+    """Directories with controller.safetensors and meta_graph.safetensors."""
+    dataset: str = "embedded"
+    data_dir: Path | None = None
+    trade_offs: tuple[float, ...] = (0.05, 0.15, 0.4)
+    """Settings of a regression controller's dial."""
+    one_shot_masks: int = 400
+    """Masks that the one-shot search ranks on validation."""
+    one_shot_limits: tuple[float, ...] = (0.4, 0.6, 1.0)
+    """Its best masks at these multiples of MobileNetV2's latency are compared."""
+    time_real: bool = True
+    """Measure real latencies of separate children."""
+    seed: int = 0
+    threads: int = 2
+
+
+class Comparison:
+    """Collects the rows of the table; every policy touches the test split once, here."""
+
+    def __init__(self, table: LatencyTable, options: Options):
+        self.table = table
+        self.options = options
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Tensor:
+        """Score a policy and keep its row; gives its masks on the test split."""
+        masks = bandit.space.repair(choose_masks(agent, bandit.image_set))
+        real = None
+        if self.options.time_real:
+            real = real_latency(bandit, agent, masks, generator_for(self.options.seed, 7))
+        self._keep(group, name, bandit, masks, agent.controller is not None, real)
+        return masks
+
+    def add_shuffled(self, group: str, name: str, bandit: InstanceBandit, masks: Tensor) -> None:
+        """The control: a controller's ``masks`` exchanged between the images."""
+        shuffled = shuffle_between_images(masks, generator_for(self.options.seed, 8))
+        self._keep(group, name, bandit, shuffled, True, None)
+
+    def _keep(
+        self, group: str, name: str, bandit: InstanceBandit, masks: Tensor, chosen: bool, real: float | None
+    ) -> None:
+        outcome = score_masks(bandit, masks)
+        result = summarise(name, outcome, self.table.controller if chosen else 0.0, real)
+        self.rows.append(
+            {
+                "group": group,
+                **dataclasses.asdict(result),
+                "latencies_ms": np.round(outcome.latency_ms, 4).tolist() if chosen else None,
+                "usage": outcome.mask.mean(0).round(4).tolist() if chosen else None,
+            }
+        )
+
+
+def compare(options: Options) -> list[dict[str, Any]]:
+    """All rows of the table."""
+    space = parse_search_space(SHIPPED_SPACE)
+    table = LatencyTable.load(shipped("latency.json"))
+    val, test = (load_images(options.dataset, split, options.data_dir) for split in ("val", "test"))
+    comparison = Comparison(table, options)
+
+    alone = MetaGraph.load(shipped("mobilenet_v2.safetensors"))
+    lone = InstanceBandit(alone, test, table.only(2))
+    comparison.add(
+        "fixed", "MobileNetV2 trained alone", lone, StaticAgent(alone.space, alone.space.full_mask())
+    )
+
+    shared = MetaGraph.load(shipped("meta_graph.safetensors"))
+    bandit = InstanceBandit(shared, test, table)
+    fixed = {
+        "full meta-graph": StaticAgent(space, space.full_mask()),
+        "MobileNetV2 path": StaticAgent(space, space.mobilenet_v2_mask()),
+        "cheapest path": StaticAgent(space, table.cheapest_mask()),
+        "random half": RandomAgent(space, 0.5, options.seed),
+    }
+    for name, agent in fixed.items():
+        comparison.add("fixed", name, bandit, agent)
+    one_shot = OneShotSearch(InstanceBandit(shared, val, table), options.seed)
+    for _ in track(one_shot.rank(options.one_shot_masks), "one-shot search", total=options.one_shot_masks):
+        pass
+    for factor in options.one_shot_limits:
+        best = one_shot.best(factor * table.reference("mobilenet_v2"))
+        comparison.add(
+            "static", f"best static <= {factor:g} MobileNetV2", bandit, StaticAgent(space, best.mask)
+        )
+
+    for name, folder in searches(options).items():
+        graph = MetaGraph.load(folder / "meta_graph.safetensors")
+        add_search(
+            comparison,
+            name,
+            InstanceBandit(graph, test, table),
+            load_agent(folder / "controller.safetensors"),
+        )
+    return comparison.rows
+
+
+def searches(options: Options) -> dict[str, Path]:
+    """The directories of finished searches: those that come with the package, and those of the options."""
+    with_package = {
+        f"{name} (shipped)": shipped("meta_graph.safetensors").parent / name
+        for name in SHIPPED_SEARCHES
+        if (shipped("meta_graph.safetensors").parent / name / "controller.safetensors").is_file()
+    }
+    return {**with_package, **{folder.name: folder for folder in options.runs}}
+
+
+def add_search(comparison: Comparison, name: str, bandit: InstanceBandit, agent: Agent) -> None:
+    """The rows of one controller: at each setting of its dial, and its masks shuffled."""
+    if not isinstance(agent, RewardRegression):
+        masks = comparison.add(name, name, bandit, agent)
+        comparison.add_shuffled(name, f"{name}, shuffled", bandit, masks)
+        return
+    for trade_off in comparison.options.trade_offs:
+        agent.trade_off = trade_off
+        label = f"{name}, lambda {trade_off:g}"
+        masks = comparison.add(name, label, bandit, agent)
+        comparison.add_shuffled(name, f"{label}, shuffled", bandit, masks)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """The comparison on the terminal."""
+    table = Table("policy", "accuracy", "95 % interval", "table ms", "real ms", "reward", "networks")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        real = row["real_latency_ms"]
+        table.add_row(
+            row["name"],
+            f"{100 * row['accuracy']:.1f}",
+            f"{100 * row['accuracy_low']:.1f} .. {100 * row['accuracy_high']:.1f}",
+            f"{row['latency_ms']:.2f}",
+            "" if real is None else f"{real:.2f}",
+            f"{row['reward']:.3f}",
+            str(row["architectures"]),
+        )
+    Console(width=110).print(table)
+
+
+def main(options: Options) -> None:
+    """Compare, write, print."""
+    torch.set_num_threads(options.threads)
+    rows = compare(options)
+    config = {key: str(value) for key, value in dataclasses.asdict(options).items()}
+    save_json(options.out / "results.json", {"options": config, "machine": machine(), "policies": rows})
+    draw_figures(options.out / "results.json", options.out)
+    print_table(rows)
+    print(f"wrote {options.out}/results.json, figure_*.png")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

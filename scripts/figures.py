@@ -1,0 +1,148 @@
+"""The figures of a comparison, from its results.json alone.
+
+python -m scripts.figures --results runs/demo/results.json --out runs/demo
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from instanas_env.search_space import ALL_MODULES
+from instanas_env.storage import load_json
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw and where to."""
+
+    results: Path
+    """results.json of scripts.evaluate or scripts.demo."""
+    out: Path
+    """Directory for the PNG files."""
+
+
+def draw_figures(results: Path, out: Path) -> list[Path]:
+    """Draw all figures; gives their paths."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    rows = load_json(results)["policies"]
+    out.mkdir(parents=True, exist_ok=True)
+    learned = [row for row in rows if row["latencies_ms"] and not row["name"].endswith("shuffled")]
+    paths = [out / "figure_frontier.png"]
+    _frontier(rows, paths[0])
+    if learned:
+        paths += [out / "figure_latency.png", out / "figure_modules.png"]
+        _latency_histogram(rows, learned, paths[1])
+        _module_usage(learned, paths[2])
+    return paths
+
+
+def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy against mean latency of all policies (Figure 6)."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8.5, 5.2), layout="constrained")
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    for number, group in enumerate(groups):
+        colour = f"C{number}"
+        for shuffled in (False, True):
+            members = [
+                row for row in rows if row["group"] == group and row["name"].endswith("shuffled") is shuffled
+            ]
+            if not members:
+                continue
+            members.sort(key=lambda row: row["latency_ms"])
+            x = [row["latency_ms"] for row in members]
+            y = [100 * row["accuracy"] for row in members]
+            low = [100 * (row["accuracy"] - row["accuracy_low"]) for row in members]
+            high = [100 * (row["accuracy_high"] - row["accuracy"]) for row in members]
+            axes.errorbar(
+                x,
+                y,
+                yerr=[low, high],
+                color=colour,
+                alpha=0.45 if shuffled else 1.0,
+                marker="x" if shuffled else "o",
+                linestyle="none" if group == "fixed" else ":" if shuffled else "-",
+                capsize=2,
+                label=f"{group}, masks shuffled" if shuffled else group,
+            )
+            if group == "fixed":
+                for row, at_x, at_y in zip(members, x, y, strict=True):
+                    axes.annotate(
+                        row["name"], (at_x, at_y), xytext=(6, -11), textcoords="offset points", fontsize=8
+                    )
+    axes.set_xscale("log")
+    axes.set_xlabel("mean latency per image, ms (table, controller included)")
+    axes.set_ylabel("accuracy, % (95 % interval)")
+    axes.legend(fontsize=8, loc="lower right")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _latency_histogram(rows: list[dict[str, Any]], learned: list[dict[str, Any]], path: Path) -> None:
+    """Latencies of the networks that a controller gives its images (Figure 1)."""
+    import matplotlib.pyplot as plt
+
+    figure, grid = plt.subplots(
+        len(learned),
+        1,
+        figsize=(8, 1.3 * len(learned) + 0.8),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    reference = next((row for row in rows if row["name"].startswith("MobileNetV2")), None)
+    for axes, row in zip(grid[:, 0], learned, strict=True):
+        axes.hist(row["latencies_ms"], bins=50, color="C0")
+        axes.set_title(row["name"], fontsize=9, loc="left")
+        axes.set_ylabel("images", fontsize=8)
+        if reference is not None:
+            axes.axvline(reference["latency_ms"], color="C3", linestyle="--", label=reference["name"])
+    grid[0, 0].legend(fontsize=8)
+    grid[-1, 0].set_xlabel("latency of the chosen network, ms (table)")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _module_usage(learned: list[dict[str, Any]], path: Path) -> None:
+    """How often each module of each cell is switched on."""
+    import matplotlib.pyplot as plt
+
+    figure, grid = plt.subplots(
+        len(learned),
+        1,
+        figsize=(8, 1.7 * len(learned) + 0.6),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    labels = [module.label for module in ALL_MODULES]
+    for axes, row in zip(grid[:, 0], learned, strict=True):
+        picture = axes.imshow(
+            list(zip(*row["usage"], strict=True)), vmin=0, vmax=1, cmap="viridis", aspect="auto"
+        )
+        axes.set_title(row["name"], fontsize=9, loc="left")
+        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+    cells = range(len(learned[0]["usage"]))
+    grid[-1, 0].set_xticks(list(cells), [str(cell + 1) for cell in cells])
+    grid[-1, 0].set_xlabel("cell, from stem to head")
+    figure.colorbar(picture, ax=grid[:, 0].tolist(), label="share of images", shrink=0.6)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main(options: Options) -> None:
+    """Draw and say where."""
+    for path in draw_figures(options.results, options.out):
+        print(path)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

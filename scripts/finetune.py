@@ -1,0 +1,93 @@
+"""Fine-tune a meta-graph under a fixed controller (section 3.1, stage three).
+
+    python -m scripts.finetune --run runs/search --out runs/finetuned
+
+Each training image goes through the network that the controller chooses for it. With a regression
+controller, lambda is drawn for each image from ``trade_offs``, so that its whole dial stays usable.
+Resumes where it was. Writes ``meta_graph.safetensors`` and copies the controller beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+
+from agents.evaluation import choose_masks
+from agents.files import load_agent
+from agents.reward_regression import RewardRegression
+from instanas_env.data import Augmentation, load_images
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.seeding import generator_for
+from instanas_env.storage import write_atomic
+from instanas_env.training import accuracy
+from scripts.fit import fit
+from scripts.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to fine-tune, on what, and how."""
+
+    run: Path
+    """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
+    out: Path
+    """Directory of this run."""
+    dataset: str = "embedded"
+    data_dir: Path | None = None
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 0.02
+    """Peak; cosine to 0."""
+    trade_offs: tuple[float, float] = (0.05, 0.4)
+    """Range of lambda of a regression controller, uniform in the logarithm."""
+    from_scratch: bool = False
+    """Re-train from new weights (section 4.2) instead of the given ones."""
+    augmentation: Augmentation = Augmentation(crop_padding=2 / 32, cutout=0.0)
+    seed: int = 0
+    threads: int = 1
+
+
+def main(options: Options) -> None:
+    """Train to the end, or from where an earlier call was stopped."""
+    torch.set_num_threads(options.threads)
+    run = RunDirectory(options.out, options, free=("out", "data_dir"))
+    agent = load_agent(options.run / "controller.safetensors")
+    space = agent.space
+    meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
+    if options.from_scratch:
+        meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))
+    train = load_images(options.dataset, "train", options.data_dir, space.resolution)
+    val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    val_masks = space.repair(choose_masks(agent, val))
+
+    def masks_for(images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
+        if not isinstance(agent, RewardRegression):
+            return space.repair(agent.masks(images))
+        low, high = (math.log(value) for value in options.trade_offs)
+        trade_offs = torch.exp(low + (high - low) * torch.rand(len(images), generator=generator))
+        return space.repair(agent.masks_at(images, trade_offs))
+
+    fit(
+        meta_graph,
+        train,
+        masks_for,
+        lambda: {"policy": accuracy(meta_graph, val, val_masks)},
+        run,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup_epochs=0,
+        augmentation=options.augmentation,
+        seed=options.seed,
+    )
+    controller = (options.run / "controller.safetensors").read_bytes()
+    write_atomic(options.out / "controller.safetensors", controller)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,94 @@
+"""The loop that pre-training and fine-tuning share: warm-up, cosine, a checkpoint after every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from instanas_env import paper
+from instanas_env.data import Augmentation, ImageSet
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.seeding import generator_for
+from instanas_env.training import sgd, train_epoch, warmup_cosine
+from scripts.run_directory import RunDirectory, machine
+
+EpochMasks = Callable[[Tensor, float, torch.Generator], Tensor]
+"""Images uint8 ``(B, 3, H, W)``, progress in [0, 1) and a generator, to masks ``(B, cells, modules)``."""
+
+
+def fit(
+    meta_graph: MetaGraph,
+    train: ImageSet,
+    masks_for: EpochMasks,
+    evaluate: Callable[[], dict[str, float]],
+    run: RunDirectory,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    warmup_epochs: int,
+    augmentation: Augmentation,
+    seed: int,
+) -> None:
+    """Train ``meta_graph`` in place to the last epoch, from the checkpoint of ``run`` if it has one.
+
+    Every epoch draws from a generator of its own, so a resumed run ends with the weights of an unbroken
+    one. Writes ``meta_graph.safetensors`` at the end.
+
+    Args:
+        meta_graph: trained in place.
+        train: the images.
+        masks_for: gives the masks of a batch.
+        evaluate: validation figures after an epoch.
+        run: keeps history and checkpoint.
+        epochs, batch_size, learning_rate, warmup_epochs: SGD with Nesterov momentum; cosine to 0.
+        augmentation: of the images.
+        seed: of order, augmentation and masks.
+    """
+    optimizer = sgd(meta_graph, learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
+    steps = -(-len(train) // batch_size)
+    state = run.restore()
+    if state is not None:
+        meta_graph.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    for epoch in range(len(run.history), epochs):
+        generator = generator_for(seed, 2, epoch)
+
+        def masks_of_batch(
+            images: Tensor, index: Tensor, epoch: int = epoch, generator: torch.Generator = generator
+        ) -> Tensor:
+            return masks_for(images, epoch / epochs, generator)
+
+        def rate_at(step: int, epoch: int = epoch) -> float:
+            return warmup_cosine(epoch * steps + step, epochs * steps, learning_rate, warmup_epochs * steps)
+
+        start = time.perf_counter()
+        batches = train_epoch(
+            meta_graph,
+            train,
+            masks_of_batch,
+            optimizer,
+            batch_size=batch_size,
+            generator=generator,
+            learning_rate_at=rate_at,
+            augmentation=augmentation,
+        )
+        done = list(track(batches, f"epoch {epoch + 1}/{epochs}", total=steps))
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "loss": sum(batch.loss for batch in done) / len(done),
+            "train_accuracy": sum(batch.accuracy for batch in done) / len(done),
+            "val": evaluate(),
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        figures = {"loss": row["loss"], **row["val"]}
+        print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
+        run.checkpoint(row, {"model": meta_graph.state_dict(), "optimizer": optimizer.state_dict()})
+    record = {"options": run.config, "machine": machine(), "history": run.history[-1:]}
+    meta_graph.save(run.path / "meta_graph.safetensors", record)
+    print(f"wrote {run.path / 'meta_graph.safetensors'}")

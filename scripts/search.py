@@ -1,0 +1,204 @@
+"""The joint search (section 3.3): epochs of the controller and of the meta-graph in turn, bounds falling.
+
+    python -m scripts.search --out runs/search --agent regression
+
+Works through the environment's public API: ``MetaGraphUpdate`` trains the meta-graph between the agent's
+epochs. Resumes where it was. Writes ``meta_graph.safetensors``, ``controller.safetensors``, a snapshot of
+the controller per epoch, and ``history.jsonl``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import torch
+import tyro
+from rich.progress import track
+
+import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+from agents.agent import LearningAgent, native
+from agents.evaluation import choose_masks, score_masks, shuffle_between_images
+from agents.reinforce import SelfCriticalReinforce
+from agents.reward_regression import RewardRegression
+from instanas_env import paper
+from instanas_env.callbacks import MetaGraphUpdate
+from instanas_env.seeding import generator_for
+from scripts.run_directory import RunDirectory, machine
+
+AgentName = Literal["reinforce", "regression"]
+Shuffle = Literal["on", "off", "early"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to search with, on what, and for how long."""
+
+    out: Path
+    """Directory of the run."""
+    agent: AgentName = "regression"
+    """The paper's self-critical REINFORCE, or our reward regression."""
+    dataset: str = "embedded"
+    data_dir: Path | None = None
+    meta_graph: Path | None = None
+    """Pre-trained weights; by default the shipped ones."""
+    latency_table: Path | None = None
+    """By default the shipped one."""
+    search_space: str = "lite"
+    epochs: int = 10
+    """Passes over the training images, each followed by a meta-graph epoch."""
+    frozen_epochs: int = 0
+    """So many epochs come first in which the meta-graph stays as it is."""
+    num_envs: int = 256
+    """Images a step."""
+    shuffle: Shuffle = "on"
+    """Policy random shuffling in the meta-graph's epochs; "early": in the first half only."""
+    meta_graph_learning_rate: float = 0.02
+    """Of the first meta-graph epoch; falls to a tenth."""
+    learning_rate: float | None = None
+    """Of the controller; by default the agent's own."""
+    trade_off: float = 0.1
+    """Lambda of the regression agent, logits per ms."""
+    alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)
+    """REINFORCE: alpha of p', first and last."""
+    entropy_coefficient: float = 0.0
+    """REINFORCE: weight of the entropy in the objective."""
+    samples_per_image: int = 4
+    """REINFORCE: 1 is the paper's greedy baseline, more compare samples with each other."""
+    seed: int = 0
+    threads: int = 2
+
+
+def make_agent(options: Options, envs: gym.vector.VectorEnv, images: int) -> LearningAgent:
+    """The agent of the options, for a search over ``images`` per epoch."""
+    rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    if options.agent == "reinforce":
+        return SelfCriticalReinforce(
+            envs,
+            alpha=options.alpha,
+            alpha_timesteps=images * options.epochs,
+            entropy_coefficient=options.entropy_coefficient,
+            samples_per_image=options.samples_per_image,
+            seed=options.seed,
+            **rate,
+        )
+    frozen = max(1, options.frozen_epochs)
+    return RewardRegression(
+        envs, trade_off=options.trade_off, random_timesteps=images * frozen, seed=options.seed, **rate
+    )
+
+
+def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
+    """The native vector environment of the options."""
+
+    def text(path: Path | None) -> str | None:
+        return None if path is None else str(path)
+
+    return gym.make_vec(
+        "InstaNAS-v0",
+        num_envs=num_envs,
+        dataset=options.dataset,
+        data_dir=text(options.data_dir),
+        split=split,
+        search_space=options.search_space,
+        meta_graph=text(options.meta_graph),
+        latency_table=text(options.latency_table),
+        **more,
+    )
+
+
+def search(
+    options: Options, run: RunDirectory, progress: Callable[..., Any] = track
+) -> tuple[LearningAgent, gym.vector.VectorEnv]:
+    """Run or resume the search; gives the agent and the environment with the trained meta-graph."""
+    bounds = {"upper": paper.SEARCH_UPPER, "lower": paper.SEARCH_LOWER, "epochs": options.epochs}
+    envs = make_envs(options, "train", options.num_envs, augment=True, bounds=bounds)
+    bandit = native(envs).bandit
+    images = len(bandit.image_set)
+    agent = make_agent(options, envs, images)
+    update = MetaGraphUpdate(
+        learning_rate=options.meta_graph_learning_rate,
+        final_learning_rate=options.meta_graph_learning_rate / 10,
+        epochs=options.epochs,
+        frozen_epochs=options.frozen_epochs,
+        shuffle={"on": True, "off": False, "early": options.epochs // 2}[options.shuffle],
+        seed=options.seed,
+    )
+    validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
+    validation.meta_graph = bandit.meta_graph
+
+    state = run.restore()
+    if state is not None:
+        agent.load_state_dict(state["agent"])
+        bandit.meta_graph.load_state_dict(state["meta_graph"])
+        update.load_state_dict(state["update"], bandit)
+        bandit.refresh()
+        native(envs).load_state_dict(state["envs"])
+    native(envs).add_callback(update)
+    for epoch in range(len(run.history), options.epochs):
+        start = time.perf_counter()
+        # As many steps as bring the number of images acted on past the end of this pass.
+        remaining = images * (epoch + 1) - agent.num_timesteps
+        steps = -(-remaining // options.num_envs)
+        label = f"{options.agent} epoch {epoch + 1}/{options.epochs}"
+        rows = list(progress(agent.train(remaining), label, total=steps))
+        validation.refresh()
+        validation.epoch = epoch
+        row = {
+            "epoch": epoch + 1,
+            **{name: sum(r[name] for r in rows) / len(rows) for name in rows[0]},
+            "upper_ms": validation.bounds.upper,
+            "lower_ms": validation.bounds.lower,
+            "meta_graph": update.history[-1] if update.history else None,
+            "val": validate(agent, validation, options.seed),
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        agent.save(options.out / "controllers" / f"epoch_{epoch + 1:03d}.safetensors")
+        run.checkpoint(
+            row,
+            {
+                "agent": agent.state_dict(),
+                "meta_graph": bandit.meta_graph.state_dict(),
+                "update": update.state_dict(),
+                "envs": native(envs).state_dict(),
+            },
+        )
+    return agent, envs
+
+
+def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
+    """The agent's deterministic policy on a split, and the same masks shuffled between images."""
+    masks = choose_masks(agent, bandit.image_set)
+    own = score_masks(bandit, masks)
+    shuffled = score_masks(bandit, shuffle_between_images(masks, generator_for(seed, 5)))
+    return {
+        "accuracy": float(own.correct.mean()),
+        "shuffled_accuracy": float(shuffled.correct.mean()),
+        "latency_ms": float(own.latency_ms.mean()),
+        "reward": float(own.reward.mean()),
+        "architectures": len(torch.unique(masks.flatten(1), dim=0)),
+    }
+
+
+def save_results(options: Any, run: RunDirectory, agent: LearningAgent, meta_graph: Any) -> None:
+    """Write the controller and the meta-graph of a finished run, with its record."""
+    record = {"options": run.config, "machine": machine(), "history": run.history[-1:]}
+    agent.save(options.out / "controller.safetensors", record)
+    meta_graph.save(options.out / "meta_graph.safetensors", record)
+
+
+def main(options: Options) -> None:
+    """Search to the end, or from where an earlier call was stopped."""
+    torch.set_num_threads(options.threads)
+    run = RunDirectory(options.out, options, free=("out", "data_dir"))
+    agent, envs = search(options, run)
+    save_results(options, run, agent, native(envs).bandit.meta_graph)
+    print(f"{run.history[-1]['val']}\nwrote {options.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
