@@ -35,13 +35,14 @@ class Controller(nn.Module):
         self.shrink = max(1, space.resolution // paper.CONTROLLER_RESOLUTION)
         first, second, third = channels
         k1, k2, k3 = paper.CONTROLLER_KERNELS
-        self.features = nn.Sequential(
-            ConvBN(3, first, k1, stride=4),
-            ConvBN(first, second, k2, stride=2),
-            ConvBN(second, third, k3, stride=2),
-            nn.Flatten(),
-        )
-        self.output = nn.Linear(4 * third, space.num_bits if outputs is None else outputs)
+        with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation draws from the global one
+            self.features = nn.Sequential(
+                ConvBN(3, first, k1, stride=4),
+                ConvBN(first, second, k2, stride=2),
+                ConvBN(second, third, k3, stride=2),
+                nn.Flatten(),
+            )
+            self.output = nn.Linear(4 * third, space.num_bits if outputs is None else outputs)
         initialise(self, generator or torch.Generator().manual_seed(0))
         nn.init.zeros_(self.output.weight)
         self.to(memory_format=torch.channels_last)

@@ -10,8 +10,9 @@ import torch
 
 from instanas_env import paper
 from instanas_env.bandit import InstanceBandit, Order
+from instanas_env.counting import count_macs, count_parameters
 from instanas_env.data import Augmentation, load_images
-from instanas_env.latency import LatencyTable, count_macs, count_parameters
+from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule
 from instanas_env.search_space import SearchSpace

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ def drop_rate(progress: float, schedule: Schedule = "paper") -> float:
     "paper": 0 until the middle, then linear to 50 % (section 3.2). "spread": linear from 0 to 0.9 over
     the first 60 %, and an upper limit, see :func:`keep_rates`.
     """
+    _check(schedule)
     if schedule == "paper":
         start, end, final = paper.DROP_PATH_START, 1.0, paper.DROP_PATH_FINAL
     else:
@@ -32,6 +33,7 @@ def keep_rates(count: int, rate: float, schedule: Schedule, generator: torch.Gen
     "paper": 1 - rate for all. "spread": U(1 - rate, 1), so that the images of one batch train sparse
     and dense networks side by side.
     """
+    _check(schedule)
     if schedule == "paper":
         return torch.full((count,), 1.0 - rate)
     return 1.0 - rate * torch.rand(count, generator=generator)
@@ -54,3 +56,8 @@ def drop_path_masks(
     draws = count if per_image else 1
     keep = keep_rates(draws, drop_rate(progress, schedule), schedule, generator)
     return space.random_masks(draws, keep, generator).expand(count, -1, -1)
+
+
+def _check(schedule: str) -> None:
+    if schedule not in get_args(Schedule):
+        raise ValueError(f"schedule: unknown {schedule!r}; choose from {', '.join(get_args(Schedule))}")

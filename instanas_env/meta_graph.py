@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instanas_env.modules import ConvBN, build_module, fold_batch_norm
+from instanas_env.modules import ConvBN, FoldedConv, build_module, fold_batch_norm
 from instanas_env.search_space import CellSpec, ModuleSpec, SearchSpace
 from instanas_env.storage import PathLike, load_weights, save_weights
 
@@ -90,14 +90,15 @@ class MetaGraph(nn.Module):
         super().__init__()
         self.space = space
         self.num_classes = num_classes
-        self.stem = ConvBN(3, space.stem_channels, 3, space.stem_stride)
-        self.cells = nn.ModuleList(MetaCell(cell, space.modules) for cell in space.cells)
-        self.head = nn.Sequential(
-            ConvBN(space.cells[-1].out_channels, space.head_channels, 1),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(space.head_channels, num_classes),
-        )
+        with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation draws from the global one
+            self.stem = ConvBN(3, space.stem_channels, 3, space.stem_stride)
+            self.cells = nn.ModuleList(MetaCell(cell, space.modules) for cell in space.cells)
+            self.head = nn.Sequential(
+                ConvBN(space.cells[-1].out_channels, space.head_channels, 1),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(space.head_channels, num_classes),
+            )
         initialise(self, generator or torch.Generator().manual_seed(0))
         self.to(memory_format=torch.channels_last)
 
@@ -127,6 +128,9 @@ class MetaGraph(nn.Module):
         return self.head(x)
 
     def _check(self, images: Tensor, masks: Tensor) -> None:
+        side = self.space.resolution
+        if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != (3, side, side):
+            raise ValueError(f"images: got shape {tuple(images.shape)}; (B, 3, {side}, {side}) will do")
         expected = (len(images), self.space.num_cells, self.space.num_modules)
         if masks.dtype != torch.bool or tuple(masks.shape) != expected:
             got = f"{masks.dtype} {tuple(masks.shape)}"
@@ -140,6 +144,8 @@ class MetaGraph(nn.Module):
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the weights as safetensors; ``record`` (JSON-able: how they were made) goes with them."""
+        if isinstance(self.stem, FoldedConv):
+            raise ValueError("save: BatchNorm is folded into these weights; save the graph they came from")
         config = {"search_space": self.space.config, "num_classes": self.num_classes, "record": record}
         weights = {n: t for n, t in self.state_dict().items() if not n.endswith("num_batches_tracked")}
         save_weights(path, weights, config)
@@ -148,9 +154,10 @@ class MetaGraph(nn.Module):
     def load(cls, path: PathLike) -> MetaGraph:
         """Read a meta-graph in evaluation mode; ``ValueError`` if the file is not one, or not whole."""
         weights, config = load_weights(path)
-        if not {"search_space", "num_classes"} <= config.keys():
-            raise ValueError(f"meta_graph: {path} holds no meta-graph, but {sorted(config)}")
-        meta_graph = cls(SearchSpace.from_config(config["search_space"]), config["num_classes"])
+        try:
+            meta_graph = cls(SearchSpace.from_config(config["search_space"]), config["num_classes"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"meta_graph: {path} holds no meta-graph ({error!r})") from error
         try:
             outcome = meta_graph.load_state_dict(weights, strict=False)
         except RuntimeError as error:

@@ -70,14 +70,16 @@ class FoldedConv(nn.Module):
         conv, bn = source.conv, source.bn
         assert bn.running_mean is not None and bn.running_var is not None
         scale = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
-        self.conv = nn.Conv2d(
+        self.conv = nn.utils.skip_init(  # no draw from the global generator for weights set below
+            nn.Conv2d,
             conv.in_channels,
             conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
             groups=conv.groups,
             device=conv.weight.device,
+            dtype=conv.weight.dtype,
         ).to(memory_format=torch.channels_last)
         with torch.no_grad():
             self.conv.weight.copy_(conv.weight * scale.reshape(-1, 1, 1, 1))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from instanas_env import paper
-from instanas_env.latency import LatencyTable
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,13 @@ def combine(reward_task: Tensor, reward_latency: Tensor) -> Tensor:
 
 Level = tuple[float, str]
 """A latency as a multiple of a reference network's ("full", "mobilenet_v2", "cheapest"): (0.7, "full")."""
+
+
+class References(Protocol):
+    """What knows the latencies of the reference networks, such as a latency table."""
+
+    def reference(self, name: str) -> float:
+        """Latency of the network ``name``."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class BoundsSchedule:
         """Inverse of :meth:`from_config`."""
         return {"upper": self.upper, "lower": self.lower, "epochs": self.epochs}
 
-    def at(self, epoch: int, table: LatencyTable) -> RewardBounds:
+    def at(self, epoch: int, table: References) -> RewardBounds:
         """The window at ``epoch`` (from 0) in the unit of ``table``; ``ValueError`` where U <= L."""
         progress = min(1.0, epoch / max(1, self.epochs - 1))
 

@@ -62,6 +62,7 @@ _PRESETS = {
 }
 
 ALL_MODULES = tuple(ModuleSpec(*spec) for spec in paper.MODULES)
+MOBILENET_V2_BLOCK = ALL_MODULES[paper.MOBILENET_V2_MODULE]
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class SearchSpace:
 
     def only(self, *modules: int) -> SearchSpace:
         """The same cells with these modules alone, renumbered from 0; ``only(2)`` is MobileNetV2."""
+        if not modules or not all(0 <= module < self.num_modules for module in modules):
+            raise ValueError(f"modules: got {modules}; numbers in 0..{self.num_modules - 1} will do")
         return replace(self, modules=tuple(self.modules[module] for module in modules))
 
     @property
@@ -158,7 +161,10 @@ class SearchSpace:
 
     def mobilenet_v2_mask(self) -> Tensor:
         """MobileNetV2: MBConv k3 F6 in every cell."""
-        return self.path(self.modules.index(ALL_MODULES[paper.MOBILENET_V2_MODULE]))
+        if MOBILENET_V2_BLOCK not in self.modules:
+            labels, needed = ", ".join(module.label for module in self.modules), MOBILENET_V2_BLOCK.label
+            raise ValueError(f"search_space: MobileNetV2 needs {needed}; this space has {labels}")
+        return self.path(self.modules.index(MOBILENET_V2_BLOCK))
 
     def random_masks(self, count: int, keep: float | Tensor, generator: torch.Generator) -> Tensor:
         """``(count, num_cells, num_modules)`` repaired masks, each module on with probability ``keep``.
@@ -194,7 +200,12 @@ class SearchSpace:
         Raises:
             ValueError: a last dimension other than ``num_bits``, or a value that is neither 0 nor 1.
         """
-        bits = actions if isinstance(actions, Tensor) else torch.from_numpy(np.asarray(actions))
+        bits = actions
+        if not isinstance(actions, Tensor):
+            array = np.ascontiguousarray(actions)
+            if array.dtype.kind not in "biuf":
+                raise ValueError(f"{name}: got {array.dtype}; numbers of 0 and 1 will do")
+            bits = torch.from_numpy(array)
         if bits.ndim == 0 or bits.shape[-1] != self.num_bits:
             raise ValueError(f"{name}: got shape {tuple(bits.shape)}; (..., {self.num_bits}) will do")
         on = bits == 1

@@ -11,5 +11,5 @@ def generator_for(seed: int, *keys: int) -> torch.Generator:
 
     An epoch with a generator of its own can be repeated after a kill without replaying those before it.
     """
-    state = np.random.SeedSequence([seed, *keys]).generate_state(2, np.uint32)
+    state = np.random.SeedSequence(seed, spawn_key=keys).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def load_json(path: PathLike) -> Any:
     """Read a JSON file; ``ValueError`` names a file that is not JSON."""
     try:
         return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from error
 
 
@@ -78,5 +79,13 @@ def save_checkpoint(path: PathLike, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: PathLike) -> dict[str, Any]:
-    """Read what :func:`save_checkpoint` wrote; unpickles tensors and plain values only."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read what :func:`save_checkpoint` wrote; unpickles tensors and plain values only.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, foreign, or with anything but plain values in it.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a whole checkpoint of this project ({error})") from error

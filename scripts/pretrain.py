@@ -22,7 +22,7 @@ from instanas_env import paper
 from instanas_env.data import Augmentation, ImageSet, load_images
 from instanas_env.drop_path import Schedule, drop_path_masks
 from instanas_env.meta_graph import MetaGraph
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training import accuracy
 from scripts.fit import fit
@@ -69,6 +69,7 @@ def evaluate_densities(meta_graph: MetaGraph, val: ImageSet, seed: int) -> dict[
         for name, keep in (("half", 0.5), ("fifth", 0.2)):
             masks = space.random_masks(len(val), keep, generator_for(seed, 1))
             scores[name] = accuracy(meta_graph, val, masks)
+    if space.num_modules > 1 and MOBILENET_V2_BLOCK in space.modules:
         scores["mobilenet_v2_path"] = accuracy(meta_graph, val, space.mobilenet_v2_mask())
     return scores
 

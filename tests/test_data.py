@@ -64,7 +64,7 @@ def test_embedded_splits():
 def test_images_are_resized_to_the_resolution_of_the_space():
     small, large = load_images("embedded", "val"), load_images("embedded", "val", resolution=64)
     assert large.images.shape == (1000, 3, 64, 64) and large.images.dtype == torch.uint8
-    assert (torch.nn.functional.avg_pool2d(large.images.float(), 2) - small.images).abs().mean() < 5
+    assert (torch.nn.functional.avg_pool2d(large.images.float(), 2) - small.images).abs().mean() < 10
 
 
 @debian

@@ -15,10 +15,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From the bottom up. A file may import its own row and those above it in this list.
 LAYERS = [
-    ["paper", "seeding", "storage"],
+    ["paper", "seeding", "storage", "assets"],
     ["search_space", "reward"],
     ["latency", "modules", "drop_path", "data"],
-    ["meta_graph", "profiling", "training"],
+    ["meta_graph", "counting", "profiling", "training"],
     ["bandit"],
     ["build"],
     ["env", "vector_env", "callbacks", "render", "__init__"],

@@ -57,16 +57,24 @@ def load_folder(dataset: str, folder: Path, split: str, resolution: int, cut: Cu
     source = train if split == "val" and not own_val else folder / part
     for needed in (train, source):
         if not needed.is_dir():
-            raise FileNotFoundError(f"data_dir: no folder {needed}; expected {folder}/train/<class>/*.jpg")
-    classes = tuple(sorted(path.name for path in train.iterdir() if path.is_dir()))
-    paths, labels = _scan(source, classes)
+            raise FileNotFoundError(f"data_dir: no folder {needed}; expected {needed}/<class>/*.jpg")
+    classes = tuple(sorted(path.name for path in train.iterdir() if path.is_dir() and path.name[0] != "."))
+    train_paths, train_labels = _scan(train, classes)
+    paths, labels = (train_paths, train_labels) if source == train else _scan(source, classes)
+    for place, found in ((train, train_paths), (source, paths)):
+        if not found:
+            raise FileNotFoundError(
+                f"data_dir: no images in {place}/<class>/; readable: {sorted(EXTENSIONS)}"
+            )
     if source == train and not own_val:
         index = cut(labels)[split == "val"]
         paths, labels = [paths[i] for i in index.tolist()], labels[index]
     if not paths:
-        raise FileNotFoundError(f"data_dir: no images in {source}/<class>/; readable: {sorted(EXTENSIONS)}")
+        raise FileNotFoundError(
+            f"data_dir: {train} is too small to cut a validation split off; make {folder}/val/<class>/"
+        )
 
-    mean, std = _statistics(FolderImages(tuple(_scan(train, classes)[0]), resolution))
+    mean, std = _statistics(FolderImages(tuple(train_paths), resolution))
     store = FolderImages(tuple(paths), resolution)
     small = len(paths) * 3 * resolution**2 <= KEEP_DECODED_BYTES
     images = store[torch.arange(len(paths))] if small else store

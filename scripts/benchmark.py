@@ -1,0 +1,170 @@
+"""The benchmark regime: frozen meta-graph, fixed bounds. Is a controller better than the best fixed mask?
+
+    python -m scripts.benchmark --out runs/benchmark --dataset fashion_mnist
+
+For every seed: train the regression controller (or another agent's) through the plain environment API,
+search fixed masks on the validation split, and compare on the test split. Reported over seeds with 95 %
+intervals (Student's t): the gain over the best fixed mask that is no slower, and the loss when the
+controller's masks are shuffled between images. Resumes after the last finished seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+from agents.agent import native
+from agents.baselines import OneShotSearch
+from agents.evaluation import choose_masks, mean_interval, score_masks, shuffle_between_images
+from agents.reward_regression import RewardRegression
+from instanas_env.bandit import InstanceBandit
+from instanas_env.seeding import generator_for
+from instanas_env.storage import save_json
+from scripts.run_directory import RunDirectory, machine
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train, how often, and what to compare with."""
+
+    out: Path
+    """Directory for benchmark.json and checkpoints."""
+    dataset: str = "embedded"
+    data_dir: Path | None = None
+    meta_graph: Path | None = None
+    """By default the shipped one."""
+    seeds: int = 3
+    total_timesteps: int = 400_000
+    """Images that the controller acts on."""
+    random_timesteps: int = 200_000
+    """The first of them get random masks."""
+    trade_offs: tuple[float, ...] = (0.1, 0.3, 1.0)
+    """Settings of the dial, logits per ms."""
+    one_shot_masks: int = 600
+    """Fixed masks ranked on the validation split."""
+    num_envs: int = 256
+    threads: int = 1
+
+
+def make_bandit(options: Options, split: str, **more: Any) -> gym.vector.VectorEnv:
+    """The benchmark environment on a split."""
+    return gym.make_vec(
+        "InstaNAS-v0",
+        num_envs=options.num_envs,
+        dataset=options.dataset,
+        data_dir=None if options.data_dir is None else str(options.data_dir),
+        meta_graph=None if options.meta_graph is None else str(options.meta_graph),
+        split=split,
+        **more,
+    )
+
+
+def run_seed(options: Options, seed: int) -> dict[str, Any]:
+    """One controller and one search of fixed masks; a row for each setting of the dial."""
+    envs = make_bandit(options, "train", augment=True)
+    val, test = (native(make_bandit(options, split)).bandit for split in ("val", "test"))
+    agent = RewardRegression(envs, random_timesteps=options.random_timesteps, seed=seed)
+    steps = -(-options.total_timesteps // options.num_envs)
+    for _ in track(agent.train(options.total_timesteps), f"seed {seed}: controller", total=steps):
+        pass
+    agent.save(options.out / f"controller_{seed}.safetensors")
+    one_shot = OneShotSearch(val, seed)
+    for _ in track(
+        one_shot.rank(options.one_shot_masks), f"seed {seed}: fixed masks", total=options.one_shot_masks
+    ):
+        pass
+    rows = []
+    for trade_off in options.trade_offs:
+        agent.trade_off = trade_off
+        rows.append({"trade_off": trade_off, **compare(agent, one_shot, val, test, seed)})
+    return {"seed": seed, "rows": rows}
+
+
+def compare(
+    agent: RewardRegression, one_shot: OneShotSearch, val: InstanceBandit, test: InstanceBandit, seed: int
+) -> dict[str, float]:
+    """Test accuracy of a controller, of its shuffled masks, and of the best fixed masks no slower than it.
+
+    How slow "it" is, is read off the validation split: its networks alone, and with its own time.
+    """
+    on_val = score_masks(val, choose_masks(agent, val.image_set))
+    budget = float(on_val.latency_ms.mean())
+    with_controller = budget + val.latency_table.controller
+    masks = choose_masks(agent, test.image_set)
+    own = score_masks(test, masks)
+    shuffled = score_masks(test, shuffle_between_images(masks, generator_for(seed, 6)))
+
+    def fixed(limit_ms: float) -> float:
+        mask = one_shot.best(limit_ms).mask.expand(len(masks), -1, -1)
+        return float(score_masks(test, mask).correct.mean())
+
+    accuracy = float(own.correct.mean())
+    return {
+        "latency_ms": float(own.latency_ms.mean()),
+        "accuracy": accuracy,
+        "architectures": len(torch.unique(masks.flatten(1), dim=0)),
+        "gain_over_fixed": accuracy - fixed(budget),
+        "gain_over_fixed_with_controller": accuracy - fixed(with_controller),
+        "loss_when_shuffled": accuracy - float(shuffled.correct.mean()),
+    }
+
+
+def summarise_seeds(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and 95 % interval over seeds of every figure, for each setting of the dial."""
+    summary = []
+    for position, first in enumerate(seeds[0]["rows"]):
+        rows = [seed["rows"][position] for seed in seeds]
+        figures = {name: mean_interval([row[name] for row in rows]) for name in first if name != "trade_off"}
+        summary.append({"trade_off": first["trade_off"], **figures})
+    return summary
+
+
+def print_summary(summary: list[dict[str, Any]]) -> None:
+    """The summary on the terminal; differences in points of accuracy."""
+    table = Table(
+        "lambda", "ms", "accuracy", "networks", "over fixed mask", "with controller", "lost when shuffled"
+    )
+    for row in summary:
+
+        def points(name: str, row: dict[str, Any] = row) -> str:
+            mean, low, high = (100 * value for value in row[name])
+            return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+        table.add_row(
+            f"{row['trade_off']:g}",
+            f"{row['latency_ms'][0]:.2f}",
+            points("accuracy"),
+            f"{row['architectures'][0]:.0f}",
+            points("gain_over_fixed"),
+            points("gain_over_fixed_with_controller"),
+            points("loss_when_shuffled"),
+        )
+    Console(width=110).print(table)
+
+
+def main(options: Options) -> None:
+    """Run the seeds that are not done yet, write, print."""
+    torch.set_num_threads(options.threads)
+    run = RunDirectory(options.out, options, free=("out", "data_dir", "seeds"))
+    run.restore()
+    for seed in range(len(run.history), options.seeds):
+        run.checkpoint(run_seed(options, seed), {})
+    summary = summarise_seeds(run.history[: options.seeds])
+    save_json(
+        options.out / "benchmark.json",
+        {"options": run.config, "machine": machine(), "summary": summary, "seeds": run.history},
+    )
+    print_summary(summary)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
