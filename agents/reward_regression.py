@@ -9,8 +9,8 @@ with one output w_i(x) per module from the paper's controller network. The polic
 
     m_i = [w_i(x) > lambda * latency_i],
 
-and lambda is a dial at inference: one training gives the whole frontier. In the language of bandits
-this is the direct method.
+and lambda is a dial at inference: one training gives the whole frontier. ``dial`` finds the lambda of a
+mean latency. In the language of bandits this is the direct method.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
+TRADE_OFFS = (1e-4, 1e3)  # the ends of the dial
+BISECTIONS = 30
+
 Experience = tuple[Tensor, Tensor, Tensor]
 """Images uint8 ``(n, 3, H, W)``, masks bool ``(n, bits)``, correct bool ``(n,)``."""
 
@@ -44,8 +47,9 @@ class RewardRegression(LearningAgent):
         trade_off: lambda, the logits that a millisecond must bring. Can be set at any time.
         learning_rate: of Adam.
         random_timesteps: so many images get random masks of every density; afterwards masks are those of
-            the policy at a random lambda, with some bits flipped.
-        trade_offs: lambdas to explore are drawn from this range, uniformly in the logarithm.
+            the policy at a lambda drawn for each image, with some bits flipped.
+        latencies: mean latencies in ms between which those lambdas spread; None means from the cheapest
+            path to a third of the full meta-graph.
         flip: probability with which an explored bit is flipped.
         replay: steps of the environment that are kept and trained on again.
         gradient_steps: batches, of as many images as the environment has, per step.
@@ -55,7 +59,7 @@ class RewardRegression(LearningAgent):
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
-        "trade_off", "learning_rate", "random_timesteps", "trade_offs", "flip", "replay", "gradient_steps",
+        "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
         "weight_decay", "seed",
     )  # fmt: skip
 
@@ -65,7 +69,7 @@ class RewardRegression(LearningAgent):
         trade_off: float = 0.1,
         learning_rate: float = 2e-3,
         random_timesteps: int = 40_000,
-        trade_offs: tuple[float, float] = (0.02, 1.0),
+        latencies: tuple[float, float] | None = None,
         flip: float = 0.05,
         replay: int = 64,
         gradient_steps: int = 2,
@@ -74,15 +78,15 @@ class RewardRegression(LearningAgent):
         space: SearchSpace | None = None,
         table: LatencyTable | None = None,
     ):
-        if not 0 < trade_offs[0] <= trade_offs[1]:
-            raise ValueError(f"trade_offs: got {trade_offs}; two positive numbers, rising, will do")
+        if latencies is not None and not 0 < latencies[0] <= latencies[1]:
+            raise ValueError(f"latencies: got {latencies}; two positive numbers, rising, will do")
         space = space or native(env).bandit.space  # type: ignore[arg-type]
         controller = RegressionController(space, generator_for(seed, 0))
         super().__init__(env, space, controller, seed)
         self.trade_off = trade_off
         self.learning_rate = learning_rate
         self.random_timesteps = random_timesteps
-        self.trade_offs = (float(trade_offs[0]), float(trade_offs[1]))
+        self.latencies = None if latencies is None else (float(latencies[0]), float(latencies[1]))
         self.flip = flip
         self.replay = replay
         self.gradient_steps = gradient_steps
@@ -94,6 +98,9 @@ class RewardRegression(LearningAgent):
             table = native(env).bandit.latency_table
         if table is not None:
             controller.latencies.copy_(table.modules.flatten())
+            controller.fixed_ms.fill_(table.stem + table.head)
+            if self.latencies is None:
+                self.latencies = (table.reference("cheapest"), table.reference("full") / 3)
 
     controller: RegressionController
 
@@ -110,6 +117,40 @@ class RewardRegression(LearningAgent):
         best module even if none does.
         """
         _, gains = self.controller.eval()(images)
+        return self._worthwhile(gains, trade_offs)
+
+    @torch.no_grad()
+    def dial(self, images: Tensor, latency_ms: float) -> float:
+        """Set :attr:`trade_off` so that the networks of ``images`` take ``latency_ms`` on average.
+
+        Give it validation images. Returns the new lambda; where no lambda gets there, the nearest.
+        """
+        gains = torch.cat([self.controller.eval()(part)[1] for part in images.split(500)])
+        self.trade_off = self._trade_off_at(gains, latency_ms)
+        return self.trade_off
+
+    @torch.no_grad()
+    def spread_masks(
+        self, images: Tensor, latencies: tuple[float, float], generator: torch.Generator
+    ) -> Tensor:
+        """Masks of a batch at lambdas drawn for each image between those of two mean latencies (ms)."""
+        _, gains = self.controller.eval()(images)
+        fast, slow = (np.log(self._trade_off_at(gains, latency)) for latency in latencies)
+        draws = torch.rand(len(images), generator=generator)
+        return self._worthwhile(gains, torch.exp(slow + (fast - slow) * draws))
+
+    def _trade_off_at(self, gains: Tensor, latency_ms: float) -> float:
+        """The lambda at which masks take ``latency_ms`` on average: bisection, latency falls with lambda."""
+        low, high = np.log(TRADE_OFFS)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            masks = self._worthwhile(gains, torch.tensor(float(np.exp(middle))))
+            latency = (masks.flatten(1) * self.controller.latencies).sum(1).mean() + self.controller.fixed_ms
+            low, high = (middle, high) if latency.item() > latency_ms else (low, middle)
+        return float(np.exp((low + high) / 2))
+
+    def _worthwhile(self, gains: Tensor, trade_offs: Tensor) -> Tensor:
+        """Masks ``(B, num_cells, num_modules)`` from w(x) ``(B, bits)`` and lambdas ``(B,)`` or one."""
         surplus = gains - trade_offs.reshape(-1, 1) * self.controller.latencies
         surplus = surplus.view(-1, self.space.num_cells, self.space.num_modules)
         best = F.one_hot(surplus.argmax(2), self.space.num_modules).bool()
@@ -139,9 +180,8 @@ class RewardRegression(LearningAgent):
         if self.num_timesteps < self.random_timesteps:
             keep = torch.rand(count, generator=self.generator)
             return self.space.random_masks(count, keep, self.generator).flatten(1)
-        low, high = np.log(self.trade_offs)
-        trade_offs = torch.exp(low + (high - low) * torch.rand(count, generator=self.generator))
-        bits = self.masks_at(images, trade_offs).flatten(1)
+        assert self.latencies is not None  # an environment came with a table
+        bits = self.spread_masks(images, self.latencies, self.generator).flatten(1)
         return bits ^ (torch.rand(bits.shape, generator=self.generator) < self.flip)
 
     def _gradient_step(self, number: int) -> float:
@@ -176,15 +216,18 @@ class RewardRegression(LearningAgent):
 class RegressionController(nn.Module):
     """The paper's controller with one more output: b(x) ``(B,)`` and w(x) ``(B, bits)``.
 
-    ``latencies`` ``(bits,)`` are the modules' ms, kept with the weights: a policy belongs to a table.
+    ``latencies`` ``(bits,)`` are the modules' ms and ``fixed_ms`` those of stem and head, kept with the
+    weights: a policy belongs to a table.
     """
 
     latencies: Tensor
+    fixed_ms: Tensor
 
     def __init__(self, space: SearchSpace, generator: torch.Generator):
         super().__init__()
         self.network = Controller(space, outputs=space.num_bits + 1, generator=generator)
         self.register_buffer("latencies", torch.ones(space.num_bits))
+        self.register_buffer("fixed_ms", torch.zeros(()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.network(images)

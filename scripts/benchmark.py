@@ -131,7 +131,7 @@ def summarise_seeds(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def print_summary(summary: list[dict[str, Any]]) -> None:
     """The summary on the terminal; differences in points of accuracy."""
     table = Table(
-        "lambda", "ms", "accuracy", "networks", "over fixed mask", "with controller", "lost when shuffled"
+        "dial", "ms", "accuracy", "networks", "over fixed mask", "with controller", "lost when shuffled"
     )
     for row in summary:
 
@@ -140,7 +140,7 @@ def print_summary(summary: list[dict[str, Any]]) -> None:
             return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
         table.add_row(
-            f"{row['trade_off']:g}",
+            f"{row['dial']:g}",
             f"{row['latency_ms'][0]:.2f}",
             points("accuracy"),
             f"{row['architectures'][0]:.0f}",

@@ -35,7 +35,7 @@ from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import SHIPPED_SPACE, parse_search_space, shipped
-from instanas_env.data import load_images
+from instanas_env.data import ImageSet, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
@@ -56,8 +56,9 @@ class Options:
     """Directories with controller.safetensors and meta_graph.safetensors."""
     dataset: str = "embedded"
     data_dir: Path | None = None
-    trade_offs: tuple[float, ...] = (0.05, 0.15, 0.4)
-    """Settings of a regression controller's dial."""
+    dial: tuple[float, ...] = (0.3, 0.4, 0.6)
+    """Settings of a regression controller's dial: mean latency of its networks on the validation split,
+    in multiples of MobileNetV2's."""
     one_shot_masks: int = 400
     """Masks that the one-shot search ranks on validation."""
     one_shot_limits: tuple[float, ...] = (0.4, 0.6, 1.0)
@@ -71,8 +72,9 @@ class Options:
 class Comparison:
     """Collects the rows of the table; every policy touches the test split once, here."""
 
-    def __init__(self, table: LatencyTable, options: Options):
+    def __init__(self, table: LatencyTable, val: ImageSet, options: Options):
         self.table = table
+        self.val = val
         self.options = options
         self.rows: list[dict[str, Any]] = []
 
@@ -110,7 +112,7 @@ def compare(options: Options) -> list[dict[str, Any]]:
     space = parse_search_space(SHIPPED_SPACE)
     table = LatencyTable.load(shipped("latency.json"))
     val, test = (load_images(options.dataset, split, options.data_dir) for split in ("val", "test"))
-    comparison = Comparison(table, options)
+    comparison = Comparison(table, val, options)
 
     alone = MetaGraph.load(shipped("mobilenet_v2.safetensors"))
     lone = InstanceBandit(alone, test, table.only(2))
@@ -164,9 +166,10 @@ def add_search(comparison: Comparison, name: str, bandit: InstanceBandit, agent:
         masks = comparison.add(name, name, bandit, agent)
         comparison.add_shuffled(name, f"{name}, shuffled", bandit, masks)
         return
-    for trade_off in comparison.options.trade_offs:
-        agent.trade_off = trade_off
-        label = f"{name}, lambda {trade_off:g}"
+    images = comparison.val.images[torch.arange(len(comparison.val))]
+    for factor in comparison.options.dial:
+        agent.dial(images, factor * comparison.table.reference("mobilenet_v2"))
+        label = f"{name}, dial {factor:g}"
         masks = comparison.add(name, label, bandit, agent)
         comparison.add_shuffled(name, f"{label}, shuffled", bandit, masks)
 

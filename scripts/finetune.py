@@ -3,13 +3,12 @@
     python -m scripts.finetune --run runs/search --out runs/finetuned
 
 Each training image goes through the network that the controller chooses for it. With a regression
-controller, lambda is drawn for each image from ``trade_offs``, so that its whole dial stays usable.
+controller, lambda is drawn for each image between those of two latencies, so that its dial stays usable.
 Resumes where it was. Writes ``meta_graph.safetensors`` and copies the controller beside it.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +42,8 @@ class Options:
     batch_size: int = 128
     learning_rate: float = 0.02
     """Peak; cosine to 0."""
-    trade_offs: tuple[float, float] = (0.05, 0.4)
-    """Range of lambda of a regression controller, uniform in the logarithm."""
+    latencies: tuple[float, float] = (1.0, 2.2)
+    """Range of a regression controller's mean latency, ms."""
     from_scratch: bool = False
     """Re-train from new weights (section 4.2) instead of the given ones."""
     augmentation: Augmentation = Augmentation(crop_padding=2 / 32, cutout=0.0)
@@ -68,9 +67,7 @@ def main(options: Options) -> None:
     def masks_for(images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
         if not isinstance(agent, RewardRegression):
             return space.repair(agent.masks(images))
-        low, high = (math.log(value) for value in options.trade_offs)
-        trade_offs = torch.exp(low + (high - low) * torch.rand(len(images), generator=generator))
-        return space.repair(agent.masks_at(images, trade_offs))
+        return space.repair(agent.spread_masks(images, options.latencies, generator))
 
     fit(
         meta_graph,

@@ -61,8 +61,10 @@ class Options:
     """Of the first meta-graph epoch; falls to a tenth."""
     learning_rate: float | None = None
     """Of the controller; by default the agent's own."""
-    trade_off: float = 0.1
-    """Lambda of the regression agent, logits per ms."""
+    latencies: tuple[float, float] = (1.0, 3.0)
+    """Regression: mean latencies between which it explores, ms."""
+    dial: float = 1.5
+    """Regression: mean latency of the policy that is validated and saved, ms."""
     alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)
     """REINFORCE: alpha of p', first and last."""
     entropy_coefficient: float = 0.0
@@ -88,7 +90,7 @@ def make_agent(options: Options, envs: gym.vector.VectorEnv, images: int) -> Lea
         )
     frozen = max(1, options.frozen_epochs)
     return RewardRegression(
-        envs, trade_off=options.trade_off, random_timesteps=images * frozen, seed=options.seed, **rate
+        envs, latencies=options.latencies, random_timesteps=images * frozen, seed=options.seed, **rate
     )
 
 
@@ -148,6 +150,8 @@ def search(
         rows = list(progress(agent.train(remaining), label, total=steps))
         validation.refresh()
         validation.epoch = epoch
+        if isinstance(agent, RewardRegression):
+            agent.dial(validation.image_set.images[torch.arange(len(validation.image_set))], options.dial)
         row = {
             "epoch": epoch + 1,
             **{name: sum(r[name] for r in rows) / len(rows) for name in rows[0]},

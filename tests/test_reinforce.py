@@ -100,7 +100,7 @@ def test_advantages_over_the_others_sum_to_zero(seed, samples):
     assert torch.allclose((rewards - leave_one_out(rewards)).sum(0), torch.zeros(5, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("samples", "steps"), [(1, 600), (4, 200)])
+@pytest.mark.parametrize(("samples", "steps"), [(1, 320), (4, 80)])
 def test_it_solves_the_toy_bandit(samples, steps):
     """One mask for all images is worth 1 - d / 2 at best, d the share of bits in which the optima differ."""
     envs = toy_envs()

@@ -1,0 +1,146 @@
+"""Policies to compare with. The frontier of the one-shot search holds what nothing beats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.baselines import Candidate, OneShotSearch, RandomAgent, StaticAgent
+from agents.evaluation import shuffle_between_images
+from instanas_env.bandit import InstanceBandit
+from instanas_env.data import load_images
+from instanas_env.latency import LatencyTable
+from instanas_env.seeding import generator_for
+from instanas_env.training import predict_classes
+
+IMAGES = np.zeros((6, 3, 32, 32), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bandit(tiny_graph, tiny_space) -> InstanceBandit:
+    """Eight images whose labels are the answers of the full network: it is right about all of them.
+
+    Module m costs m + 1 ms, so the cheapest network takes 7 and the full one 17 * 15.
+    """
+    few = load_images("embedded", "val").take(torch.arange(8))
+    labels = predict_classes(tiny_graph, few, tiny_space.full_mask())
+    costs = torch.arange(1.0, 6.0).double().expand(17, 5)
+    return InstanceBandit(
+        tiny_graph, replace(few, labels=labels), LatencyTable(tiny_space, costs, stem=0.0, head=0.0)
+    )
+
+
+def test_a_static_agent_gives_every_image_its_mask(tiny_space):
+    """Repaired once: seven cells need a module."""
+    agent = StaticAgent(tiny_space, torch.zeros(17, 5, dtype=torch.bool))
+    actions, state = agent.predict(IMAGES)
+    assert state is None and actions.shape == (6, 85) and actions.dtype == np.int8
+    assert (actions == actions[0]).all() and actions[0].sum() == 7
+    assert np.array_equal(agent.predict(IMAGES[0])[0], actions[0])
+    assert agent.controller is None, "choosing is free"
+
+
+def test_a_random_agent_draws_for_each_image(tiny_space):
+    """2,000 masks: a bit of a cell that may stay empty is on with probability 0.3, 5 sigma = 0.02."""
+    many = np.zeros((2000, 3, 1, 1), np.uint8)
+    masks = RandomAgent(tiny_space, keep=0.3, seed=1).predict(many)[0].reshape(-1, 17, 5)
+    assert masks[:, 2].mean() == pytest.approx(0.3, abs=0.02)
+    assert len(np.unique(masks.reshape(2000, -1), axis=0)) == 2000
+    again = RandomAgent(tiny_space, keep=0.3, seed=1).predict(many)[0].reshape(-1, 17, 5)
+    other = RandomAgent(tiny_space, keep=0.3, seed=2).predict(many)[0].reshape(-1, 17, 5)
+    assert np.array_equal(again, masks) and not np.array_equal(other, masks)
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 8))
+def test_shuffling_between_images_keeps_the_multiset(seed, count):
+    masks = torch.rand(count, 17, 5, generator=generator_for(seed, 0)) < 0.5
+    shuffled = shuffle_between_images(masks, generator_for(seed, 1))
+    assert sorted(shuffled.flatten(1).tolist()) == sorted(masks.flatten(1).tolist())
+
+
+points = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 20)), min_size=1, max_size=30)
+
+
+@given(points=points)
+def test_the_frontier_is_what_nothing_beats(bandit, points):
+    """Against the definition, over all pairs; of equals, one stays."""
+    search = OneShotSearch(bandit)
+    for right, latency in points:
+        search._keep(Candidate(bandit.space.full_mask(), right / 8, float(latency)))
+    unbeaten = {
+        (right / 8, float(latency))
+        for right, latency in points
+        if not any(
+            r >= right and z <= latency and (r, z) != (right, latency) for r, z in points
+        )
+    }  # fmt: skip
+    kept = [(candidate.accuracy, candidate.latency_ms) for candidate in search.frontier]
+    assert len(kept) == len(set(kept)) and set(kept) == unbeaten
+
+
+@given(points=points, limit=st.integers(0, 21))
+def test_the_best_within_a_limit(bandit, points, limit):
+    """The most accurate of those affordable; where nothing is, the fastest of all."""
+    search = OneShotSearch(bandit)
+    for right, latency in points:
+        search._keep(Candidate(bandit.space.full_mask(), right / 8, float(latency)))
+    best = search.best(limit)
+    affordable = [right / 8 for right, latency in points if latency <= limit]
+    if affordable:
+        assert best.latency_ms <= limit and best.accuracy == max(affordable)
+    else:
+        assert best.latency_ms == min(latency for _, latency in points)
+
+
+def test_a_search_ranks_by_the_meta_graph(bandit, tiny_graph):
+    """Accuracies and latencies of the frontier are those of its masks on the images searched on."""
+    search = OneShotSearch(bandit, seed=3, images=6).search(12)
+    assert len(search.image_set) == 6 and search.frontier
+    for candidate in search.frontier:
+        mask = candidate.mask
+        assert torch.equal(bandit.space.repair(mask), mask)
+        right = predict_classes(tiny_graph, search.image_set, mask) == search.image_set.labels
+        assert candidate.accuracy == pytest.approx(right.sum().item() / 6)
+        assert candidate.latency_ms == sum(m + 1 for _, m in mask.nonzero().tolist())
+
+
+def test_a_search_yields_every_candidate(bandit):
+    """More candidates never make the frontier worse."""
+    search, frontier_at = OneShotSearch(bandit, seed=4), []
+    ranked = []
+    for candidate in search.rank(10):
+        ranked.append((candidate.accuracy, candidate.latency_ms))
+        frontier_at.append(search.best(80.0).accuracy if search.best(80.0).latency_ms <= 80 else 0.0)
+    assert len(ranked) == 10
+    assert frontier_at == sorted(frontier_at)
+    assert {(c.accuracy, c.latency_ms) for c in search.frontier} <= set(ranked)
+
+
+def test_the_agent_plays_the_best_mask_within_its_limit(bandit):
+    search = OneShotSearch(bandit, seed=3).search(12)
+    fastest = min(search.frontier, key=lambda candidate: candidate.latency_ms)
+    for limit in (float("inf"), fastest.latency_ms):
+        search.limit_ms = limit
+        actions = search.predict(IMAGES)[0].reshape(6, 17, 5)
+        assert (actions == search.best(limit).mask.numpy()).all()
+    assert (actions == fastest.mask.numpy()).all()
+
+
+def test_the_seed_decides_the_search(bandit):
+    def found(seed: int) -> list:
+        search = OneShotSearch(bandit, seed=seed).search(6)
+        return [(c.accuracy, c.latency_ms, c.mask.tolist()) for c in search.frontier]
+
+    first = found(1)
+    torch.manual_seed(7)
+    assert found(1) == first != found(2)
+
+
+def test_a_search_that_has_not_searched_says_so(bandit):
+    with pytest.raises(ValueError, match="search"):
+        OneShotSearch(bandit).predict(IMAGES)

@@ -1,0 +1,186 @@
+"""Reward regression: its policy by hand, and a toy whose P(correct) is the model's own formula."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+from agents.reinforce import SelfCriticalReinforce
+from agents.reward_regression import RewardRegression
+from instanas_env.latency import LatencyTable
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+from instanas_env.storage import load_checkpoint, save_checkpoint
+
+LITE = SearchSpace.preset("lite")
+# Module m of every cell costs m + 1 ms.
+TABLE = LatencyTable(LITE, torch.arange(1.0, 6.0).double().expand(17, 5), stem=0.0, head=0.0)
+IMAGE = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+NUM_IMAGES = 64
+
+
+def agent_with_gains(gains: Tensor, trade_off: float, table: LatencyTable = TABLE) -> RewardRegression:
+    """An agent whose w(x) is ``gains`` ``(17, 5)`` for every image: the last layer's bias."""
+    agent = RewardRegression(None, trade_off, space=LITE, table=table)
+    with torch.no_grad():
+        agent.controller.network.output.bias[1:] = gains.flatten()
+    return agent
+
+
+def test_policy_golden_values():
+    """lambda = 0.2: module m must gain more than 0.2 (m + 1). Cells 0 and 1 change shape, cell 2 does not.
+
+    Cell 0: 0.3 > 0.2 and 0.7 > 0.6, the others fall short. Cell 1: nothing is worth it; the surpluses are
+    -1.2, -1.3, -1.4, -0.9 and -1.2, so module 3 stays. Cell 2: nothing is worth it, and nothing is needed.
+    """
+    gains = torch.full((17, 5), -9.0)
+    gains[0] = torch.tensor([0.3, 0.3, 0.7, 0.7, 0.9])
+    gains[1] = gains[2] = torch.tensor([-1.0, -0.9, -0.8, -0.1, -0.2])
+    mask = agent_with_gains(gains, 0.2).masks(IMAGE)[0]
+    assert mask[0].tolist() == [True, False, True, False, False]
+    assert mask[1].tolist() == [False, False, False, True, False]
+    assert not mask[2].any()
+    assert torch.equal(LITE.repair(mask), mask)
+    assert mask.any(1).tolist() == [not cell.keeps_shape or t == 0 for t, cell in enumerate(LITE.cells)]
+
+
+@given(seed=st.integers(0, 2**32 - 1), trade_offs=st.tuples(st.floats(0.01, 3), st.floats(0.01, 3)))
+def test_a_larger_trade_off_never_lengthens_latency(seed, trade_offs):
+    generator = generator_for(seed)
+    costs = torch.rand(17, 5, dtype=torch.float64, generator=generator)
+    agent = agent_with_gains(torch.randn(17, 5, generator=generator), 0.1, replace(TABLE, modules=costs))
+    latencies = []
+    for trade_off in sorted(trade_offs):
+        agent.trade_off = trade_off
+        latencies.append(costs[agent.masks(IMAGE)[0]].sum().item())
+    assert latencies[1] <= latencies[0]
+
+
+def logistic_envs(num_envs: int = 64, chance: int = 0):
+    """The real environment, but P(correct) is sigmoid(-2 + 4 m) of one module m: of cell 2 on bright images,
+    of cell 8 on dark ones. All other modules are worth nothing. A module costs 1 ms."""
+    envs = gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val")
+    bandit, generator = envs.unwrapped.bandit, generator_for(chance, 2)
+    brightness = torch.tensor([60, 190]).repeat(NUM_IMAGES // 2).reshape(-1, 1, 1, 1)
+    noise = torch.randint(-40, 41, (NUM_IMAGES, 3, 32, 32), generator=generator_for(1))
+    images = (brightness + noise).to(torch.uint8)
+    bandit.image_set = replace(bandit.image_set, images=images, labels=torch.zeros(NUM_IMAGES).long())
+    bandit.latency_table = bandit.cost_table = replace(TABLE, modules=torch.ones(17, 5).double())
+
+    def predict(contexts, masks: Tensor) -> Tensor:
+        bright = contexts.images.float().mean((1, 2, 3)) > 127
+        on = torch.where(bright, masks[..., 2, 1], masks[..., 8, 3])
+        correct = torch.rand(on.shape, generator=generator) < (4.0 * on - 2).sigmoid()
+        return (~correct).long()
+
+    bandit._predict = predict
+    return envs
+
+
+def flat_weights(agent: RewardRegression) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in agent.controller.state_dict().values()])
+
+
+def test_it_learns_which_module_an_image_needs():
+    """4 logits for 1 ms are worth more than lambda = 1.5; what is worth nothing is not switched on.
+
+    Correct with the module: sigmoid(2) = 0.88, without it 0.12; seven cells need one module in any case.
+    """
+    envs = logistic_envs()
+    agent = RewardRegression(envs, trade_off=1.5, learning_rate=1e-2, random_timesteps=10**6)
+    agent.learn(64 * 150)
+    images = envs.unwrapped.bandit.image_set.images
+    masks = agent.masks(images)
+    bright = torch.tensor([False, True]).repeat(NUM_IMAGES // 2)
+    assert (masks[:, 2, 1] == bright).float().mean() >= 0.95
+    assert (masks[:, 8, 3] == ~bright).float().mean() >= 0.95
+    assert masks.sum((1, 2)).float().mean().item() == pytest.approx(7 + 1, abs=1)
+    base, gains = agent.controller.eval()(images)
+    gains = gains.view(-1, 17, 5)
+    chosen = torch.where(bright, gains[:, 2, 1], gains[:, 8, 3])
+    assert chosen.mean().item() == pytest.approx(4, abs=1.2)
+    assert gains.mean().item() == pytest.approx(4 / 85, abs=0.1)
+
+
+def test_it_explores_its_policy_after_the_random_masks():
+    """64 random images at every density, then those of the (empty) policy: 7 needed bits, 5 % flipped."""
+    envs = logistic_envs()
+    agent = RewardRegression(envs, random_timesteps=64, trade_offs=(0.5, 0.5), flip=0.05, learning_rate=1e-6)
+    rows = list(agent.train(64 * 3))
+    assert rows[0]["latency_ms"] == pytest.approx(85 / 2, abs=12)
+    for row in rows[1:]:
+        assert row["latency_ms"] == pytest.approx(7 + 0.05 * (85 - 7), abs=2)
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-3), "p = 1/2 everywhere at first"
+
+
+def test_statistics_are_those_of_the_environment():
+    envs = logistic_envs()
+    row = next(RewardRegression(envs).train(64))
+    assert row["reward"] == pytest.approx(2 * row["accuracy"] - 1), "R_T of +1 and -1"
+
+
+def test_the_seed_decides_everything():
+    def trained(seed: int) -> Tensor:
+        return flat_weights(RewardRegression(logistic_envs(), random_timesteps=128, seed=seed).learn(256))
+
+    first = trained(1)
+    torch.manual_seed(7)
+    assert torch.equal(trained(1), first)
+    assert not torch.equal(trained(2), first)
+
+
+def test_save_and_load_keep_latencies_and_trade_off(tmp_path):
+    """A policy belongs to its table, also in an environment that has another."""
+    agent = RewardRegression(logistic_envs(), trade_off=0.3, flip=0.2, replay=8, table=TABLE).learn(64 * 10)
+    agent.trade_off = 0.7
+    agent.save(tmp_path / "a.safetensors")
+    images = agent.env.unwrapped.bandit.image_set.images.numpy()
+    for env in (None, logistic_envs()):
+        loaded = RewardRegression.load(tmp_path / "a.safetensors", env)
+        assert loaded.controller.latencies.tolist() == [1, 2, 3, 4, 5] * 17
+        assert np.array_equal(loaded.predict(images)[0], agent.predict(images)[0])
+        for name in RewardRegression.hyperparameters:
+            assert getattr(loaded, name) == getattr(agent, name), name
+    assert loaded.trade_off == 0.7 and loaded.predict(images)[0].any()
+    with pytest.raises(ValueError, match="holds 'RewardRegression', not 'SelfCriticalReinforce'"):
+        SelfCriticalReinforce.load(tmp_path / "a.safetensors")
+
+
+def test_the_table_is_the_environments_by_default():
+    envs = logistic_envs()
+    assert RewardRegression(envs).controller.latencies.tolist() == [1.0] * 85
+
+
+def test_a_resumed_run_reaches_the_same_weights(tmp_path):
+    """The memory goes along, and is trained on again. The toy's own chance is made to agree afterwards."""
+    options = {"random_timesteps": 128, "replay": 3, "gradient_steps": 3}
+    envs = logistic_envs()
+    whole = RewardRegression(envs, **options).learn(256)
+    state = {"agent": whole.state_dict(), "envs": envs.unwrapped.state_dict()}
+    save_checkpoint(tmp_path / "c.pt", state)
+
+    others, state = logistic_envs(), load_checkpoint(tmp_path / "c.pt")
+    resumed = RewardRegression(others, **options)
+    resumed.load_state_dict(state["agent"])
+    others.unwrapped.load_state_dict(state["envs"])
+    for each in (envs, others):
+        each.unwrapped.bandit._predict = logistic_envs(chance=1).unwrapped.bandit._predict
+    rows = [list(agent.train(256)) for agent in (whole, resumed)]
+    assert rows[0] == rows[1]
+    assert torch.equal(flat_weights(whole), flat_weights(resumed)) and resumed.num_timesteps == 512
+
+
+@pytest.mark.parametrize("trade_offs", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
+def test_impossible_trade_offs_are_named(trade_offs):
+    with pytest.raises(ValueError, match="^trade_offs: got "):
+        RewardRegression(None, space=LITE, trade_offs=trade_offs)

@@ -1,0 +1,180 @@
+"""The joint search end to end: what it leaves behind, and that a kill leaves no trace."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from pipeline_fixtures import history, image_folder, kill_after_first_checkpoint, search_options, searched
+from torch import Tensor
+
+from agents.baselines import StaticAgent
+from agents.files import load_agent
+from agents.reinforce import SelfCriticalReinforce
+from agents.reward_regression import RewardRegression
+from instanas_env.build import build_bandit, shipped
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.seeding import generator_for
+from instanas_env.storage import load_weights
+from scripts import search
+
+# In three epochs the window falls faster than a controller can follow; that is what the warning is for.
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
+
+AGENTS = {"regression": RewardRegression, "reinforce": SelfCriticalReinforce}
+both_agents = pytest.mark.parametrize("agent", AGENTS)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return load_weights(path)[0]
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@both_agents
+def test_a_search_leaves_a_controller_and_a_meta_graph(agent):
+    out = searched(agent)
+    loaded = load_agent(out / "controller.safetensors")
+    assert type(loaded) is AGENTS[agent]
+    meta_graph = MetaGraph.load(out / "meta_graph.safetensors")
+    assert meta_graph.space == loaded.space and meta_graph.num_classes == 10
+    for name in ("controller", "meta_graph"):
+        record = load_weights(out / f"{name}.safetensors")[1]["record"]
+        assert record["options"]["agent"] == agent and record["options"]["epochs"] == 3
+        assert record["history"][0]["epoch"] == 3 and record["machine"]["threads"] == 1
+
+
+@both_agents
+def test_a_snapshot_of_the_controller_per_epoch(agent):
+    """Each epoch changes it, and the last snapshot is the result."""
+    snapshots = sorted((searched(agent) / "controllers").iterdir())
+    assert [path.name for path in snapshots] == [f"epoch_{epoch:03d}.safetensors" for epoch in (1, 2, 3)]
+    first, second, third = map(weights, snapshots)
+    assert not equal(first, second) and not equal(second, third)
+    assert equal(third, weights(searched(agent) / "controller.safetensors"))
+
+
+@both_agents
+def test_a_row_of_history_per_epoch(agent):
+    rows = history(searched(agent))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        val = row["val"]
+        assert val.keys() == {"accuracy", "shuffled_accuracy", "latency_ms", "reward", "architectures"}
+        assert 0 <= val["accuracy"] <= 1 and 0 <= val["shuffled_accuracy"] <= 1
+        assert -1 <= val["reward"] <= 1 and 1 <= val["architectures"] <= 40, "40 validation images"
+        assert 0 <= row["accuracy"] <= 1 and row["latency_ms"] > 0
+
+
+@both_agents
+def test_bounds_fall_to_a_mobilenet_v2_path(agent):
+    """From 0.7 F to M and from 0.1 F to 0, F the full meta-graph's latency; epoch 2 is half-way."""
+    table = LatencyTable.load(shipped("latency.json"))
+    full, mobilenet = table.reference("full"), table.reference("mobilenet_v2")
+    rows = history(searched(agent))
+    expected = [0.7 * full, (0.7 * full + mobilenet) / 2, mobilenet]
+    assert [row["upper_ms"] for row in rows] == pytest.approx(expected)
+    assert [row["lower_ms"] for row in rows] == pytest.approx([0.1 * full, 0.05 * full, 0.0])
+
+
+@both_agents
+def test_the_meta_graph_trains_after_its_frozen_epoch(agent):
+    """Two epochs of training: the rate falls from 0.02 to a tenth; all masks shuffled."""
+    rows = [row["meta_graph"] for row in history(searched(agent))]
+    assert rows[0] is None
+    assert [(row["epoch"], row["shuffled"]) for row in rows[1:]] == [(2, 1.0), (3, 1.0)]
+    assert [row["learning_rate"] for row in rows[1:]] == pytest.approx([0.02, 0.002])
+    trained = weights(searched(agent) / "meta_graph.safetensors")
+    assert not equal(trained, weights(shipped("meta_graph.safetensors")))
+
+
+def test_frozen_epochs_leave_the_meta_graph_as_it_is(tmp_path):
+    search.main(search_options(tmp_path, "regression", epochs=1))
+    assert equal(weights(tmp_path / "meta_graph.safetensors"), weights(shipped("meta_graph.safetensors")))
+    assert history(tmp_path)[0]["meta_graph"] is None
+
+
+def test_the_searches_begin_alike_and_alpha_rises():
+    """REINFORCE starts at p = 1/2; alpha goes from 0.8 to 0.98 over 3 * 160 images, 32 a step.
+
+    The history holds an epoch's mean: of the steps 0..4, 5..9 and 10..14 out of 15.
+    """
+    rows = history(searched("reinforce"))
+    expected = [0.8 + 0.18 * step / 15 for step in (2, 7, 12)]
+    assert [row["alpha"] for row in rows] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("shuffle", "frozen", "expected"), [("early", 0, [1.0, 0.0]), ("off", 1, [0.0])])
+def test_which_epochs_were_shuffled_is_recorded(tmp_path, shuffle, frozen, expected):
+    """Two epochs: "early" is the first of them."""
+    chosen = {"epochs": 2, "frozen_epochs": frozen, "shuffle": shuffle, "samples_per_image": 1}
+    search.main(search_options(tmp_path, "reinforce", num_envs=80, **chosen))
+    rows = [row["meta_graph"] for row in history(tmp_path)]
+    assert [row["shuffled"] for row in rows if row] == expected
+
+
+@both_agents
+def test_killed_and_resumed_equals_unbroken(agent, tmp_path):
+    """SIGKILL at an arbitrary moment after the first checkpoint, then the same call again."""
+    options = search_options(tmp_path / "killed", agent)
+    kill_after_first_checkpoint(options)
+    assert not (options.out / "controller.safetensors").exists(), "killed in the middle"
+    search.main(options)
+    names = ["controller.safetensors", "meta_graph.safetensors"]
+    names += [f"controllers/epoch_{epoch:03d}.safetensors" for epoch in (1, 2, 3)]
+    for name in names:
+        assert equal(weights(options.out / name), weights(searched(agent) / name)), name
+    assert history(options.out) == history(searched(agent))
+
+
+def test_a_finished_search_is_not_searched_again():
+    out = searched("regression")
+    before, rows = weights(out / "controller.safetensors"), (out / "history.jsonl").read_bytes()
+    search.main(search_options(out, "regression"))
+    assert equal(weights(out / "controller.safetensors"), before)
+    assert (out / "history.jsonl").read_bytes() == rows, "the seconds as well"
+
+
+@pytest.mark.parametrize("change", [{"trade_off": 0.5}, {"agent": "reinforce"}, {"epochs": 4}])
+def test_a_directory_refuses_another_search(change):
+    options = search_options(searched("regression"), "regression")
+    with pytest.raises(ValueError, match=f"^out: .*/regression holds a run with other {next(iter(change))};"):
+        search.main(dataclasses.replace(options, **change))
+
+
+def test_another_seed_is_another_search(tmp_path):
+    """The meta-graph is frozen and the masks are random: seeds of the agent and of the images show."""
+    search.main(search_options(tmp_path, "regression", epochs=1, seed=1))
+    first = weights(searched("regression") / "controllers" / "epoch_001.safetensors")
+    assert not equal(weights(tmp_path / "controller.safetensors"), first)
+
+
+def test_validation_counts_networks_after_repair():
+    """An empty mask and one with the default modules only where they are needed are one network."""
+    bandit = build_bandit("folder", str(image_folder()), "val")
+    space = bandit.space
+    raw = torch.zeros(len(bandit.image_set), space.num_cells, space.num_modules, dtype=torch.bool)
+    raw[::2] = space.repair(raw[::2])
+    assert len(raw.flatten(1).unique(dim=0)) == 2
+    agent = StaticAgent(space, space.full_mask())
+    agent.masks = lambda images, deterministic=True: raw[: len(images)]
+    assert search.validate(agent, bandit, seed=0)["architectures"] == 1
+
+
+def test_validation_measures_the_same_masks_shuffled():
+    """Random masks: shuffling keeps their latencies; every figure is that of a hand-made score."""
+    bandit = build_bandit("folder", str(image_folder()), "val")
+    masks = bandit.space.random_masks(len(bandit.image_set), 0.5, generator_for(3))
+    agent = StaticAgent(bandit.space, bandit.space.full_mask())
+    agent.masks = lambda images, deterministic=True: masks[: len(images)]
+    figures = search.validate(agent, bandit, seed=0)
+    outcome = bandit.score(bandit.contexts(torch.arange(len(masks))), masks.flatten(1))
+    assert figures["accuracy"] == pytest.approx(outcome.correct.mean())
+    assert figures["latency_ms"] == pytest.approx(bandit.latency_table.lookup(masks).mean().item())
+    assert figures["reward"] == pytest.approx(outcome.reward.mean())
+    assert figures["architectures"] == len(masks)
