@@ -72,13 +72,11 @@ def test_the_frontier_is_what_nothing_beats(bandit, points):
     search = OneShotSearch(bandit)
     for right, latency in points:
         search._keep(Candidate(bandit.space.full_mask(), right / 8, float(latency)))
-    unbeaten = {
-        (right / 8, float(latency))
-        for right, latency in points
-        if not any(
-            r >= right and z <= latency and (r, z) != (right, latency) for r, z in points
-        )
-    }  # fmt: skip
+
+    def beaten(right: int, latency: int) -> bool:
+        return any(r >= right and z <= latency and (r, z) != (right, latency) for r, z in points)
+
+    unbeaten = {(right / 8, float(latency)) for right, latency in points if not beaten(right, latency)}
     kept = [(candidate.accuracy, candidate.latency_ms) for candidate in search.frontier]
     assert len(kept) == len(set(kept)) and set(kept) == unbeaten
 

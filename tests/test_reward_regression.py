@@ -66,8 +66,10 @@ def test_a_larger_trade_off_never_lengthens_latency(seed, trade_offs):
 
 
 def logistic_envs(num_envs: int = 64, chance: int = 0):
-    """The real environment, but P(correct) is sigmoid(-2 + 4 m) of one module m: of cell 2 on bright images,
-    of cell 8 on dark ones. All other modules are worth nothing. A module costs 1 ms."""
+    """The real environment, but P(correct) is sigmoid(-2 + 4 m) of one module m, which takes 1 ms.
+
+    It is one of cell 2 on bright images and one of cell 8 on dark ones; no other module is worth anything.
+    """
     envs = gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val")
     bandit, generator = envs.unwrapped.bandit, generator_for(chance, 2)
     brightness = torch.tensor([60, 190]).repeat(NUM_IMAGES // 2).reshape(-1, 1, 1, 1)

@@ -104,7 +104,7 @@ def test_disabled_waits_for_reset():
     kept = info["index"][1]
     info = envs.reset(options={"reset_mask": np.array([True, False, True]), "index": [5, 6, 5]})[1]
     assert envs.step(drawn_actions(N))[4]["index"].tolist() == info["index"].tolist() == [5, kept, 5]
-    assert not np.isin(envs.reset()[1]["index"], acted["index"]).all()
+    assert sorted(envs.reset()[1]["index"]) != sorted(acted["index"])
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
@@ -237,10 +237,9 @@ def test_render_gives_a_picture_of_each_image(mode):
     envs = make(mode, render_mode="rgb_array")
     envs.reset(options={"index": np.array([0, 0, 1])})
     before = envs.render()
-    assert isinstance(before, tuple) and len(before) == N
-    assert {(frame.shape, str(frame.dtype)) for frame in before} == {(before[0].shape, "uint8")}
+    assert isinstance(before, tuple) and [frame.dtype for frame in before] == [np.uint8] * N
     assert np.array_equal(before[0], before[1]) and not np.array_equal(before[0], before[2])
-    following, *_ = envs.step(np.repeat([[0], [1], [1]], 85, axis=1))
+    envs.step(np.repeat([[0], [1], [1]], 85, axis=1))
     after = envs.render()
     if mode is AutoresetMode.NEXT_STEP:
         assert not np.array_equal(after[0], after[1]), "one image under two masks"
