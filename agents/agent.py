@@ -31,6 +31,13 @@ def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
     return inner
 
 
+def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> SearchSpace:
+    """``space``, or else the environment's; ``ValueError`` if there is neither."""
+    if space is None and env is None:
+        raise ValueError("env: got None and no space; one of the two is needed")
+    return space or native(env).bandit.space  # type: ignore[arg-type]
+
+
 class Agent(ABC):
     """Chooses a mask for each image.
 
@@ -94,7 +101,7 @@ class LearningAgent(Agent):
         self.controller = controller
         self.seed = seed
         self.num_timesteps = 0
-        self._observation: np.ndarray | None = None
+        self._begun = False
 
     @abstractmethod
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
@@ -116,20 +123,24 @@ class LearningAgent(Agent):
     def _native(self) -> InstaNASVectorEnv:
         if self.env is None:
             raise ValueError("env: this agent was made without one; assign agent.env to train it")
-        return native(self.env)
+        inner = native(self.env)
+        if inner.autoreset_mode is not gym.vector.AutoresetMode.SAME_STEP:
+            raise ValueError(f"env: got autoreset_mode {inner.autoreset_mode}; SAME_STEP will do")
+        return inner
 
     def _begin(self) -> np.ndarray:
-        """The images that wait; resets the environment on the very first call only."""
-        if self._observation is None:
-            assert self.env is not None
-            self._observation, _ = self.env.reset(seed=self.seed)
-        return self._observation
+        """The images that wait; resets the environment before this agent's very first step only."""
+        assert self.env is not None
+        if not self._begun:
+            self.env.reset(seed=self.seed)
+            self._begun = True
+        return native(self.env).observation()
 
     def _step(self, actions: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
         """Act; rewards ``(n,)`` and the info of the step."""
         assert self.env is not None
         bits = actions.to(torch.int8).cpu().numpy()
-        self._observation, reward, _, _, info = self.env.step(bits)
+        _, reward, _, _, info = self.env.step(bits)
         self.num_timesteps += len(bits)
         return np.asarray(reward), info
 
@@ -160,7 +171,13 @@ class LearningAgent(Agent):
         if env is not None and native(env).bandit.space != space:
             raise ValueError(f"env: its search space is not the agent's, {space.config}")
         agent = cls._restore(env, space, config["hyperparameters"])
-        agent.controller.load_state_dict(weights, strict=False)
+        try:
+            outcome = agent.controller.load_state_dict(weights, strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"path: the weights in {path} do not fit the controller: {error}") from error
+        missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
+        if missing or outcome.unexpected_keys:
+            raise ValueError(f"path: {path} lacks {missing[:3]}, has {outcome.unexpected_keys[:3]} too many")
         agent.controller.eval()
         return agent
 
@@ -180,7 +197,7 @@ class LearningAgent(Agent):
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "num_timesteps": self.num_timesteps,
-            "observation": None if self._observation is None else torch.from_numpy(self._observation),
+            "begun": self._begun,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -189,8 +206,7 @@ class LearningAgent(Agent):
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.num_timesteps = state["num_timesteps"]
-        observation = state["observation"]
-        self._observation = None if observation is None else observation.numpy()
+        self._begun = state["begun"]
 
     optimizer: torch.optim.Optimizer
     generator: torch.Generator

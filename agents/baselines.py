@@ -94,6 +94,8 @@ class OneShotSearch(Agent):
 
     def best(self, limit_ms: float) -> Candidate:
         """The most accurate candidate of at most ``limit_ms``; the fastest one if there is none."""
+        if not self.frontier:
+            raise ValueError("frontier: empty; call search(count) first")
         affordable = [candidate for candidate in self.frontier if candidate.latency_ms <= limit_ms]
         if affordable:
             return max(affordable, key=lambda candidate: candidate.accuracy)

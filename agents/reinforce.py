@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from agents.agent import LearningAgent, native
+from agents.agent import LearningAgent, space_of
 from agents.controller import Controller
 from agents.exploration import encourage, greedy, linear_schedule, sample
 from instanas_env import paper
@@ -47,6 +47,15 @@ def leave_one_out(reward: Tensor) -> Tensor:
     """The baseline of each of K samples ``(K, n)``: the mean reward of the other K - 1."""
     count = len(reward)
     return (reward.sum(0, keepdim=True) - reward) / (count - 1)
+
+
+def changes_rewards(env: gym.vector.VectorEnv) -> bool:
+    """Whether one of the wrappers around an environment is a reward wrapper."""
+    while isinstance(env, gym.vector.VectorWrapper):
+        if isinstance(env, gym.vector.VectorRewardWrapper):
+            return True
+        env = env.env
+    return False
 
 
 class SelfCriticalReinforce(LearningAgent):
@@ -91,7 +100,9 @@ class SelfCriticalReinforce(LearningAgent):
             raise ValueError(
                 f"log_probability_under: unknown {log_probability_under!r}; p or p_prime will do"
             )
-        space = space or native(env).bandit.space  # type: ignore[arg-type]
+        if env is not None and changes_rewards(env):
+            raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
+        space = space_of(env, space)
         super().__init__(env, space, Controller(space, generator=generator_for(seed, 0)), seed)
         self.learning_rate = learning_rate
         self.alpha = (float(alpha[0]), float(alpha[1]))
@@ -130,7 +141,7 @@ class SelfCriticalReinforce(LearningAgent):
             self.optimizer.step()
             yield {
                 "reward": reward.mean().item(),
-                "advantage_std": (reward - baseline).std().item(),
+                "advantage_std": (reward - baseline).std(unbiased=False).item(),
                 "entropy": bits_entropy.item(),
                 "alpha": alpha,
                 "accuracy": float(info["correct"].mean()),

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from agents.agent import LearningAgent, native
+from agents.agent import LearningAgent, native, space_of
 from agents.controller import Controller
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
@@ -80,7 +80,11 @@ class RewardRegression(LearningAgent):
     ):
         if latencies is not None and not 0 < latencies[0] <= latencies[1]:
             raise ValueError(f"latencies: got {latencies}; two positive numbers, rising, will do")
-        space = space or native(env).bandit.space  # type: ignore[arg-type]
+        if gradient_steps < 1 or replay < 1:
+            raise ValueError(f"gradient_steps, replay: got {gradient_steps}, {replay}; at least 1 will do")
+        if not 0 <= flip <= 1:
+            raise ValueError(f"flip: got {flip}; a probability will do")
+        space = space_of(env, space)
         controller = RegressionController(space, generator_for(seed, 0))
         super().__init__(env, space, controller, seed)
         self.trade_off = trade_off

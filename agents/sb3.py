@@ -30,8 +30,14 @@ class ControllerFeatures(BaseFeaturesExtractor):
         from instanas_env.search_space import SearchSpace
 
         names = {32: "cifar", 64: "tiny_imagenet", 224: "imagenet"}
-        space = SearchSpace.preset(names[observation_space.shape[-1]])
-        self.controller = Controller(space, outputs=features_dim, generator=generator_for(seed))
+        side = observation_space.shape[-1]
+        if side not in names:
+            raise ValueError(f"observation_space: got images of {side} px; {sorted(names)} will do")
+        space = SearchSpace.preset(names[side])
+        # SB3's orthogonal initialisation, its default for PPO, cannot take channels_last weights.
+        self.controller = Controller(space, outputs=features_dim, generator=generator_for(seed)).to(
+            memory_format=torch.contiguous_format
+        )
         torch.nn.init.normal_(self.controller.output.weight, std=0.1, generator=generator_for(seed, 1))
 
     def forward(self, observations: Tensor) -> Tensor:

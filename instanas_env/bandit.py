@@ -101,7 +101,11 @@ class InstanceBandit:
         self.augmentation = augmentation
         self.refresh()
         self.reset(np.random.default_rng(0))
-        self.bounds_schedule.at(self.bounds_schedule.epochs, self.cost_table)  # a wrong last level fails now
+        for epoch in (
+            0,
+            self.bounds_schedule.epochs,
+        ):  # an inverted window fails now; in between it is linear
+            self._bounds_at(epoch)
 
     # --- drawing ---------------------------------------------------------------------------------
 

@@ -66,7 +66,11 @@ def build_bandit(
     space = parse_search_space(search_space)
     image_set = load_images(dataset, split, data_dir, space.resolution)
     num_classes = len(image_set.classes)
-    graph = _meta_graph(meta_graph, space, num_classes).to(device)
+    graph = _meta_graph(meta_graph, space, num_classes)
+    try:
+        graph.to(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: got {device!r}: {error}") from error
     if graph.num_classes != num_classes:
         raise ValueError(
             f"meta_graph: has {graph.num_classes} classes, dataset {dataset!r} has {num_classes}"

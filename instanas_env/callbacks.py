@@ -29,6 +29,9 @@ class EnvCallback:
     def on_step(self, step: Outcome) -> None:
         """After every step, with what became of its actions."""
 
+    def on_restart(self, env: BanditEnv) -> None:
+        """After ``reset(seed=...)``: the bandit stands at the start of epoch 0 again."""
+
     def on_epoch_end(self, env: BanditEnv) -> None:
         """After every pass over the split, before the bounds move; ``env.bandit`` is at hand."""
 
@@ -38,6 +41,11 @@ class CallbackList:
 
     def __init__(self) -> None:
         self.callbacks: list[EnvCallback] = []
+
+    def after_restart(self, env: BanditEnv) -> None:
+        """Tell the callbacks that the bandit starts again."""
+        for callback in self.callbacks:
+            callback.on_restart(env)
 
     def after_step(self, env: BanditEnv, outcome: Outcome, ended_epoch: bool) -> None:
         """Run the hooks; on the last step of an epoch let the bandit move on after them."""
@@ -86,6 +94,10 @@ class MetaGraphUpdate(EnvCallback):
         self._masks: list[Tensor] = []
         self._optimizer: torch.optim.SGD | None = None
 
+    def on_restart(self, env: BanditEnv) -> None:
+        """Forget the pass that was broken off. The weights stay as they are."""
+        self._indices, self._masks = [], []
+
     def on_step(self, step: Outcome) -> None:
         """Record the images and their masks."""
         self._indices.append(torch.from_numpy(step.index))
@@ -110,7 +122,6 @@ class MetaGraphUpdate(EnvCallback):
         learning_rate = self.learning_rate - fall * min(1.0, progress)
         if self._optimizer is None:
             self._optimizer = sgd(bandit.meta_graph, learning_rate, self.momentum, self.weight_decay)
-        recorded = bandit.image_set.take(index)  # position i of the record is image i of this set
 
         def masks_for(images: Tensor, positions: Tensor) -> Tensor:
             chosen = masks[positions]
@@ -119,16 +130,17 @@ class MetaGraphUpdate(EnvCallback):
         batches = list(
             train_epoch(
                 bandit.meta_graph,
-                recorded,
+                bandit.image_set,
                 masks_for,
                 self._optimizer,
                 batch_size=self.batch_size,
                 generator=generator,
                 learning_rate_at=lambda step: learning_rate,
                 augmentation=self.augmentation,
+                index=index,
             )
         )
-        total = sum(batch.count for batch in batches)
+        total = max(1, sum(batch.count for batch in batches))
         return {
             "epoch": epoch + 1,
             "loss": sum(batch.loss * batch.count for batch in batches) / total,
@@ -140,7 +152,7 @@ class MetaGraphUpdate(EnvCallback):
     def state_dict(self) -> dict[str, Any]:
         """At an epoch's end: optimizer and history. Weights are the meta-graph's own."""
         optimizer = None if self._optimizer is None else self._optimizer.state_dict()
-        return {"optimizer": optimizer, "history": self.history}
+        return {"optimizer": optimizer, "history": list(self.history)}
 
     def load_state_dict(self, state: dict[str, Any], bandit: InstanceBandit) -> None:
         """Go on where another callback of the same make stood."""

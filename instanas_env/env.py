@@ -24,8 +24,8 @@ def observation_space(bandit: InstanceBandit) -> spaces.Box:
 
 
 def step_info(outcome: Outcome) -> dict[str, np.ndarray]:
-    """The ``info`` of a step: everything in the outcome but the reward."""
-    return {name: value for name, value in vars(outcome).items() if name != "reward"}
+    """The ``info`` of a step: copies of everything in the outcome but the reward."""
+    return {name: value.copy() for name, value in vars(outcome).items() if name != "reward"}
 
 
 def reset_info(bandit: InstanceBandit, contexts: Contexts) -> dict[str, np.ndarray]:
@@ -114,6 +114,7 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         if seed is not None or self._contexts is None:
             self.bandit.reset(self.np_random)
+            self._callbacks.after_restart(self)
         if options is not None and "index" in options:
             index = check_index(np.asarray(options["index"]).reshape(-1), 1, len(self.bandit.image_set))
             self._contexts = self.bandit.contexts(index)
@@ -141,8 +142,9 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         if self._contexts is None:
             raise ResetNeeded("there is no image yet: call reset() before score()")
-        outcome = self.bandit.score(self._contexts, np.expand_dims(np.asarray(actions), -2))
-        axis = np.asarray(actions).ndim - 1
+        masks = self.bandit.space.masks_from_actions(actions)
+        outcome = self.bandit.score(self._contexts, masks.flatten(-2).unsqueeze(-2))
+        axis = masks.ndim - 2
         return Outcome(**{name: np.take(value, 0, axis) for name, value in vars(outcome).items()})
 
     def add_callback(self, callback: EnvCallback) -> None:

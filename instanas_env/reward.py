@@ -19,8 +19,10 @@ class RewardBounds:
     lower: float
 
     def __post_init__(self) -> None:
-        if not self.lower < self.upper < float("inf"):
-            raise ValueError(f"bounds: got U = {self.upper:g}, L = {self.lower:g}; U must be above L")
+        if not float("-inf") < self.lower < self.upper < float("inf"):
+            raise ValueError(
+                f"bounds: got U = {self.upper:g}, L = {self.lower:g}; U must be above L, both finite"
+            )
 
     def contains(self, latency: Tensor) -> Tensor:
         """Whether each latency is rewarded at all, bool of the same shape."""
@@ -88,10 +90,14 @@ class BoundsSchedule:
             unknown = config.keys() - {"upper", "lower", "epochs"}
             if unknown:
                 raise KeyError(f"unknown {sorted(unknown)}")
-            return cls(upper, lower, int(config.get("epochs", 1)))
-        except (KeyError, TypeError) as error:
+            epochs = config.get("epochs", 1)
+            if not isinstance(epochs, int):
+                raise TypeError(f"epochs is {epochs!r}")
+            schedule = cls(upper, lower, epochs)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             example = {"upper": [0.6, "full"], "lower": [0.0, "cheapest"]}
             raise ValueError(f"bounds: got {config!r} ({error}); something like {example} will do") from error
+        return schedule
 
     @property
     def config(self) -> dict[str, Any]:

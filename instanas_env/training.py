@@ -17,7 +17,7 @@ from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.meta_graph import MetaGraph
 
 MaskSource = Callable[[Tensor, Tensor], Tensor]
-"""Images uint8 ``(B, 3, H, W)`` as trained on and their index ``(B,)``, to masks ``(B, cells, modules)``."""
+"""Images uint8 ``(B, 3, H, W)`` as trained on, and their positions ``(B,)``: gives masks of the batch."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,17 @@ def train_epoch(
         generator: CPU generator for order and augmentation.
         learning_rate_at: learning rate by step of this epoch; None leaves the optimizer's.
         augmentation: None trains on the images as they are.
-        index: positions to train on; None means all.
+        index: the images to train on, ``(n,)``, repetitions allowed; None means all. The positions that
+            ``masks_for`` is given count in it.
     """
     meta_graph.train()
     device = next(meta_graph.parameters()).device
     index = torch.arange(len(image_set)) if index is None else index
-    order = index[torch.randperm(len(index), generator=generator)]
-    for step, chosen in enumerate(order.split(batch_size)):
-        if len(chosen) < 2:
+    order = torch.randperm(len(index), generator=generator)
+    for step, positions in enumerate(order.split(batch_size)):
+        if len(positions) < 2:
             break
+        chosen = index[positions]
         if learning_rate_at is not None:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate_at(step)
@@ -76,7 +78,7 @@ def train_epoch(
         if augmentation is not None:
             uniforms = torch.rand(len(images), DRAWS_PER_IMAGE, generator=generator)
             images = augment(images, augmentation, uniforms)
-        logits = meta_graph(image_set.normalize(images.to(device)), masks_for(images, chosen))
+        logits = meta_graph(image_set.normalize(images.to(device)), masks_for(images, positions))
         labels = image_set.labels[chosen].to(device)
         loss = F.cross_entropy(logits, labels)
         optimizer.zero_grad()

@@ -20,6 +20,9 @@ from instanas_env.env import InstaNASEnv, check_index, observation_space, reset_
 class InstaNASVectorEnv(VectorEnv):
     """``num_envs`` images a step; spaces, rewards and arguments as in :class:`InstaNASEnv`.
 
+    Image for image it gives what the scalar environment gives under the same seed, as long as
+    ``num_envs`` divides the split (otherwise a batch may reach across the end of a pass).
+
     Every ``info`` value is an array of length ``num_envs``. After a step the top level always holds
     what became of the actions. The mode of autoreset decides what follows:
 
@@ -81,6 +84,7 @@ class InstaNASVectorEnv(VectorEnv):
         super().reset(seed=seed)
         if seed is not None or self._contexts is None:
             self.bandit.reset(self.np_random)
+            self._callbacks.after_restart(self)
         marked = self._reset_mask(options)
         count = int(marked.sum())
         if "index" in options:
@@ -95,7 +99,7 @@ class InstaNASVectorEnv(VectorEnv):
         self._outcome = None
         self._waiting |= marked
         assert self._contexts is not None
-        return self._observation(), reset_info(self.bandit, self._contexts)
+        return self.observation(), reset_info(self.bandit, self._contexts)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Run each image through the network that its row of ``actions`` ``(num_envs, 85)`` selects."""
@@ -117,7 +121,7 @@ class InstaNASVectorEnv(VectorEnv):
             info["next_index"] = self._contexts.index.numpy().copy()
         else:
             self._waiting[:] = False
-        return self._observation(), outcome.reward, *self._flags(True), info
+        return self.observation(), outcome.reward.copy(), *self._flags(True), info
 
     def score(self, actions: Any) -> Outcome:
         """What ``(n, 85)`` or ``(K, n, 85)`` actions would earn on the present images; changes nothing."""
@@ -128,6 +132,12 @@ class InstaNASVectorEnv(VectorEnv):
     def add_callback(self, callback: EnvCallback) -> None:
         """Run ``callback`` after every step and every pass over the split."""
         self._callbacks.callbacks.append(callback)
+
+    def observation(self) -> np.ndarray:
+        """The present images, uint8 ``(num_envs, 3, H, W)``; a copy."""
+        if self._contexts is None:
+            raise ResetNeeded("there are no images yet: call reset() first")
+        return self._contexts.images.numpy().copy(order="C")
 
     def state_dict(self) -> dict[str, Any]:
         """Where the environment stands, to resume a run; the meta-graph's weights are not included."""
@@ -157,10 +167,6 @@ class InstaNASVectorEnv(VectorEnv):
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _observation(self) -> np.ndarray:
-        assert self._contexts is not None
-        return self._contexts.images.numpy().copy(order="C")
-
     def _flags(self, terminated: bool) -> tuple[np.ndarray, np.ndarray]:
         return np.full(self.num_envs, terminated), np.zeros(self.num_envs, bool)
 
@@ -173,7 +179,7 @@ class InstaNASVectorEnv(VectorEnv):
             **info,
             "final_obs": final_obs,
             "_final_obs": everyone,
-            "final_info": info,
+            "final_info": {name: value.copy() for name, value in info.items()},
             "_final_info": everyone.copy(),
         }
 

@@ -33,7 +33,7 @@ from agents.evaluation import (
 )
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
-from instanas_env.bandit import InstanceBandit
+from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.build import SHIPPED_SPACE, parse_search_space, shipped
 from instanas_env.data import ImageSet, load_images
 from instanas_env.latency import LatencyTable
@@ -101,10 +101,23 @@ class Comparison:
             {
                 "group": group,
                 **dataclasses.asdict(result),
-                "latencies_ms": np.round(outcome.latency_ms, 4).tolist() if chosen else None,
-                "usage": outcome.mask.mean(0).round(4).tolist() if chosen else None,
+                "networks": networks(outcome) if chosen else None,
             }
         )
+
+
+def networks(outcome: Outcome) -> list[dict[str, Any]]:
+    """The distinct networks of a policy: mask as a string of bits, latency in ms, number of images."""
+    bits = outcome.mask.reshape(len(outcome.mask), -1).astype(np.uint8)
+    masks, first, counts = np.unique(bits, axis=0, return_index=True, return_counts=True)
+    return [
+        {
+            "mask": "".join(map(str, mask)),
+            "latency_ms": round(float(latency), 4),
+            "images": int(count),
+        }
+        for mask, latency, count in zip(masks, outcome.latency_ms[first], counts, strict=True)
+    ]
 
 
 def compare(options: Options) -> list[dict[str, Any]]:

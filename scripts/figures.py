@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 
 from instanas_env.search_space import ALL_MODULES
@@ -32,13 +33,14 @@ def draw_figures(results: Path, out: Path) -> list[Path]:
     matplotlib.use("Agg")
     rows = load_json(results)["policies"]
     out.mkdir(parents=True, exist_ok=True)
-    learned = [row for row in rows if row["latencies_ms"] and not row["name"].endswith("shuffled")]
+    learned = [row for row in rows if row["networks"] and not row["name"].endswith("shuffled")]
     paths = [out / "figure_frontier.png"]
     _frontier(rows, paths[0])
     if learned:
-        paths += [out / "figure_latency.png", out / "figure_modules.png"]
+        paths += [out / f"figure_{name}.png" for name in ("latency", "modules", "map")]
         _latency_histogram(rows, learned, paths[1])
         _module_usage(learned, paths[2])
+        _architecture_map(learned, paths[3])
     return paths
 
 
@@ -100,7 +102,9 @@ def _latency_histogram(rows: list[dict[str, Any]], learned: list[dict[str, Any]]
     )
     reference = next((row for row in rows if row["name"].startswith("MobileNetV2")), None)
     for axes, row in zip(grid[:, 0], learned, strict=True):
-        axes.hist(row["latencies_ms"], bins=50, color="C0")
+        latencies = [network["latency_ms"] for network in row["networks"]]
+        images = [network["images"] for network in row["networks"]]
+        axes.hist(latencies, bins=50, weights=images, color="C0")
         axes.set_title(row["name"], fontsize=9, loc="left")
         axes.set_ylabel("images", fontsize=8)
         if reference is not None:
@@ -124,18 +128,63 @@ def _module_usage(learned: list[dict[str, Any]], path: Path) -> None:
         layout="constrained",
     )
     labels = [module.label for module in ALL_MODULES]
+    num_cells = len(learned[0]["networks"][0]["mask"]) // len(labels)
     for axes, row in zip(grid[:, 0], learned, strict=True):
-        picture = axes.imshow(
-            list(zip(*row["usage"], strict=True)), vmin=0, vmax=1, cmap="viridis", aspect="auto"
-        )
+        masks, images, _ = _arrays(row)
+        usage = (masks * images[:, None]).sum(0) / images.sum()
+        grid_of_modules = usage.reshape(num_cells, len(labels)).T
+        picture = axes.imshow(grid_of_modules, vmin=0, vmax=1, cmap="viridis", aspect="auto")
         axes.set_title(row["name"], fontsize=9, loc="left")
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
-    cells = range(len(learned[0]["usage"]))
-    grid[-1, 0].set_xticks(list(cells), [str(cell + 1) for cell in cells])
+    grid[-1, 0].set_xticks(range(num_cells), [str(cell + 1) for cell in range(num_cells)])
     grid[-1, 0].set_xlabel("cell, from stem to head")
     figure.colorbar(picture, ax=grid[:, 0].tolist(), label="share of images", shrink=0.6)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _architecture_map(learned: list[dict[str, Any]], path: Path) -> None:
+    """The networks of each policy on a plane, coloured by latency (Figure 8); dots grow with their images."""
+    import matplotlib.pyplot as plt
+
+    figure, grid = plt.subplots(
+        1, len(learned), figsize=(3.1 * len(learned) + 1, 3.4), squeeze=False, layout="constrained"
+    )
+    top = max(network["latency_ms"] for row in learned for network in row["networks"])
+    for axes, row in zip(grid[0], learned, strict=True):
+        masks, images, latencies = _arrays(row)
+        x, y = _plane(masks).T
+        size = 6 + 150 * images / images.sum()
+        dots = axes.scatter(x, y, s=size, c=latencies, cmap="coolwarm", vmin=0, vmax=top, alpha=0.8)
+        axes.set_title(f"{row['name']}\n{len(masks)} networks", fontsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.colorbar(dots, ax=grid[0].tolist(), label="latency, ms")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _arrays(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Masks ``(n, bits)``, images ``(n,)`` and latencies ``(n,)`` of a policy's distinct networks."""
+    networks = row["networks"]
+    masks = np.array([[float(bit) for bit in network["mask"]] for network in networks])
+    images = np.array([network["images"] for network in networks], float)
+    return masks, images, np.array([network["latency_ms"] for network in networks])
+
+
+def _plane(masks: np.ndarray) -> np.ndarray:
+    """Two coordinates ``(n, 2)`` of each mask: UMAP where it is installed (extra "umap"), else PCA."""
+    if len(masks) > 15:
+        try:
+            from umap import UMAP
+        except ImportError:
+            pass
+        else:
+            return UMAP(random_state=0, n_jobs=1, metric="hamming").fit_transform(masks)
+    centred = masks - masks.mean(0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    coordinates = left[:, :2] * values[:2]
+    return np.pad(coordinates, ((0, 0), (0, 2 - coordinates.shape[1])))
 
 
 def main(options: Options) -> None:

@@ -23,7 +23,7 @@ from rich.progress import track
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.agent import LearningAgent, native
 from agents.evaluation import choose_masks, score_masks, shuffle_between_images
-from agents.reinforce import SelfCriticalReinforce
+from agents.reinforce import LogProbability, SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env import paper
 from instanas_env.callbacks import MetaGraphUpdate
@@ -67,10 +67,14 @@ class Options:
     """Regression: mean latency of the policy that is validated and saved, ms."""
     alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)
     """REINFORCE: alpha of p', first and last."""
+    wrong_reward: float = paper.WRONG_REWARD
+    """REINFORCE: R_T of a wrong answer."""
     entropy_coefficient: float = 0.0
     """REINFORCE: weight of the entropy in the objective."""
     samples_per_image: int = 4
     """REINFORCE: 1 is the paper's greedy baseline, more compare samples with each other."""
+    log_probability_under: LogProbability = "p_prime"
+    """REINFORCE: the distribution of equation (1), or the one that was sampled from."""
     seed: int = 0
     threads: int = 2
 
@@ -85,6 +89,7 @@ def make_agent(options: Options, envs: gym.vector.VectorEnv, images: int) -> Lea
             alpha_timesteps=images * options.epochs,
             entropy_coefficient=options.entropy_coefficient,
             samples_per_image=options.samples_per_image,
+            log_probability_under=options.log_probability_under,
             seed=options.seed,
             **rate,
         )
@@ -109,6 +114,7 @@ def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.v
         search_space=options.search_space,
         meta_graph=text(options.meta_graph),
         latency_table=text(options.latency_table),
+        wrong_reward=options.wrong_reward,
         **more,
     )
 

@@ -1,4 +1,4 @@
-"""A tiny world for the tests of the pipeline: 240 images in a folder, and runs on it that are made once.
+"""A tiny world for the tests of the pipeline: 160 images in a folder, and runs on it that are made once.
 
 Plain functions that remember their answer, for the whole session: what they made must be left as it is.
 """
@@ -25,7 +25,7 @@ from instanas_env.data import load_images
 from scripts import evaluate, search
 
 ROOT = Path(__file__).parent.parent
-PER_CLASS = {"train": 16, "val": 4, "test": 4}
+PER_CLASS = {"train": 8, "val": 4, "test": 4}
 
 
 @functools.cache
@@ -51,8 +51,8 @@ def image_folder() -> Path:
 
 
 def search_options(out: Path, agent: str, **changes: Any) -> search.Options:
-    """Three passes over 160 images, the meta-graph frozen in the first."""
-    chosen = {"epochs": 3, "frozen_epochs": 1, "num_envs": 32, "threads": 1, **changes}
+    """Three passes over 80 images, five steps each, the meta-graph frozen in the first."""
+    chosen = {"epochs": 3, "frozen_epochs": 1, "num_envs": 16, "threads": 1, **changes}
     return search.Options(out=out, agent=agent, dataset="folder", data_dir=image_folder(), **chosen)
 
 
@@ -72,7 +72,7 @@ def evaluated() -> Path:
         runs=(searched("regression"), searched("reinforce")),
         dataset="folder",
         data_dir=image_folder(),
-        trade_offs=(0.1, 0.4),
+        dial=(0.4, 0.8),
         one_shot_masks=10,
         one_shot_limits=(0.6, 1.0),
         time_real=False,

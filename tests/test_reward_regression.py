@@ -65,6 +65,34 @@ def test_a_larger_trade_off_never_lengthens_latency(seed, trade_offs):
     assert latencies[1] <= latencies[0]
 
 
+def graded_agent() -> RewardRegression:
+    """Module 0 (1 ms) of the ten cells that may stay empty gains 0.1, 0.2, ... 1.0; stem and head take 5 ms.
+
+    So 7 + 5 ms are needed, and lambda between 0.1 k and 0.1 (k + 1) buys 10 - k ms more.
+    """
+    gains = torch.full((17, 5), -1e6)
+    gains[:, 0] = 0.0
+    free = [t for t, cell in enumerate(LITE.cells) if cell.keeps_shape]
+    gains[free, 0] = torch.arange(1, 11) / 10
+    return agent_with_gains(gains, 0.1, replace(TABLE, stem=2.0, head=3.0))
+
+
+@pytest.mark.parametrize(("latency", "trade_off"), [(12 + 4, 0.6), (12 + 9.5, 0.1), (1.0, 1e3), (1e6, 1e-4)])
+def test_the_dial_finds_the_trade_off_of_a_latency(latency, trade_off):
+    """Four modules remain from lambda = 0.6 on; out of reach, the dial stops at its end."""
+    agent = graded_agent()
+    assert agent.dial(IMAGE.expand(600, -1, -1, -1), latency) == agent.trade_off
+    assert agent.trade_off == pytest.approx(trade_off, rel=1e-5)
+
+
+def test_masks_spread_between_two_latencies():
+    """Lambda from 0.4 to 0.8 buys 6 to 3 of the ten modules; one more or less where it meets a step."""
+    masks = graded_agent().spread_masks(IMAGE.expand(500, -1, -1, -1), (12 + 2, 12 + 6), generator_for(0))
+    counts = masks.sum((1, 2)) - 7
+    assert {3, 4, 5, 6} <= set(counts.tolist()) <= {2, 3, 4, 5, 6, 7}
+    assert RewardRegression(None, space=LITE, table=TABLE).latencies == (7.0, 17 * 15 / 3)
+
+
 def logistic_envs(num_envs: int = 64, chance: int = 0):
     """The real environment, but P(correct) is sigmoid(-2 + 4 m) of one module m, which takes 1 ms.
 
@@ -116,7 +144,7 @@ def test_it_learns_which_module_an_image_needs():
 def test_it_explores_its_policy_after_the_random_masks():
     """64 random images at every density, then those of the (empty) policy: 7 needed bits, 5 % flipped."""
     envs = logistic_envs()
-    agent = RewardRegression(envs, random_timesteps=64, trade_offs=(0.5, 0.5), flip=0.05, learning_rate=1e-6)
+    agent = RewardRegression(envs, random_timesteps=64, flip=0.05, learning_rate=1e-6)
     rows = list(agent.train(64 * 3))
     assert rows[0]["latency_ms"] == pytest.approx(85 / 2, abs=12)
     for row in rows[1:]:
@@ -182,7 +210,7 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path):
     assert torch.equal(flat_weights(whole), flat_weights(resumed)) and resumed.num_timesteps == 512
 
 
-@pytest.mark.parametrize("trade_offs", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
-def test_impossible_trade_offs_are_named(trade_offs):
-    with pytest.raises(ValueError, match="^trade_offs: got "):
-        RewardRegression(None, space=LITE, trade_offs=trade_offs)
+@pytest.mark.parametrize("latencies", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
+def test_impossible_latencies_are_named(latencies):
+    with pytest.raises(ValueError, match="^latencies: got "):
+        RewardRegression(None, space=LITE, latencies=latencies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,29 +94,36 @@ def test_the_meta_graph_trains_after_its_frozen_epoch(agent):
     assert not equal(trained, weights(shipped("meta_graph.safetensors")))
 
 
-def test_frozen_epochs_leave_the_meta_graph_as_it_is(tmp_path):
-    search.main(search_options(tmp_path, "regression", epochs=1))
+def test_frozen_epochs_leave_the_meta_graph_as_it_is_and_seeds_differ(tmp_path):
+    """The masks of this epoch are random, so another seed has other ones, and another controller."""
+    search.main(search_options(tmp_path, "regression", epochs=1, seed=1))
     assert equal(weights(tmp_path / "meta_graph.safetensors"), weights(shipped("meta_graph.safetensors")))
     assert history(tmp_path)[0]["meta_graph"] is None
+    first = weights(searched("regression") / "controllers" / "epoch_001.safetensors")
+    assert not equal(weights(tmp_path / "controller.safetensors"), first)
 
 
-def test_the_searches_begin_alike_and_alpha_rises():
-    """REINFORCE starts at p = 1/2; alpha goes from 0.8 to 0.98 over 3 * 160 images, 32 a step.
-
-    The history holds an epoch's mean: of the steps 0..4, 5..9 and 10..14 out of 15.
-    """
+def test_alpha_rises_over_the_whole_search():
+    """Alpha goes from 0.8 to 0.98 in 15 steps; a row holds the mean over its five: 0..4, 5..9, 10..14."""
     rows = history(searched("reinforce"))
     expected = [0.8 + 0.18 * step / 15 for step in (2, 7, 12)]
     assert [row["alpha"] for row in rows] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("shuffle", "frozen", "expected"), [("early", 0, [1.0, 0.0]), ("off", 1, [0.0])])
-def test_which_epochs_were_shuffled_is_recorded(tmp_path, shuffle, frozen, expected):
-    """Two epochs: "early" is the first of them."""
-    chosen = {"epochs": 2, "frozen_epochs": frozen, "shuffle": shuffle, "samples_per_image": 1}
-    search.main(search_options(tmp_path, "reinforce", num_envs=80, **chosen))
+@pytest.mark.parametrize(("shuffle", "expected"), [("early", [1.0, 0.0]), ("off", [0.0])])
+def test_which_epochs_were_shuffled_is_recorded(tmp_path, shuffle, expected):
+    """ "early" is the first of two epochs. The whole split is one step here, with the greedy baseline."""
+    chosen = {"epochs": len(expected), "frozen_epochs": 0, "num_envs": 80, "samples_per_image": 1}
+    search.main(search_options(tmp_path, "reinforce", shuffle=shuffle, **chosen))
+    assert [row["meta_graph"]["shuffled"] for row in history(tmp_path)] == expected
+
+
+def test_early_shuffling_after_frozen_epochs_is_that_of_the_first_meta_graph_epochs(tmp_path):
+    """Two of four epochs are frozen: of the two in which the meta-graph trains, the first is shuffled."""
+    chosen = {"epochs": 4, "frozen_epochs": 2, "num_envs": 80, "samples_per_image": 1}
+    search.main(search_options(tmp_path, "reinforce", shuffle="early", **chosen))
     rows = [row["meta_graph"] for row in history(tmp_path)]
-    assert [row["shuffled"] for row in rows if row] == expected
+    assert [row["shuffled"] for row in rows if row] == [1.0, 0.0]
 
 
 @both_agents
@@ -132,26 +140,26 @@ def test_killed_and_resumed_equals_unbroken(agent, tmp_path):
     assert history(options.out) == history(searched(agent))
 
 
-def test_a_finished_search_is_not_searched_again():
-    out = searched("regression")
-    before, rows = weights(out / "controller.safetensors"), (out / "history.jsonl").read_bytes()
+def test_a_finished_search_is_not_searched_again(tmp_path):
+    """A second call writes what the first wrote: weights, history to the second, the setting of the dial."""
+    out = shutil.copytree(searched("regression"), tmp_path / "copy")
     search.main(search_options(out, "regression"))
-    assert equal(weights(out / "controller.safetensors"), before)
-    assert (out / "history.jsonl").read_bytes() == rows, "the seconds as well"
+    names = ("controller.safetensors", "meta_graph.safetensors")
+    for name in names:
+        assert equal(weights(out / name), weights(searched("regression") / name)), name
+    again, before = ((folder / "history.jsonl").read_bytes() for folder in (out, searched("regression")))
+    assert again == before
+    again, before = (
+        load_agent(folder / "controller.safetensors") for folder in (out, searched("regression"))
+    )
+    assert again.trade_off == before.trade_off
 
 
-@pytest.mark.parametrize("change", [{"trade_off": 0.5}, {"agent": "reinforce"}, {"epochs": 4}])
+@pytest.mark.parametrize("change", [{"learning_rate": 0.5}, {"agent": "reinforce"}, {"epochs": 4}])
 def test_a_directory_refuses_another_search(change):
     options = search_options(searched("regression"), "regression")
     with pytest.raises(ValueError, match=f"^out: .*/regression holds a run with other {next(iter(change))};"):
         search.main(dataclasses.replace(options, **change))
-
-
-def test_another_seed_is_another_search(tmp_path):
-    """The meta-graph is frozen and the masks are random: seeds of the agent and of the images show."""
-    search.main(search_options(tmp_path, "regression", epochs=1, seed=1))
-    first = weights(searched("regression") / "controllers" / "epoch_001.safetensors")
-    assert not equal(weights(tmp_path / "controller.safetensors"), first)
 
 
 def test_validation_counts_networks_after_repair():

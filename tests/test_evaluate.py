@@ -1,0 +1,137 @@
+"""The comparison end to end, on the tiny world: which rows there are and what holds between them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from pipeline_fixtures import evaluated, image_folder, read_strictly
+
+from agents.reward_regression import RewardRegression
+from instanas_env.build import shipped
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from scripts.evaluate import Options, compare, searches
+
+# In three epochs the window falls faster than a controller can follow; that is what the warning is for.
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
+
+FIXED = [
+    "MobileNetV2 trained alone", "full meta-graph", "MobileNetV2 path", "cheapest path", "random half",
+]  # fmt: skip
+
+
+def rows() -> dict[str, dict]:
+    """The rows by name, without those of searches that come with the package."""
+    policies = read_strictly(evaluated() / "results.json")["policies"]
+    return {row["name"]: row for row in policies if "(shipped)" not in row["group"]}
+
+
+def table() -> LatencyTable:
+    return LatencyTable.load(shipped("latency.json"))
+
+
+def small(out: Path, **changes) -> Options:
+    """A comparison of fixed policies alone."""
+    folder = {"dataset": "folder", "data_dir": image_folder()}
+    return Options(out, time_real=False, threads=1, **{"one_shot_masks": 1, **folder, **changes})
+
+
+def test_rows_and_their_groups():
+    groups: dict[str, list[str]] = {}
+    for name, row in rows().items():
+        groups.setdefault(row["group"], []).append(name)
+    dials = ["regression, dial 0.4", "regression, dial 0.8"]
+    assert groups == {
+        "fixed": FIXED,
+        "static": ["best static <= 0.6 MobileNetV2", "best static <= 1 MobileNetV2"],
+        "regression": [name for dial in dials for name in (dial, f"{dial}, shuffled")],
+        "reinforce": ["reinforce", "reinforce, shuffled"],
+    }
+
+
+def test_every_figure_is_finite_and_in_its_range():
+    for row in rows().values():
+        figures = [value for value in row.values() if isinstance(value, (int, float))]
+        assert len(figures) == 7 and all(map(math.isfinite, figures))
+        assert row["images"] == 40
+        assert 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1
+        assert -1 <= row["reward"] <= 1 and row["latency_ms"] > 0
+        assert row["real_latency_ms"] is None, "not asked for"
+
+
+def test_fixed_policies_have_the_latency_of_their_mask_and_no_controller():
+    latency = {name: rows()[name]["latency_ms"] for name in FIXED}
+    assert latency["full meta-graph"] == pytest.approx(table().reference("full"))
+    assert latency["MobileNetV2 path"] == pytest.approx(table().reference("mobilenet_v2"))
+    assert latency["cheapest path"] == pytest.approx(table().reference("cheapest"))
+    assert latency["MobileNetV2 trained alone"] == pytest.approx(latency["MobileNetV2 path"])
+    assert latency["cheapest path"] < latency["random half"] < latency["full meta-graph"]
+    networks = {name: rows()[name]["architectures"] for name in FIXED}
+    assert networks == {**dict.fromkeys(FIXED, 1), "random half": 40}
+
+
+@pytest.mark.parametrize("factor", [0.6, 1])
+def test_static_rows_keep_their_limits(factor):
+    row = rows()[f"best static <= {factor} MobileNetV2"]
+    assert row["architectures"] == 1
+    assert row["latency_ms"] <= factor * table().reference("mobilenet_v2")
+
+
+def test_no_row_claims_a_limit_that_its_mask_breaks(tmp_path):
+    """Nothing is as fast as a hundredth of MobileNetV2: no row, or an error, but not the fastest mask."""
+    static = [row for row in compare(small(tmp_path, one_shot_limits=(0.01,))) if row["group"] == "static"]
+    limit = 0.01 * table().reference("mobilenet_v2")
+    assert all(row["latency_ms"] <= limit for row in static if "<= 0.01" in row["name"])
+
+
+def test_shuffled_rows_have_the_networks_of_their_originals():
+    """Other images, the same masks: everything but accuracy and reward stays."""
+    names = [name for name in rows() if name.endswith(", shuffled")]
+    assert len(names) == 3
+    for name in names:
+        shuffled, original = rows()[name], rows()[name.removesuffix(", shuffled")]
+        assert shuffled["latency_ms"] == pytest.approx(original["latency_ms"])
+        assert shuffled["architectures"] == original["architectures"]
+        assert shuffled["networks"] == original["networks"]
+
+
+def test_learned_rows_list_their_networks_and_pay_for_their_controller():
+    """Masks as bits, latencies rounded to 1e-4; their mean over images and the controller's on top."""
+    learned = [row for row in rows().values() if row["group"] in ("regression", "reinforce")]
+    for row in learned:
+        networks = row["networks"]
+        assert len({network["mask"] for network in networks}) == row["architectures"] == len(networks)
+        assert sum(network["images"] for network in networks) == 40
+        masks = torch.tensor([[bit == "1" for bit in network["mask"]] for network in networks])
+        latencies = [network["latency_ms"] for network in networks]
+        assert latencies == pytest.approx(table().lookup(masks.reshape(-1, 17, 5)).tolist(), abs=1e-4)
+        mean = sum(network["images"] * network["latency_ms"] for network in networks) / 40
+        assert row["latency_ms"] == pytest.approx(mean + table().controller, abs=1e-4)
+    assert len(learned) == 6
+    assert all(row["networks"] is None for row in rows().values() if row not in learned)
+
+
+def test_results_name_the_machine_and_the_options():
+    results = read_strictly(evaluated() / "results.json")
+    assert results.keys() == {"options", "machine", "policies"}
+    assert results["machine"].keys() == {"processor", "threads", "torch", "python"}
+    assert results["options"]["dataset"] == "folder"
+
+
+def test_runs_of_the_same_name_are_both_compared(tmp_path):
+    """``seed_0/search`` and ``seed_1/search`` are two runs."""
+    folders = (tmp_path / "seed_0" / "search", tmp_path / "seed_1" / "search")
+    found = searches(Options(tmp_path, runs=folders))
+    assert set(folders) <= set(found.values())
+
+
+def test_a_search_in_another_space_is_refused(tmp_path, tiny_space):
+    """The table of the comparison is that of "lite"; half its width would get latencies twice too high."""
+    folder = tmp_path / "narrow"
+    MetaGraph(tiny_space, 10).save(folder / "meta_graph.safetensors")
+    RewardRegression(None, space=tiny_space).save(folder / "controller.safetensors")
+    with pytest.raises(ValueError, match="space"):
+        compare(small(tmp_path, runs=(folder,), dial=(0.5,), one_shot_limits=()))

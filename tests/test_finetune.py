@@ -1,0 +1,125 @@
+"""Fine-tuning under a fixed controller: only what its masks use is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pipeline_fixtures import history, image_folder, kill_after_first_checkpoint, searched
+from torch import Tensor
+
+from agents.files import load_agent
+from agents.reward_regression import RewardRegression
+from instanas_env.build import shipped
+from instanas_env.data import Augmentation, load_images
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.seeding import generator_for
+from instanas_env.storage import load_weights
+from scripts.finetune import Options, main
+
+# In three epochs the window falls faster than a controller can follow; that is what the warning is for.
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
+
+UNCHANGED_IMAGES = Augmentation(crop_padding=0.0, flip=False, cutout=0.0)
+both_agents = pytest.mark.parametrize("agent", ["regression", "reinforce"])
+
+
+def options(out: Path, agent: str, **changes) -> Options:
+    """One step on all 80 images as they are, so that a test can tell which masks were trained."""
+    chosen = {"epochs": 1, "batch_size": 80, "augmentation": UNCHANGED_IMAGES, "threads": 1, **changes}
+    return Options(run=searched(agent), out=out, dataset="folder", data_dir=image_folder(), **chosen)
+
+
+def half_of_mobilenet_v2() -> tuple[float, float]:
+    """A range of one latency: then no lambda is left to chance."""
+    half = LatencyTable.load(shipped("latency.json")).reference("mobilenet_v2") / 2
+    return half, half
+
+
+def used_modules(agent_name: str) -> Tensor:
+    """Which modules, bool ``(num_cells, num_modules)``, some training image's mask contains."""
+    agent = load_agent(searched(agent_name) / "controller.safetensors")
+    images = load_images("folder", "train", image_folder()).images
+    if isinstance(agent, RewardRegression):
+        masks = agent.spread_masks(images, half_of_mobilenet_v2(), generator_for(9))
+    else:
+        masks = agent.masks(images)
+    return agent.space.repair(masks).any(0)
+
+
+def module_weights(path: Path) -> dict[tuple[int, int], Tensor]:
+    """Weights and BatchNorm statistics of each module of each cell, in one vector."""
+    meta_graph = MetaGraph.load(path)
+    return {
+        (t, m): torch.cat([tensor.flatten() for tensor in option.state_dict().values()])
+        for t, cell in enumerate(meta_graph.cells)
+        for m, option in enumerate(cell.options)
+    }
+
+
+@both_agents
+@pytest.mark.parametrize("from_scratch", [False, True], ids=["tuned", "from scratch"])
+def test_only_modules_that_a_mask_uses_are_trained(agent, from_scratch, tmp_path):
+    """The others keep their weights to the bit: those of the search, or the new ones."""
+    chosen = options(tmp_path / "out", agent, latencies=half_of_mobilenet_v2(), from_scratch=from_scratch)
+    main(chosen)
+    start = chosen.run / "meta_graph.safetensors"
+    if from_scratch:
+        start = tmp_path / "new.safetensors"
+        MetaGraph(load_agent(chosen.run / "controller.safetensors").space, 10, generator_for(0)).save(start)
+    used = used_modules(agent)
+    assert used.any() and not used.all()
+    before, after = module_weights(start), module_weights(chosen.out / "meta_graph.safetensors")
+    for (cell, module), weights in after.items():
+        same = torch.equal(weights, before[cell, module])
+        assert same is not bool(used[cell, module]), f"cell {cell}, module {module}"
+
+
+@both_agents
+def test_stem_and_head_are_trained_and_the_controller_is_copied(agent, tmp_path):
+    main(options(tmp_path, agent))
+    (before, _), (after, config) = (
+        load_weights(folder / "meta_graph.safetensors") for folder in (searched(agent), tmp_path)
+    )
+    for name in ("stem.conv.weight", "head.3.weight", "head.3.bias"):
+        assert not torch.equal(before[name], after[name])
+    original = (searched(agent) / "controller.safetensors").read_bytes()
+    assert (tmp_path / "controller.safetensors").read_bytes() == original
+    (row,) = history(tmp_path)
+    assert row["epoch"] == 1 and row["loss"] > 0
+    assert row["val"].keys() == {"policy"} and 0 <= row["val"]["policy"] <= 1
+    assert config["record"]["options"]["run"] == str(searched(agent))
+
+
+def test_killed_and_resumed_equals_unbroken(tmp_path):
+    """With lambdas drawn and images augmented, as by default."""
+    folder = {"dataset": "folder", "data_dir": image_folder()}
+    runs = [
+        Options(searched("regression"), tmp_path / name, epochs=3, batch_size=40, **folder)
+        for name in ("unbroken", "killed")
+    ]
+    main(runs[0])
+    kill_after_first_checkpoint(runs[1])
+    assert not (runs[1].out / "meta_graph.safetensors").exists(), "killed in the middle"
+    main(runs[1])
+    first, second = (load_weights(run.out / "meta_graph.safetensors")[0] for run in runs)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert history(runs[0].out) == history(runs[1].out)
+    assert (runs[1].out / "controller.safetensors").exists()
+
+
+def test_the_directory_of_the_search_is_refused(tmp_path):
+    """It would overwrite the meta-graph it starts from."""
+    before = (searched("regression") / "meta_graph.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="^out: .* holds a run with other .*batch_size"):
+        main(options(searched("regression"), "regression"))
+    assert (searched("regression") / "meta_graph.safetensors").read_bytes() == before
+
+
+def test_a_directory_without_a_search_is_named(tmp_path):
+    nothing = Options(run=tmp_path / "nothing", out=tmp_path / "out", threads=1)
+    with pytest.raises(FileNotFoundError, match="nothing/controller"):
+        main(nothing)

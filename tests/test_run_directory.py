@@ -1,0 +1,132 @@
+"""A run's directory: whose it is, and that its files agree after a crash."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+
+import pytest
+import torch
+
+from instanas_env.data import Augmentation
+from instanas_env.storage import load_json, save_checkpoint, save_json
+from scripts.finetune import Options
+from scripts.run_directory import RunDirectory, machine
+
+FREE = ("out", "data_dir")
+
+
+def options(out: Path) -> Options:
+    """Paths, tuples, numbers, None and a dataclass inside: all kinds of options."""
+    return Options(run=Path("runs/search"), out=out)
+
+
+def test_the_same_options_open_a_directory_again(tmp_path):
+    """What JSON turns into lists and strings still counts as the same."""
+    RunDirectory(tmp_path / "deep" / "run", options(tmp_path), FREE)
+    again = RunDirectory(tmp_path / "deep" / "run", options(tmp_path), FREE)
+    assert load_json(again.path / "config.json") == again.config
+    assert again.config["run"] == "runs/search"
+    assert again.config["augmentation"] == dataclasses.asdict(options(tmp_path).augmentation)
+    assert not again.config.keys() & set(FREE) and again.history == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"run": Path("elsewhere")}, "run"),
+        ({"augmentation": Augmentation(flip=False)}, "augmentation"),
+        ({"learning_rate": 0.1, "epochs": 11, "from_scratch": True}, "epochs, from_scratch, learning_rate"),
+    ],
+)
+def test_a_refusal_names_the_options_that_changed(tmp_path, changes, names):
+    RunDirectory(tmp_path, options(tmp_path), FREE)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=f"^out: {tmp_path} holds a run with other {names}; choose another"):
+        RunDirectory(tmp_path, dataclasses.replace(options(tmp_path), **changes), FREE)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_free_options_may_change(tmp_path):
+    RunDirectory(tmp_path, options(tmp_path), FREE)
+    moved = dataclasses.replace(options(tmp_path / "moved"), data_dir=Path("/data"))
+    RunDirectory(tmp_path, moved, FREE)
+    with pytest.raises(ValueError, match="other data_dir;"):
+        RunDirectory(tmp_path, moved, free=("out",))
+
+
+def test_an_option_of_another_version_is_named(tmp_path):
+    """A directory that was written when the script had one option more, and one less."""
+    run = RunDirectory(tmp_path, options(tmp_path), FREE)
+    older = {name: value for name, value in run.config.items() if name != "seed"}
+    save_json(tmp_path / "config.json", {**older, "momentum": 0.5})
+    with pytest.raises(ValueError, match="other momentum, seed;"):
+        RunDirectory(tmp_path, options(tmp_path), FREE)
+
+
+def test_a_config_that_is_cut_off_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": ')
+    with pytest.raises(ValueError, match=r"config\.json: not a JSON file"):
+        RunDirectory(tmp_path, options(tmp_path), FREE)
+
+
+def test_a_new_directory_has_nothing_to_restore(tmp_path):
+    run = RunDirectory(tmp_path, options(tmp_path), FREE)
+    assert run.restore() is None and run.history == []
+    assert not (tmp_path / "history.jsonl").exists()
+
+
+def test_rows_are_added_and_restored_with_the_last_state(tmp_path):
+    run = RunDirectory(tmp_path, options(tmp_path), FREE)
+    rows = [{"epoch": 1, "val": {"accuracy": 0.1 + 0.2}}, {"epoch": 2, "meta_graph": None}]
+    for row in rows:
+        run.checkpoint(row, {"weights": torch.full((2,), float(row["epoch"]))})
+    again = RunDirectory(tmp_path, options(tmp_path), FREE)
+    state = again.restore()
+    assert state is not None and state.keys() == {"weights"}
+    assert state["weights"].tolist() == [2.0, 2.0]
+    assert again.history == rows, "floats to the last bit"
+    again.checkpoint({"epoch": 3}, {})
+    assert [json.loads(line)["epoch"] for line in (tmp_path / "history.jsonl").open()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "stale",
+    ['{"epoch": 1}\n', '{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n', '{"epo', None],
+    ids=["a row short", "a row more", "cut", "absent"],
+)
+def test_the_checkpoint_decides_after_a_crash_between_the_two_files(tmp_path, stale):
+    """Killed between the writes, the history may lag behind; whatever it holds is written again."""
+    run = RunDirectory(tmp_path, options(tmp_path), FREE)
+    save_checkpoint(tmp_path / "checkpoint.pt", {"history": [{"epoch": 1}, {"epoch": 2}], "step": 7})
+    if stale is not None:
+        (tmp_path / "history.jsonl").write_text(stale)
+    assert run.restore() == {"step": 7}
+    assert run.history == [{"epoch": 1}, {"epoch": 2}]
+    assert (tmp_path / "history.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run = RunDirectory(tmp_path, options(tmp_path), FREE)
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt"):
+        run.restore()
+
+
+def test_a_directory_holds_whole_files_only(tmp_path):
+    RunDirectory(tmp_path, options(tmp_path), FREE).checkpoint({"epoch": 1}, {})
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["checkpoint.pt", "config.json", "history.jsonl"]
+
+
+def test_machine_tells_what_numbers_depend_on():
+    found = machine()
+    assert found.keys() == {"processor", "threads", "torch", "python"}
+    assert found["processor"] and isinstance(found["processor"], str)
+    assert found["threads"] == torch.get_num_threads()
+    assert found["python"] == platform.python_version()
+    assert torch.__version__.startswith(found["torch"]) and "+" not in found["torch"]
+    assert json.loads(json.dumps(found)) == found
