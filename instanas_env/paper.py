@@ -73,7 +73,7 @@ BENCHMARK_UPPER = (0.6, "full")
 BENCHMARK_LOWER = (0.0, "full")
 # CHOSEN: the falling window of the search. It must contain the first samples (half of the modules)
 # and end below a MobileNetV2 path.
-SEARCH_UPPER = ((0.7, "full"), (1.0, "mobilenet_v2"))
+SEARCH_UPPER = ((0.7, "full"), (0.8, "mobilenet_v2"))
 SEARCH_LOWER = ((0.1, "full"), (0.0, "full"))
 # STATED 3.3: a three-layer convolutional network with large kernels. CHOSEN: which; sizes keep its
 # time small beside a child network's.

@@ -19,6 +19,9 @@ from instanas_env.meta_graph import MetaGraph
 MaskSource = Callable[[Tensor, Tensor], Tensor]
 """Images uint8 ``(B, 3, H, W)`` as trained on, and their positions ``(B,)``: gives masks of the batch."""
 
+Teacher = Callable[[Tensor], Tensor]
+"""Normalised images ``(B, 3, H, W)`` to logits ``(B, num_classes)``."""
+
 
 @dataclass(frozen=True)
 class BatchStatistics:
@@ -48,6 +51,7 @@ def train_epoch(
     learning_rate_at: Callable[[int], float] | None = None,
     augmentation: Augmentation | None = None,
     index: Tensor | None = None,
+    teacher: Teacher | None = None,
 ) -> Iterator[BatchStatistics]:
     """Train for one pass over ``image_set`` in random order, yielding after every step.
 
@@ -62,6 +66,8 @@ def train_epoch(
         augmentation: None trains on the images as they are.
         index: the images to train on, ``(n,)``, repetitions allowed; None means all. The positions that
             ``masks_for`` is given count in it.
+        teacher: gives logits to imitate; the loss is then the mean of the cross-entropies with the labels
+            and with the teacher's probabilities (distillation).
     """
     meta_graph.train()
     device = next(meta_graph.parameters()).device
@@ -78,9 +84,14 @@ def train_epoch(
         if augmentation is not None:
             uniforms = torch.rand(len(images), DRAWS_PER_IMAGE, generator=generator)
             images = augment(images, augmentation, uniforms)
-        logits = meta_graph(image_set.normalize(images.to(device)), masks_for(images, positions))
+        inputs = image_set.normalize(images.to(device))
+        logits = meta_graph(inputs, masks_for(images, positions))
         labels = image_set.labels[chosen].to(device)
         loss = F.cross_entropy(logits, labels)
+        if teacher is not None:
+            with torch.no_grad():
+                target = teacher(inputs).softmax(1)
+            loss = (loss + F.cross_entropy(logits, target)) / 2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

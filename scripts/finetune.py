@@ -23,7 +23,7 @@ from instanas_env.data import Augmentation, load_images
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
-from instanas_env.training import accuracy
+from instanas_env.training import Teacher, accuracy
 from scripts.fit import fit
 from scripts.run_directory import RunDirectory
 
@@ -44,11 +44,19 @@ class Options:
     """Peak; cosine to 0."""
     latencies: tuple[float, float] = (1.0, 2.2)
     """Range of a regression controller's mean latency, ms."""
+    teacher: Path | None = None
+    """Weights of a network to imitate, such as MobileNetV2 trained alone; all its modules are on."""
     from_scratch: bool = False
     """Re-train from new weights (section 4.2) instead of the given ones."""
     augmentation: Augmentation = Augmentation(crop_padding=2 / 32, cutout=0.0)
     seed: int = 0
     threads: int = 1
+
+
+def load_teacher(path: Path) -> Teacher:
+    """The network of a weights file with all its modules on."""
+    network = MetaGraph.load(path)
+    return network.child(network.space.full_mask())
 
 
 def main(options: Options) -> None:
@@ -81,6 +89,7 @@ def main(options: Options) -> None:
         warmup_epochs=0,
         augmentation=options.augmentation,
         seed=options.seed,
+        teacher=None if options.teacher is None else load_teacher(options.teacher),
     )
     controller = (options.run / "controller.safetensors").read_bytes()
     write_atomic(options.out / "controller.safetensors", controller)

@@ -14,7 +14,7 @@ from instanas_env import paper
 from instanas_env.data import Augmentation, ImageSet
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
-from instanas_env.training import sgd, train_epoch, warmup_cosine
+from instanas_env.training import Teacher, sgd, train_epoch, warmup_cosine
 from scripts.run_directory import RunDirectory, machine
 
 EpochMasks = Callable[[Tensor, float, torch.Generator], Tensor]
@@ -34,6 +34,7 @@ def fit(
     warmup_epochs: int,
     augmentation: Augmentation,
     seed: int,
+    teacher: Teacher | None = None,
 ) -> None:
     """Train ``meta_graph`` in place to the last epoch, from the checkpoint of ``run`` if it has one.
 
@@ -49,6 +50,7 @@ def fit(
         epochs, batch_size, learning_rate, warmup_epochs: SGD with Nesterov momentum; cosine to 0.
         augmentation: of the images.
         seed: of order, augmentation and masks.
+        teacher: gives logits to imitate.
     """
     optimizer = sgd(meta_graph, learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
     steps = -(-len(train) // batch_size)
@@ -77,6 +79,7 @@ def fit(
             generator=generator,
             learning_rate_at=rate_at,
             augmentation=augmentation,
+            teacher=teacher,
         )
         done = list(track(batches, f"epoch {epoch + 1}/{epochs}", total=steps))
         row: dict[str, Any] = {
