@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from instanas_env.bandit import InstanceBandit, Outcome
+from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.data import ImageSet
 from instanas_env.profiling import fold_for_timing, time_children
 
@@ -26,7 +26,7 @@ def score_masks(bandit: InstanceBandit, masks: Tensor) -> Outcome:
     """What masks ``(N, num_cells, num_modules)`` earn on the whole split, in order, unaugmented."""
     parts = []
     for index in torch.arange(len(bandit.image_set)).split(BATCH_SIZE):
-        contexts = bandit.contexts(index)
+        contexts = Contexts(index, bandit.image_set.images[index])
         parts.append(bandit.score(contexts, masks[index].flatten(1)))
     names = [field.name for field in fields(Outcome)]
     return Outcome(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
@@ -116,13 +116,13 @@ def real_latency(
     return times[position].mean().item()
 
 
-def mean_interval(values: list[float]) -> tuple[float, float, float]:
-    """Mean over seeds and its 95 % interval (Student's t)."""
+def mean_interval(values: list[float]) -> tuple[float, float | None, float | None]:
+    """Mean over seeds and its 95 % interval (Student's t); one seed has none."""
     from scipy.stats import t
 
     array = np.asarray(values, float)
     mean = float(array.mean())
     if len(array) < 2:
-        return mean, float("-inf"), float("inf")
+        return mean, None, None
     half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
     return mean, mean - half, mean + half

@@ -201,12 +201,13 @@ class RewardRegression(LearningAgent):
         return loss.item()
 
     def state_dict(self) -> dict[str, Any]:
-        """As in :class:`LearningAgent`, with the memory."""
-        return {**super().state_dict(), "memory": list(self._memory)}
+        """As in :class:`LearningAgent`, with the memory and the dial."""
+        return {**super().state_dict(), "memory": list(self._memory), "trade_off": self.trade_off}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As in :class:`LearningAgent`, with the memory."""
         super().load_state_dict(state)
+        self.trade_off = state["trade_off"]
         self._memory.clear()
         self._memory.extend(tuple(experience) for experience in state["memory"])
 

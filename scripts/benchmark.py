@@ -137,8 +137,9 @@ def print_summary(summary: list[dict[str, Any]]) -> None:
     for row in summary:
 
         def points(name: str, row: dict[str, Any] = row) -> str:
-            mean, low, high = (100 * value for value in row[name])
-            return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+            mean, low, high = row[name]
+            interval = "" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+            return f"{100 * mean:.1f}{interval}"
 
         table.add_row(
             f"{row['dial']:g}",

@@ -147,13 +147,20 @@ def compare(options: Options) -> list[dict[str, Any]]:
     for _ in track(one_shot.rank(options.one_shot_masks), "one-shot search", total=options.one_shot_masks):
         pass
     for factor in options.one_shot_limits:
-        best = one_shot.best(factor * table.reference("mobilenet_v2"))
+        limit = factor * table.reference("mobilenet_v2")
+        best = one_shot.best(limit)
+        if best.latency_ms > limit:
+            continue
         comparison.add(
             "static", f"best static <= {factor:g} MobileNetV2", bandit, StaticAgent(space, best.mask)
         )
 
     for name, folder in searches(options).items():
         graph = MetaGraph.load(folder / "meta_graph.safetensors")
+        if graph.space != space:
+            raise ValueError(
+                f"runs: {folder} is in the search space {graph.space.config}, not {space.config}"
+            )
         add_search(
             comparison,
             name,
@@ -170,7 +177,12 @@ def searches(options: Options) -> dict[str, Path]:
         for name in SHIPPED_SEARCHES
         if (shipped("meta_graph.safetensors").parent / name / "controller.safetensors").is_file()
     }
-    return {**with_package, **{folder.name: folder for folder in options.runs}}
+    names = [folder.name for folder in options.runs]
+    unique = {
+        name if names.count(name) == 1 else str(folder): folder
+        for name, folder in zip(names, options.runs, strict=True)
+    }
+    return {**with_package, **unique}
 
 
 def add_search(comparison: Comparison, name: str, bandit: InstanceBandit, agent: Agent) -> None:

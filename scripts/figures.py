@@ -33,7 +33,7 @@ def draw_figures(results: Path, out: Path) -> list[Path]:
     matplotlib.use("Agg")
     rows = load_json(results)["policies"]
     out.mkdir(parents=True, exist_ok=True)
-    learned = [row for row in rows if row["networks"] and not row["name"].endswith("shuffled")]
+    learned = [row for row in rows if row["networks"] and not row["name"].endswith(", shuffled")]
     paths = [out / "figure_frontier.png"]
     _frontier(rows, paths[0])
     if learned:
@@ -54,7 +54,9 @@ def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
         colour = f"C{number}"
         for shuffled in (False, True):
             members = [
-                row for row in rows if row["group"] == group and row["name"].endswith("shuffled") is shuffled
+                row
+                for row in rows
+                if row["group"] == group and row["name"].endswith(", shuffled") is shuffled
             ]
             if not members:
                 continue

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 import tyro
 from rich.progress import track
@@ -133,7 +134,9 @@ def search(
         final_learning_rate=options.meta_graph_learning_rate / 10,
         epochs=options.epochs,
         frozen_epochs=options.frozen_epochs,
-        shuffle={"on": True, "off": False, "early": options.epochs // 2}[options.shuffle],
+        shuffle={"on": True, "off": False, "early": (options.epochs + options.frozen_epochs) // 2}[
+            options.shuffle
+        ],
         seed=options.seed,
     )
     validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
@@ -190,7 +193,7 @@ def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
         "shuffled_accuracy": float(shuffled.correct.mean()),
         "latency_ms": float(own.latency_ms.mean()),
         "reward": float(own.reward.mean()),
-        "architectures": len(torch.unique(masks.flatten(1), dim=0)),
+        "architectures": len(np.unique(own.mask.reshape(len(masks), -1), axis=0)),
     }
 
 

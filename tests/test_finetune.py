@@ -93,6 +93,20 @@ def test_stem_and_head_are_trained_and_the_controller_is_copied(agent, tmp_path)
     assert config["record"]["options"]["run"] == str(searched(agent))
 
 
+def test_a_teacher_changes_what_is_learnt(tmp_path):
+    """Same images, masks and first weights: only the loss differs."""
+    teacher = shipped("mobilenet_v2.safetensors")
+    main(options(tmp_path / "alone", "reinforce"))
+    main(options(tmp_path / "taught", "reinforce", teacher=teacher))
+    alone, taught = (
+        load_weights(tmp_path / name / "meta_graph.safetensors")[0]["head.3.weight"]
+        for name in ("alone", "taught")
+    )
+    assert not torch.equal(alone, taught)
+    with pytest.raises(ValueError, match="^out: .* holds a run with other teacher;"):
+        main(options(tmp_path / "alone", "reinforce", teacher=teacher))
+
+
 def test_killed_and_resumed_equals_unbroken(tmp_path):
     """With lambdas drawn and images augmented, as by default."""
     folder = {"dataset": "folder", "data_dir": image_folder()}

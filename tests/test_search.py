@@ -15,6 +15,7 @@ from agents.baselines import StaticAgent
 from agents.files import load_agent
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
+from instanas_env import paper
 from instanas_env.build import build_bandit, shipped
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
@@ -73,14 +74,14 @@ def test_a_row_of_history_per_epoch(agent):
 
 
 @both_agents
-def test_bounds_fall_to_a_mobilenet_v2_path(agent):
-    """From 0.7 F to M and from 0.1 F to 0, F the full meta-graph's latency; epoch 2 is half-way."""
+def test_bounds_fall_from_their_first_levels_to_their_last(agent):
+    """In multiples of reference latencies, such as 0.7 full to 0.8 MobileNetV2; epoch 2 is half-way."""
     table = LatencyTable.load(shipped("latency.json"))
-    full, mobilenet = table.reference("full"), table.reference("mobilenet_v2")
-    rows = history(searched(agent))
-    expected = [0.7 * full, (0.7 * full + mobilenet) / 2, mobilenet]
-    assert [row["upper_ms"] for row in rows] == pytest.approx(expected)
-    assert [row["lower_ms"] for row in rows] == pytest.approx([0.1 * full, 0.05 * full, 0.0])
+    for name, levels in (("upper_ms", paper.SEARCH_UPPER), ("lower_ms", paper.SEARCH_LOWER)):
+        first, last = (factor * table.reference(reference) for factor, reference in levels)
+        bounds = [row[name] for row in history(searched(agent))]
+        assert bounds == pytest.approx([first, (first + last) / 2, last])
+        assert bounds[0] > bounds[1] > bounds[2]
 
 
 @both_agents
