@@ -51,7 +51,7 @@ def drop_path_masks(
 
     ``per_image=False`` draws one child network for the batch, the paper's wording. BatchNorm then sees
     one network at a time and is judged on the average of all: sub-networks stay at chance level. Masks
-    of each image keep the statistics consistent (measured in the README).
+    of each image keep the statistics consistent.
     """
     draws = count if per_image else 1
     keep = keep_rates(draws, drop_rate(progress, schedule), schedule, generator)
