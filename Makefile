@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test setup lint type bench clean
+.PHONY: demo test setup lint type clean
 
 demo: setup
 	$(BIN)/python -m scripts.demo
@@ -25,9 +25,6 @@ lint: setup
 
 type: setup
 	$(BIN)/mypy
-
-bench: setup
-	$(BIN)/python -m scripts.bench
 
 clean:
 	rm -rf .venv build dist *.egg-info
