@@ -1,4 +1,4 @@
-# make demo   the joint search on the embedded images, and a table of policies (under 5 minutes)
+# make demo   the joint search on the embedded images, and a table of policies
 # make test   the whole suite
 # Both make a virtual environment in .venv first; a second call installs nothing.
 
