@@ -48,6 +48,7 @@ class Controller(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, 3, H, W)`` to ``(B, outputs)``."""
         x = images.contiguous(memory_format=torch.channels_last).float().sub_(127.5).div_(127.5)
         if self.shrink > 1:
             x = nn.functional.avg_pool2d(x, self.shrink)

@@ -190,6 +190,7 @@ class Child(nn.Module):
         self.head = fold_batch_norm(meta_graph.head)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalised float images ``(B, 3, H, W)`` to logits ``(B, num_classes)``."""
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for cell in self.cells:
             x = cell(x)
@@ -206,6 +207,7 @@ class ChildCell(nn.Module):
         self.keeps_shape = cell.keeps_shape
 
     def forward(self, x: Tensor) -> Tensor:
+        """As :meth:`MetaCell.forward`, for images that all chose the same modules."""
         total = self.options[0](x)
         for option in self.options[1:]:
             total = total + option(x)

@@ -25,6 +25,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        """As ``nn.Conv2d``: ``(B, C, H, H)`` to ``(B, C, H / stride, H / stride)``."""
         size, kernel, padding = input.shape[-1], self.weight.shape[-1], self.kernel_size[0] // 2
         if size >= kernel or not torch.is_grad_enabled():
             return super().forward(input)

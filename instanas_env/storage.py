@@ -30,7 +30,7 @@ def write_atomic(path: PathLike, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # an interrupt too must leave no temporary file behind
         os.unlink(temporary)
         raise
 

@@ -66,7 +66,7 @@ class Options:
     time_real: bool = True
     """Measure real latencies of separate children."""
     seed: int = 0
-    threads: int = 2
+    threads: int = 1
 
 
 class Comparison:
@@ -224,8 +224,8 @@ def main(options: Options) -> None:
     rows = compare(options)
     config = {key: str(value) for key, value in dataclasses.asdict(options).items()}
     save_json(options.out / "results.json", {"options": config, "machine": machine(), "policies": rows})
-    draw_figures(options.out / "results.json", options.out)
     print_table(rows)
+    draw_figures(options.out / "results.json", options.out)
     print(f"wrote {options.out}/results.json, figure_*.png")
 
 

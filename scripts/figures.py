@@ -44,6 +44,26 @@ def draw_figures(results: Path, out: Path) -> list[Path]:
     return paths
 
 
+def draw_estimate(table: Path, out: Path) -> None:
+    """Estimated against real latency of random children, from a table's own record (Figure 4)."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    estimate = load_json(table)["record"]["estimate"]
+    figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    axes.scatter(estimate["estimated_ms"], estimate["real_ms"], s=10)
+    top = max(estimate["real_ms"])
+    axes.plot([0, top], [0, top], color="0.6", linewidth=1)
+    axes.set_xlabel("estimated latency, ms (table)")
+    axes.set_ylabel("real latency, ms")
+    axes.set_title(f"{estimate['children']} random children, r = {estimate['correlation']:.4f}", fontsize=10)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=130)
+    plt.close(figure)
+
+
 def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
     """Accuracy against mean latency of all policies (Figure 6)."""
     import matplotlib.pyplot as plt

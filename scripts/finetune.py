@@ -66,6 +66,10 @@ def main(options: Options) -> None:
     agent = load_agent(options.run / "controller.safetensors")
     space = agent.space
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
+    if meta_graph.space != space:
+        raise ValueError(
+            f"run: the controller in {options.run} is for {space.config}, not its meta-graph's space"
+        )
     if options.from_scratch:
         meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))
     train = load_images(options.dataset, "train", options.data_dir, space.resolution)

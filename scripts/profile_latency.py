@@ -20,6 +20,7 @@ from instanas_env.build import parse_search_space
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.profiling import compare_with_real, fold_for_timing, profile_modules
 from instanas_env.seeding import generator_for
+from scripts.figures import draw_estimate
 from scripts.run_directory import machine
 
 
@@ -77,6 +78,8 @@ def main(options: Options) -> None:
                 f" median error {quality.median_error:.1%}"
             )
     dataclasses.replace(table, record=record).save(options.out)
+    if options.children:
+        draw_estimate(options.out, options.out.with_suffix(".png"))
     for name in ("full", "mobilenet_v2", "cheapest"):
         print(f"{name:13s} {table.reference(name):7.3f} ms")
     print(f"{'controller':13s} {table.controller:7.3f} ms\nwrote {options.out}")

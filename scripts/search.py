@@ -69,7 +69,7 @@ class Options:
     alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)
     """REINFORCE: alpha of p', first and last."""
     wrong_reward: float = paper.WRONG_REWARD
-    """REINFORCE: R_T of a wrong answer."""
+    """R_T of a wrong answer; the regression agent reports it, but learns from right and wrong alone."""
     entropy_coefficient: float = 0.0
     """REINFORCE: weight of the entropy in the objective."""
     samples_per_image: int = 4
@@ -77,7 +77,7 @@ class Options:
     log_probability_under: LogProbability = "p_prime"
     """REINFORCE: the distribution of equation (1), or the one that was sampled from."""
     seed: int = 0
-    threads: int = 2
+    threads: int = 1
 
 
 def make_agent(options: Options, envs: gym.vector.VectorEnv, images: int) -> LearningAgent:

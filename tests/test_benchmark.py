@@ -11,7 +11,7 @@ from agents.agent import native
 from agents.evaluation import choose_masks, score_masks
 from agents.reward_regression import RewardRegression
 from instanas_env.storage import load_json
-from scripts.benchmark import Options, main, make_bandit, summarise_seeds
+from scripts.benchmark import Options, main, make_envs, summarise_seeds
 from scripts.run_directory import RunDirectory
 
 FIGURES = {
@@ -66,12 +66,12 @@ def listed(value):
 
 def test_one_seed_is_standard_json_too(runs):
     """An interval of one seed is unbounded; ``Infinity`` is no JSON, and other readers stop there."""
-    read_strictly(runs.out / "after_1.json")
+    assert read_strictly(runs.out / "after_1.json")["seeds"][0]["seed"] == 0
 
 
 def test_the_saved_controller_is_the_one_that_was_measured(runs):
     """Its dial, set again on the validation images, gives the row's figures again."""
-    val, test = (native(make_bandit(runs, split)).bandit for split in ("val", "test"))
+    val, test = (native(make_envs(runs, split, 1)).bandit for split in ("val", "test"))
     agent = RewardRegression.load(runs.out / "controller_1.safetensors")
     row = load_json(runs.out / "after_2.json")["seeds"][1]["rows"][-1]
     agent.dial(val.image_set.images, row["dial"] * val.latency_table.reference("mobilenet_v2"))

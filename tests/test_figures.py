@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from pipeline_fixtures import ROOT, evaluated, read_strictly
 
+from instanas_env.build import shipped
 from instanas_env.storage import save_json
-from scripts.figures import Options, draw_figures, main
+from scripts.figures import Options, draw_estimate, draw_figures, main
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -75,6 +76,13 @@ def test_a_run_called_unshuffled_is_not_a_shuffled_control(tmp_path):
     rows = comparison_with(name="unshuffled", group="unshuffled")
     save_json(tmp_path / "results.json", {"policies": rows})
     assert [path.name for path in draw_figures(tmp_path / "results.json", tmp_path)] == NAMES
+
+
+def test_estimated_against_real_latency_is_drawn_from_the_table_alone(tmp_path):
+    """Figure 4 of the shipped table: its dots are there, so the picture has their blue."""
+    draw_estimate(shipped("latency.json"), tmp_path / "estimate.png")
+    colours = pixels(tmp_path / "estimate.png").reshape(-1, 3)
+    assert (colours == (31, 119, 180)).all(1).any()  # matplotlib's C0, #1f77b4
 
 
 def test_no_script_needs_matplotlib_before_it_draws():
