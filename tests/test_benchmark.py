@@ -24,7 +24,7 @@ FIGURES = {
 def runs(tmp_path_factory):
     """A call for one seed, then one for two in the same directory; what each left in benchmark.json."""
     out = tmp_path_factory.mktemp("benchmark")
-    chosen = {"total_timesteps": 64, "random_timesteps": 32, "one_shot_masks": 6, "num_envs": 32}
+    chosen = {"total_timesteps": 64, "random_timesteps": 32, "one_shot_masks": 60, "num_envs": 32}
     options = [Options(out, "folder", image_folder(), seeds=seeds, threads=1, **chosen) for seeds in (1, 2)]
     contents, controllers = [], []
     for each in options:
