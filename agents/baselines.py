@@ -68,6 +68,7 @@ class OneShotSearch(Agent):
         count = min(images, len(bandit.image_set))
         order = torch.randperm(len(bandit.image_set), generator=self.generator)[:count]
         self.image_set = bandit.image_set.take(order)
+        self.candidates: list[Candidate] = []
         self.frontier: list[Candidate] = []
         self.limit_ms = float("inf")
 
@@ -79,6 +80,7 @@ class OneShotSearch(Agent):
             predictions = predict_classes(folded, self.image_set, mask)
             accuracy = (predictions == self.image_set.labels).double().mean().item()
             candidate = Candidate(mask, accuracy, self.bandit.latency_table.lookup(mask).item())
+            self.candidates.append(candidate)
             self._keep(candidate)
             yield candidate
 
@@ -101,6 +103,24 @@ class OneShotSearch(Agent):
             return max(affordable, key=lambda candidate: candidate.accuracy)
         return min(self.frontier, key=lambda candidate: candidate.latency_ms)
 
+    def menu(self, size: int, limit_ms: float) -> Tensor:
+        """``size`` good masks ``(size, num_cells, num_modules)`` of at most ``limit_ms``, for a learner.
+
+        The frontier, then the frontier of the rest, and so on (non-dominated sorting); the last of them is
+        filled up in order of accuracy. Fewer masks if no more were ranked.
+        """
+        rest = [candidate for candidate in self.candidates if candidate.latency_ms <= limit_ms]
+        if not rest:
+            raise ValueError(f"limit_ms: no mask was ranked within {limit_ms:.3g} ms; rank more, or raise it")
+        chosen: list[Candidate] = []
+        while rest and len(chosen) < size:
+            front = [new for new in rest if not any(_dominates(old, new) for old in rest if old is not new)]
+            # Of equals each dominates the other: the first stands for them.
+            front = front or rest[:1]
+            chosen += sorted(front, key=lambda candidate: -candidate.accuracy)
+            rest = [candidate for candidate in rest if all(candidate is not taken for taken in front)]
+        return torch.stack([candidate.mask for candidate in chosen[:size]])
+
     def _propose(self, mutate: bool) -> Tensor:
         space = self.space
         if not mutate or not self.frontier:
@@ -112,9 +132,10 @@ class OneShotSearch(Agent):
 
     def _keep(self, new: Candidate) -> None:
         """Add ``new`` unless something is as fast and as accurate; drop what it makes pointless."""
+        if not any(_dominates(old, new) for old in self.frontier):
+            self.frontier = [old for old in self.frontier if not _dominates(new, old)] + [new]
 
-        def dominates(a: Candidate, b: Candidate) -> bool:
-            return a.accuracy >= b.accuracy and a.latency_ms <= b.latency_ms
 
-        if not any(dominates(old, new) for old in self.frontier):
-            self.frontier = [old for old in self.frontier if not dominates(new, old)] + [new]
+def _dominates(a: Candidate, b: Candidate) -> bool:
+    """Whether ``a`` is as fast and as accurate."""
+    return a.accuracy >= b.accuracy and a.latency_ms <= b.latency_ms

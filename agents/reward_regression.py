@@ -5,18 +5,19 @@ sum over a table. So learn only the other half, from the same feedback (mask, co
 
     P(correct | x, m) = sigmoid(b(x) + sum_i w_i(x) m_i)
 
-with one output w_i(x) per module from the paper's controller network. The policy switches on
+with one output w_i(x) per module from the paper's controller network. The policy maximises
 
-    m_i = [w_i(x) > lambda * latency_i],
+    sum_i m_i (w_i(x) - lambda * latency_i)
 
-and lambda is a dial at inference: one training gives the whole frontier. ``dial`` finds the lambda of a
-mean latency. In the language of bandits this is the direct method.
+over all masks, which switches on m_i = [w_i(x) > lambda * latency_i], or over a menu of masks known to be
+good, such as a one-shot search finds. Lambda is a dial at inference: one training gives the whole frontier.
+``dial`` finds the lambda of a mean latency. In the language of bandits this is the direct method.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -54,13 +55,17 @@ class RewardRegression(LearningAgent):
         replay: steps of the environment that are kept and trained on again.
         gradient_steps: batches, of as many images as the environment has, per step.
         weight_decay: of Adam (decoupled).
+        anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it. A bit
+            per image is noisy feedback, and the noise is averaged out at the end.
+        menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means all.
+            Masks off it are then never tried: random ones are drawn from it.
         seed: of the initial weights and all draws.
         table: what latency_i is; by default the environment's.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
-        "weight_decay", "seed",
+        "weight_decay", "anneal_timesteps", "menu", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +79,8 @@ class RewardRegression(LearningAgent):
         replay: int = 64,
         gradient_steps: int = 2,
         weight_decay: float = 1e-4,
+        anneal_timesteps: int | None = None,
+        menu: Tensor | Sequence[Sequence[int]] | None = None,
         seed: int = 0,
         space: SearchSpace | None = None,
         table: LatencyTable | None = None,
@@ -84,6 +91,8 @@ class RewardRegression(LearningAgent):
             raise ValueError(f"gradient_steps, replay: got {gradient_steps}, {replay}; at least 1 will do")
         if not 0 <= flip <= 1:
             raise ValueError(f"flip: got {flip}; a probability will do")
+        if anneal_timesteps is not None and anneal_timesteps < 1:
+            raise ValueError(f"anneal_timesteps: got {anneal_timesteps}; at least 1, or None, will do")
         space = space_of(env, space)
         controller = RegressionController(space, generator_for(seed, 0))
         super().__init__(env, space, controller, seed)
@@ -95,6 +104,9 @@ class RewardRegression(LearningAgent):
         self.replay = replay
         self.gradient_steps = gradient_steps
         self.weight_decay = weight_decay
+        self.anneal_timesteps = anneal_timesteps
+        self._menu = None if menu is None else _menu_of(space, menu)
+        self.menu = None if self._menu is None else self._menu.int().tolist()
         self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
         self.generator = generator_for(seed, 1)
         self._memory: deque[Experience] = deque(maxlen=replay)
@@ -118,7 +130,7 @@ class RewardRegression(LearningAgent):
         """Masks at each image's own lambda, ``(B,)`` or one number for all.
 
         On is what gains more than lambda times its latency; a cell that must not stay empty keeps its
-        best module even if none does.
+        best module even if none does. With a menu: the mask of the largest total surplus.
         """
         _, gains = self.controller.eval()(images)
         return self._worthwhile(gains, trade_offs)
@@ -156,6 +168,9 @@ class RewardRegression(LearningAgent):
     def _worthwhile(self, gains: Tensor, trade_offs: Tensor) -> Tensor:
         """Masks ``(B, num_cells, num_modules)`` from w(x) ``(B, bits)`` and lambdas ``(B,)`` or one."""
         surplus = gains - trade_offs.reshape(-1, 1) * self.controller.latencies
+        if self._menu is not None:
+            chosen = self._menu[(surplus @ self._menu.T.float()).argmax(1)]
+            return chosen.view(-1, self.space.num_cells, self.space.num_modules)
         surplus = surplus.view(-1, self.space.num_cells, self.space.num_modules)
         best = F.one_hot(surplus.argmax(2), self.space.num_modules).bool()
         needed = torch.tensor([[not cell.keeps_shape] for cell in self.space.cells])
@@ -165,6 +180,10 @@ class RewardRegression(LearningAgent):
         """See :class:`LearningAgent`."""
         env = self._native()
         for _ in range(-(-total_timesteps // env.num_envs)):
+            if self.anneal_timesteps is not None:
+                remaining = max(0.0, 1 - self.num_timesteps / self.anneal_timesteps)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = remaining * self.learning_rate
             images = torch.from_numpy(self._begin())
             _, info = self._step(self._explore(images))
             masks = torch.from_numpy(np.asarray(info["mask"])).flatten(1)
@@ -179,8 +198,18 @@ class RewardRegression(LearningAgent):
 
     @torch.no_grad()
     def _explore(self, images: Tensor) -> Tensor:
-        """Bits ``(n, bits)`` to try: random ones at first, then the policy's with a few flipped."""
+        """Bits ``(n, bits)`` to try: random ones at first, then the policy's with a few flipped.
+
+        With a menu, random ones are drawn from it, also in place of flipping.
+        """
         count = len(images)
+        if self._menu is not None:
+            drawn = self._menu[torch.randint(len(self._menu), (count,), generator=self.generator)]
+            if self.num_timesteps < self.random_timesteps:
+                return drawn
+            assert self.latencies is not None
+            bits = self.spread_masks(images, self.latencies, self.generator).flatten(1)
+            return torch.where(torch.rand(count, 1, generator=self.generator) < self.flip, drawn, bits)
         if self.num_timesteps < self.random_timesteps:
             keep = torch.rand(count, generator=self.generator)
             return self.space.random_masks(count, keep, self.generator).flatten(1)
@@ -216,6 +245,14 @@ class RewardRegression(LearningAgent):
         cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
     ) -> Self:
         return cls(env, space=space, **hyperparameters)
+
+
+def _menu_of(space: SearchSpace, menu: Tensor | Sequence[Sequence[int]]) -> Tensor:
+    """A menu as bool ``(K, bits)``; ``ValueError`` unless it holds repaired masks of the space."""
+    masks = space.masks_from_actions(np.asarray(menu, dtype=np.int8).reshape(len(menu), -1))
+    if len(masks) < 1 or not torch.equal(space.repair(masks), masks):
+        raise ValueError(f"menu: got {len(masks)} masks; at least one, all of them repaired, will do")
+    return masks.flatten(1)
 
 
 class RegressionController(nn.Module):
