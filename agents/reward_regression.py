@@ -57,8 +57,8 @@ class RewardRegression(LearningAgent):
         weight_decay: of Adam (decoupled).
         anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it. A bit
             per image is noisy feedback, and the noise is averaged out at the end.
-        menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means all.
-            Masks off it are then never tried: random ones are drawn from it.
+        menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means
+            all. Masks off it are then never tried: random ones are drawn from it.
         seed: of the initial weights and all draws.
         table: what latency_i is; by default the environment's.
     """
@@ -249,10 +249,20 @@ class RewardRegression(LearningAgent):
 
 def _menu_of(space: SearchSpace, menu: Tensor | Sequence[Sequence[int]]) -> Tensor:
     """A menu as bool ``(K, bits)``; ``ValueError`` unless it holds repaired masks of the space."""
-    masks = space.masks_from_actions(np.asarray(menu, dtype=np.int8).reshape(len(menu), -1))
-    if len(masks) < 1 or not torch.equal(space.repair(masks), masks):
-        raise ValueError(f"menu: got {len(masks)} masks; at least one, all of them repaired, will do")
-    return masks.flatten(1)
+    masks = torch.as_tensor(menu)
+    bits = masks.flatten(1) if masks.ndim == 3 else masks
+    if (
+        bits.ndim != 2
+        or not len(bits)
+        or bits.shape[1] != space.num_bits
+        or not ((bits == 0) | (bits == 1)).all()
+    ):
+        will_do = f"(K, {space.num_bits}) of 0 and 1, K at least 1,"
+        raise ValueError(f"menu: got shape {tuple(masks.shape)}; {will_do} will do")
+    chosen = bits.bool().view(-1, space.num_cells, space.num_modules)
+    if not torch.equal(space.repair(chosen), chosen):
+        raise ValueError("menu: got a mask with an empty cell that changes shape; repaired masks will do")
+    return chosen.flatten(1)
 
 
 class RegressionController(nn.Module):

@@ -3,9 +3,9 @@
     python -m scripts.benchmark --out runs/benchmark --dataset fashion_mnist
 
 For every seed: search fixed masks on the validation split, train the regression controller through the
-plain environment API to choose among the best of them, and compare on the test split. Reported over seeds with 95 %
-intervals (Student's t): the gain over the best fixed mask that is no slower, and the loss when the
-controller's masks are shuffled between images. Resumes after the last finished seed.
+plain environment API to choose among the best of them, and compare on the test split. Reported over
+seeds with 95 % intervals (Student's t): the gain over the best fixed mask that is no slower, and the loss
+when the controller's masks are shuffled between images. Resumes after the last finished seed.
 """
 
 from __future__ import annotations

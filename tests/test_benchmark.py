@@ -24,7 +24,7 @@ FIGURES = {
 def runs(tmp_path_factory):
     """A call for one seed, then one for two in the same directory; what each left in benchmark.json."""
     out = tmp_path_factory.mktemp("benchmark")
-    chosen = {"total_timesteps": 64, "random_timesteps": 32, "one_shot_masks": 60, "num_envs": 32}
+    chosen = {"total_timesteps": 64, "menu": 5, "one_shot_masks": 60, "num_envs": 32}
     options = [Options(out, "folder", image_folder(), seeds=seeds, threads=1, **chosen) for seeds in (1, 2)]
     contents, controllers = [], []
     for each in options:
@@ -67,6 +67,26 @@ def listed(value):
 def test_one_seed_is_standard_json_too(runs):
     """An interval of one seed is unbounded; ``Infinity`` is no JSON, and other readers stop there."""
     assert read_strictly(runs.out / "after_1.json")["seeds"][0]["seed"] == 0
+
+
+def test_the_controller_chooses_from_masks_that_the_seed_found(runs):
+    """Five masks no slower than MobileNetV2, others for another seed; each seed plays only its own."""
+    val = native(make_envs(runs, "val", 1)).bandit
+    menus = []
+    for seed in (0, 1):
+        agent = RewardRegression.load(runs.out / f"controller_{seed}.safetensors")
+        assert agent.menu is not None and len(agent.menu) == 5
+        limit = val.latency_table.reference("mobilenet_v2")
+        played = choose_masks(agent, val.image_set).flatten(1).int().tolist()
+        assert all(mask in agent.menu for mask in played)
+        assert val.latency_table.lookup(val.space.masks_from_actions(agent.menu)).max() <= limit
+        menus.append(agent.menu)
+    assert menus[0] != menus[1]
+
+
+def test_without_a_menu_every_module_is_switched(runs, tmp_path):
+    main(Options(**{**vars(runs), "out": tmp_path, "menu": 0, "seeds": 1}))
+    assert RewardRegression.load(tmp_path / "controller_0.safetensors").menu is None
 
 
 def test_the_saved_controller_is_the_one_that_was_measured(runs):

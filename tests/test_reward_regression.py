@@ -214,3 +214,60 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path):
 def test_impossible_latencies_are_named(latencies):
     with pytest.raises(ValueError, match="^latencies: got "):
         RewardRegression(None, space=LITE, latencies=latencies)
+
+
+def menu_of_three() -> Tensor:
+    """What is needed (module 0), that with module 2 of cell 2, and with modules 1 and 3 of cell 4."""
+    menu = LITE.repair(torch.zeros(3, 17, 5, dtype=torch.bool))
+    menu[1, 2, 2] = menu[2, 4, 1] = menu[2, 4, 3] = True
+    return menu
+
+
+@pytest.mark.parametrize(("trade_off", "chosen"), [(0.1, 2), (0.25, 1), (0.6, 0)])
+def test_a_menu_is_judged_by_the_total_surplus(trade_off, chosen):
+    """Beyond what all share, mask 1 gains 1.5 for 3 ms, mask 2 gains 1.0 + 1.2 for 2 + 4 ms.
+
+    lambda 0.1: 1.2 against 1.6; 0.25: 0.75 against 0.7; 0.6: -0.3 and -1.4, so nothing more than needed.
+    """
+    gains = torch.zeros(17, 5)
+    gains[2, 2], gains[4, 1], gains[4, 3] = 1.5, 1.0, 1.2
+    agent = RewardRegression(None, trade_off, space=LITE, table=TABLE, menu=menu_of_three())
+    with torch.no_grad():
+        agent.controller.network.output.bias[1:] = gains.flatten()
+    assert torch.equal(agent.masks(IMAGE)[0], menu_of_three()[chosen])
+
+
+@pytest.mark.parametrize("random_timesteps", [10**6, 0])
+def test_nothing_off_the_menu_is_tried(random_timesteps):
+    envs = logistic_envs()
+    options = {"random_timesteps": random_timesteps, "flip": 0.5, "latencies": (7.0, 13.0)}
+    agent = RewardRegression(envs, menu=menu_of_three(), **options)
+    tried = []
+    step = envs.step
+    envs.step = lambda actions: tried.append(torch.as_tensor(actions)) or step(actions)
+    agent.learn(256)
+    assert set(map(tuple, torch.cat(tried).tolist())) == set(map(tuple, agent.menu))
+
+
+def test_the_menu_is_saved(tmp_path):
+    agent = RewardRegression(None, 0.2, space=LITE, table=TABLE, menu=menu_of_three())
+    agent.save(tmp_path / "agent.safetensors")
+    loaded = RewardRegression.load(tmp_path / "agent.safetensors")
+    assert loaded.menu == agent.menu == menu_of_three().flatten(1).int().tolist()
+    assert torch.equal(loaded.masks(IMAGE), agent.masks(IMAGE))
+
+
+@pytest.mark.parametrize("menu", [torch.zeros(1, 17, 5), torch.zeros(0, 85), [[2] * 85], [[1] * 84]])
+def test_a_bad_menu_is_refused(menu):
+    with pytest.raises(ValueError, match="^menu: got "):
+        RewardRegression(None, space=LITE, menu=menu)
+
+
+def test_annealing_ends_at_zero():
+    """256 images in steps of 64: the rate is 4/4, 3/4, 2/4, 1/4 of the first, then 0 for good."""
+    envs = logistic_envs()
+    agent = RewardRegression(envs, learning_rate=0.4, anneal_timesteps=256)
+    rates = [agent.optimizer.param_groups[0]["lr"] for _ in agent.train(64 * 6)]
+    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1, 0, 0])
+    with pytest.raises(ValueError, match="^anneal_timesteps: got 0"):
+        RewardRegression(None, space=LITE, anneal_timesteps=0)
