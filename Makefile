@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test setup lint type clean
+.PHONY: demo test setup lint type bench clean
 
 demo: setup
 	$(BIN)/python -m scripts.demo
@@ -19,6 +19,9 @@ setup: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
+
+bench: setup
+	$(BIN)/python -m scripts.bench --out runs/bench.json
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
