@@ -103,15 +103,15 @@ class OneShotSearch(Agent):
             return max(affordable, key=lambda candidate: candidate.accuracy)
         return min(self.frontier, key=lambda candidate: candidate.latency_ms)
 
-    def menu(self, size: int, limit_ms: float) -> Tensor:
-        """``size`` good masks ``(size, num_cells, num_modules)`` of at most ``limit_ms``, for a learner.
+    def menu(self, size: int, low_ms: float, high_ms: float) -> Tensor:
+        """``size`` good masks ``(size, num_cells, num_modules)`` between two latencies, for a learner.
 
         The frontier, then the frontier of the rest, and so on (non-dominated sorting); the last of them is
         filled up in order of accuracy. Fewer masks if no more were ranked.
         """
-        rest = [candidate for candidate in self.candidates if candidate.latency_ms <= limit_ms]
+        rest = [candidate for candidate in self.candidates if low_ms <= candidate.latency_ms <= high_ms]
         if not rest:
-            raise ValueError(f"limit_ms: no mask was ranked within {limit_ms:.3g} ms; rank more, or raise it")
+            raise ValueError(f"high_ms: no mask was ranked from {low_ms:.3g} to {high_ms:.3g} ms; rank more")
         chosen: list[Candidate] = []
         while rest and len(chosen) < size:
             front = [new for new in rest if not any(_dominates(old, new) for old in rest if old is not new)]

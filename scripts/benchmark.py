@@ -10,7 +10,10 @@ when the controller's masks are shuffled between images. Resumes after the last 
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +48,18 @@ class Options:
     seeds: int = 3
     total_timesteps: int = 864_000
     """Images that the controller acts on; each gets one mask of the menu at random."""
-    menu: int = 30
-    """Masks the controller chooses from, none slower than MobileNetV2; 0 lets it switch every module."""
-    dial: tuple[float, ...] = (0.45, 0.6, 0.75)
+    menu: int = 24
+    """Masks the controller chooses from; 0 lets it switch every module."""
+    menu_latency: tuple[float, float] = (0.4, 1.0)
+    """Of the masks on the menu: from, to, in multiples of MobileNetV2's latency."""
+    dial: tuple[float, ...] = (0.55, 0.7, 0.85)
     """Settings of the dial: mean latency of the networks on validation, in multiples of MobileNetV2's."""
     one_shot_masks: int = 600
     """Fixed masks ranked on the validation split."""
     num_envs: int = 256
     threads: int = 1
+    workers: int = 1
+    """Seeds run at a time, a process each."""
 
 
 def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
@@ -70,25 +77,27 @@ def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.v
 
 def run_seed(options: Options, seed: int) -> dict[str, Any]:
     """One controller and one search of fixed masks; a row for each setting of the dial."""
+    torch.set_num_threads(options.threads)
     envs = make_envs(options, "train", options.num_envs, augment=True)
     val, test = (native(make_envs(options, split, 1)).bandit for split in ("val", "test"))
     one_shot = OneShotSearch(val, seed)
-    for _ in track(
-        one_shot.rank(options.one_shot_masks), f"seed {seed}: fixed masks", total=options.one_shot_masks
-    ):
+    quiet = options.workers > 1  # bars of several processes would overwrite each other
+    masks = options.one_shot_masks
+    for _ in track(one_shot.rank(masks), f"seed {seed}: fixed masks", total=masks, disable=quiet):
         pass
     mobilenet_v2 = val.latency_table.reference("mobilenet_v2")
     total = options.total_timesteps
+    low, high = (factor * mobilenet_v2 for factor in options.menu_latency)
     agent = RewardRegression(
         envs,
-        menu=one_shot.menu(options.menu, mobilenet_v2) if options.menu else None,
+        menu=one_shot.menu(options.menu, low, high) if options.menu else None,
         random_timesteps=total if options.menu else total // 2,
         anneal_timesteps=total,
         gradient_steps=1,
         seed=seed,
     )
     steps = -(-total // options.num_envs)
-    for _ in track(agent.train(total), f"seed {seed}: controller", total=steps):
+    for _ in track(agent.train(total), f"seed {seed}: controller", total=steps, disable=quiet):
         pass
     agent.save(options.out / f"controller_{seed}.safetensors")
     rows = []
@@ -168,11 +177,17 @@ def print_summary(summary: list[dict[str, Any]]) -> None:
 
 def main(options: Options) -> None:
     """Run the seeds that are not done yet, write, print."""
-    torch.set_num_threads(options.threads)
-    run = RunDirectory(options.out, options, free=("out", "data_dir", "seeds"))
+    run = RunDirectory(options.out, options, free=("out", "data_dir", "seeds", "workers"))
     run.restore()
-    for seed in range(len(run.history), options.seeds):
-        run.checkpoint(run_seed(options, seed), {})
+    missing = range(len(run.history), options.seeds)
+    one_seed = partial(run_seed, options)
+    if options.workers == 1:
+        for row in map(one_seed, missing):
+            run.checkpoint(row, {})
+    else:
+        with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+            for row in track(pool.map(one_seed, missing), "seeds", total=len(missing)):
+                run.checkpoint(row, {})
     summary = summarise_seeds(run.history[: options.seeds])
     save_json(
         options.out / "benchmark.json",

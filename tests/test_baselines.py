@@ -147,18 +147,26 @@ def test_a_search_that_has_not_searched_says_so(bandit):
 def test_a_menu_is_the_frontier_then_the_frontier_of_the_rest(bandit):
     """(ms, accuracy): A (1, .5) and B (2, .6) lead; C (2, .5) and D (3, .6) come next, E (3, .4) last.
 
-    F (9, .9) is the best of all and too slow. Of the second front the more accurate D comes first.
+    F (9, .9) is the best of all and too slow, G (0.5, .4) too fast. Of the second front the more accurate D comes first.
     """
     search = OneShotSearch(bandit)
-    points = {"A": (1, 0.5), "B": (2, 0.6), "C": (2, 0.5), "D": (3, 0.6), "E": (3, 0.4), "F": (9, 0.9)}
+    points = {
+        "A": (1, 0.5),
+        "B": (2, 0.6),
+        "C": (2, 0.5),
+        "D": (3, 0.6),
+        "E": (3, 0.4),
+        "F": (9, 0.9),
+        "G": (0.5, 0.4),
+    }
     generator = generator_for(0)
     masks = {name: bandit.space.random_masks(1, 0.5, generator)[0] for name in points}
     search.candidates = [Candidate(masks[name], accuracy, ms) for name, (ms, accuracy) in points.items()]
 
     def names(size: int) -> str:
-        menu = search.menu(size, limit_ms=4.0)
+        menu = search.menu(size, 1.0, 4.0)
         return "".join(next(n for n in masks if torch.equal(masks[n], mask)) for mask in menu)
 
     assert [names(size) for size in (2, 3, 5, 9)] == ["BA", "BAD", "BADCE", "BADCE"]
-    with pytest.raises(ValueError, match=r"^limit_ms: no mask was ranked within 0.5 ms"):
-        search.menu(3, limit_ms=0.5)
+    with pytest.raises(ValueError, match=r"^high_ms: no mask was ranked from 5 to 6 ms"):
+        search.menu(3, 5.0, 6.0)

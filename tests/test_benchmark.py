@@ -24,7 +24,13 @@ FIGURES = {
 def runs(tmp_path_factory):
     """A call for one seed, then one for two in the same directory; what each left in benchmark.json."""
     out = tmp_path_factory.mktemp("benchmark")
-    chosen = {"total_timesteps": 64, "menu": 5, "one_shot_masks": 60, "num_envs": 32}
+    chosen = {
+        "total_timesteps": 64,
+        "menu": 5,
+        "menu_latency": (0.3, 1.0),
+        "one_shot_masks": 60,
+        "num_envs": 32,
+    }
     options = [Options(out, "folder", image_folder(), seeds=seeds, threads=1, **chosen) for seeds in (1, 2)]
     contents, controllers = [], []
     for each in options:
@@ -76,10 +82,11 @@ def test_the_controller_chooses_from_masks_that_the_seed_found(runs):
     for seed in (0, 1):
         agent = RewardRegression.load(runs.out / f"controller_{seed}.safetensors")
         assert agent.menu is not None and len(agent.menu) == 5
-        limit = val.latency_table.reference("mobilenet_v2")
+        mobilenet_v2 = val.latency_table.reference("mobilenet_v2")
         played = choose_masks(agent, val.image_set).flatten(1).int().tolist()
         assert all(mask in agent.menu for mask in played)
-        assert val.latency_table.lookup(val.space.masks_from_actions(agent.menu)).max() <= limit
+        latencies = val.latency_table.lookup(val.space.masks_from_actions(agent.menu))
+        assert 0.3 * mobilenet_v2 <= latencies.min() and latencies.max() <= mobilenet_v2
         menus.append(agent.menu)
     assert menus[0] != menus[1]
 
@@ -104,7 +111,7 @@ def test_another_benchmark_is_refused(runs):
     with pytest.raises(ValueError, match="^out: .* holds a run with other total_timesteps;"):
         changed = {name: value for name, value in vars(runs).items() if name != "total_timesteps"}
         main(Options(**changed, total_timesteps=65))
-    RunDirectory(runs.out, runs, free=("out", "data_dir", "seeds"))
+    RunDirectory(runs.out, runs, free=("out", "data_dir", "seeds", "workers"))
 
 
 def test_summary_golden_values():
