@@ -147,7 +147,8 @@ def test_a_search_that_has_not_searched_says_so(bandit):
 def test_a_menu_is_the_frontier_then_the_frontier_of_the_rest(bandit):
     """(ms, accuracy): A (1, .5) and B (2, .6) lead; C (2, .5) and D (3, .6) come next, E (3, .4) last.
 
-    F (9, .9) is the best of all and too slow, G (0.5, .4) too fast. Of the second front the more accurate D comes first.
+    F (9, .9) is the best of all and too slow, G (0.5, .4) too fast. Of a front the more accurate comes
+    first.
     """
     search = OneShotSearch(bandit)
     points = {
