@@ -107,18 +107,22 @@ class OneShotSearch(Agent):
         """``size`` good masks ``(size, num_cells, num_modules)`` between two latencies, for a learner.
 
         The frontier, then the frontier of the rest, and so on (non-dominated sorting); the last of them is
-        filled up in order of accuracy. Fewer masks if no more were ranked.
+        filled up in order of accuracy. A mask that was ranked twice counts once. Fewer if no more were ranked.
         """
-        rest = [candidate for candidate in self.candidates if low_ms <= candidate.latency_ms <= high_ms]
-        if not rest:
+        affordable = [each for each in self.candidates if low_ms <= each.latency_ms <= high_ms]
+        if not affordable:
             raise ValueError(f"high_ms: no mask was ranked from {low_ms:.3g} to {high_ms:.3g} ms; rank more")
+        different = {tuple(candidate.mask.flatten().tolist()): candidate for candidate in affordable}
+        rest = sorted(different.values(), key=lambda candidate: (candidate.latency_ms, -candidate.accuracy))
         chosen: list[Candidate] = []
         while rest and len(chosen) < size:
-            front = [new for new in rest if not any(_dominates(old, new) for old in rest if old is not new)]
-            # Of equals each dominates the other: the first stands for them.
-            front = front or rest[:1]
-            chosen += sorted(front, key=lambda candidate: -candidate.accuracy)
-            rest = [candidate for candidate in rest if all(candidate is not taken for taken in front)]
+            front: list[Candidate] = []  # from fast to slow: on it is what beats all faster ones
+            behind: list[Candidate] = []
+            for candidate in rest:
+                beaten = front and candidate.accuracy <= front[-1].accuracy
+                (behind if beaten else front).append(candidate)
+            chosen += reversed(front)
+            rest = behind
         return torch.stack([candidate.mask for candidate in chosen[:size]])
 
     def _propose(self, mutate: bool) -> Tensor:

@@ -171,3 +171,11 @@ def test_a_menu_is_the_frontier_then_the_frontier_of_the_rest(bandit):
     assert [names(size) for size in (2, 3, 5, 9)] == ["BA", "BAD", "BADCE", "BADCE"]
     with pytest.raises(ValueError, match=r"^high_ms: no mask was ranked from 5 to 6 ms"):
         search.menu(3, 5.0, 6.0)
+
+
+def test_a_mask_that_was_ranked_twice_is_on_the_menu_once_and_in_its_place(bandit):
+    """A twice (mutation may flip nothing), B as good as A, C behind both: A, B, C."""
+    search = OneShotSearch(bandit)
+    a, b, c = bandit.space.random_masks(3, 0.5, generator_for(0))
+    search.candidates = [Candidate(c, 0.4, 3.0), *[Candidate(a, 0.5, 2.0)] * 2, Candidate(b, 0.5, 2.0)]
+    assert torch.equal(search.menu(9, 1.0, 4.0), torch.stack([a, b, c]))
