@@ -107,7 +107,7 @@ class OneShotSearch(Agent):
         """``size`` good masks ``(size, num_cells, num_modules)`` between two latencies, for a learner.
 
         The frontier, then the frontier of the rest, and so on (non-dominated sorting); the last of them is
-        filled up in order of accuracy. A mask that was ranked twice counts once. Fewer if no more were ranked.
+        filled up in order of accuracy. A mask ranked twice counts once. Fewer if no more were ranked.
         """
         affordable = [each for each in self.candidates if low_ms <= each.latency_ms <= high_ms]
         if not affordable:
