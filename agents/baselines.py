@@ -14,6 +14,9 @@ from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training import predict_classes
 
+PROPOSALS = 10_000  # masks drawn for one in range before giving up
+PRICES = (0.01, 0.03, 0.1)  # accuracy that the latency of a MobileNetV2 must bring, on a menu
+
 
 class StaticAgent(Agent):
     """The same mask ``(num_cells, num_modules)`` for every image."""
@@ -42,11 +45,12 @@ class RandomAgent(Agent):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fixed mask with its accuracy on the images searched on and its latency in ms."""
+    """A fixed mask, its latency in ms, and its accuracy on the images searched on: of all, of each class."""
 
     mask: Tensor
     accuracy: float
     latency_ms: float
+    class_accuracy: Tensor
 
 
 class OneShotSearch(Agent):
@@ -59,11 +63,24 @@ class OneShotSearch(Agent):
         bandit: of the validation split.
         seed: of the samples.
         images: of the validation split that each mask is ranked on.
+        latencies: from, to, in ms: masks outside are passed over without being ranked; None takes all.
     """
 
-    def __init__(self, bandit: InstanceBandit, seed: int = 0, images: int = 1000):
+    def __init__(
+        self,
+        bandit: InstanceBandit,
+        seed: int = 0,
+        images: int = 1000,
+        latencies: tuple[float, float] | None = None,
+    ):
+        table = bandit.latency_table
+        low, high = latencies or (0.0, float("inf"))
+        if not low < high or high < table.reference("cheapest") or low > table.reference("full"):
+            reach = f"{table.reference('cheapest'):.3g} to {table.reference('full'):.3g} ms"
+            raise ValueError(f"latencies: got {low:.3g} to {high:.3g} ms; masks take {reach}")
         super().__init__(bandit.space)
         self.bandit = bandit
+        self.latencies = (low, high)
         self.generator = generator_for(seed)
         count = min(images, len(bandit.image_set))
         order = torch.randperm(len(bandit.image_set), generator=self.generator)[:count]
@@ -75,11 +92,15 @@ class OneShotSearch(Agent):
     def rank(self, count: int) -> Iterator[Candidate]:
         """Rank ``count`` masks, yielding each."""
         folded = self.bandit.meta_graph.folded()
+        class_sizes = torch.bincount(self.image_set.labels, minlength=len(self.image_set.classes)).double()
         for number in range(count):
-            mask = self._propose(mutate=number >= count // 2)
+            mask, latency_ms = self._propose(mutate=number >= count // 2)
             predictions = predict_classes(folded, self.image_set, mask)
-            accuracy = (predictions == self.image_set.labels).double().mean().item()
-            candidate = Candidate(mask, accuracy, self.bandit.latency_table.lookup(mask).item())
+            correct = (predictions == self.image_set.labels).double()
+            by_class = torch.zeros_like(class_sizes).index_add_(0, self.image_set.labels, correct)
+            candidate = Candidate(
+                mask, correct.mean().item(), latency_ms, by_class / class_sizes.clamp(min=1)
+            )
             self.candidates.append(candidate)
             self._keep(candidate)
             yield candidate
@@ -103,29 +124,46 @@ class OneShotSearch(Agent):
             return max(affordable, key=lambda candidate: candidate.accuracy)
         return min(self.frontier, key=lambda candidate: candidate.latency_ms)
 
-    def menu(self, size: int, low_ms: float, high_ms: float) -> Tensor:
-        """``size`` good masks ``(size, num_cells, num_modules)`` between two latencies, for a learner.
+    def menu(self, size: int) -> Tensor:
+        """``size`` masks ``(size, num_cells, num_modules)`` to choose between, for a learner.
 
-        The frontier, then the frontier of the rest, and so on (non-dominated sorting); the last of them is
-        filled up in order of accuracy. A mask ranked twice counts once. Fewer if no more were ranked.
+        Up to a half are the frontier, the most accurate first. But the best masks err on the same images;
+        there is more to choose between masks that are good at different classes. So the menu then grows by
+        whichever mask helps most a chooser who knows the class c and pays a price p for latency:
+
+            sum over c and p of max over m in the menu of accuracy(m, c) - p latency(m)
+
+        A mask ranked twice counts once. Fewer than ``size`` if no more were ranked.
         """
-        affordable = [each for each in self.candidates if low_ms <= each.latency_ms <= high_ms]
-        if not affordable:
-            raise ValueError(f"high_ms: no mask was ranked from {low_ms:.3g} to {high_ms:.3g} ms; rank more")
-        different = {tuple(candidate.mask.flatten().tolist()): candidate for candidate in affordable}
-        rest = sorted(different.values(), key=lambda candidate: (candidate.latency_ms, -candidate.accuracy))
-        chosen: list[Candidate] = []
-        while rest and len(chosen) < size:
-            front: list[Candidate] = []  # from fast to slow: on it is what beats all faster ones
-            behind: list[Candidate] = []
-            for candidate in rest:
-                beaten = front and candidate.accuracy <= front[-1].accuracy
-                (behind if beaten else front).append(candidate)
-            chosen += reversed(front)
-            rest = behind
-        return torch.stack([candidate.mask for candidate in chosen[:size]])
+        if not self.candidates:
+            raise ValueError("candidates: empty; call search(count) first")
+        accurate = sorted(self.frontier, key=lambda candidate: -candidate.accuracy)[: size // 2]
+        # The frontier comes first, so that of equal masks the one counts that is on it.
+        unique = {tuple(each.mask.flatten().tolist()): each for each in [*accurate, *self.candidates]}
+        pool = list(unique.values())
+        accuracy = torch.stack([candidate.class_accuracy for candidate in pool])
+        latency = torch.tensor([candidate.latency_ms for candidate in pool], dtype=torch.float64)
+        prices = torch.tensor(PRICES) / self.bandit.latency_table.reference("mobilenet_v2")
+        worth = accuracy - (prices.unsqueeze(1) * latency).unsqueeze(2)  # (prices, masks, classes)
+        chosen = list(range(len(accurate)))
+        while len(chosen) < min(size, len(pool)):
+            best = worth[:, chosen].amax(1, keepdim=True) if chosen else torch.tensor(-float("inf"))
+            total = torch.maximum(best, worth).sum((0, 2))
+            total[chosen] = -float("inf")
+            chosen.append(int(total.argmax()))
+        return torch.stack([pool[i].mask for i in chosen])
 
-    def _propose(self, mutate: bool) -> Tensor:
+    def _propose(self, mutate: bool) -> tuple[Tensor, float]:
+        """The next mask in range, and its latency."""
+        low, high = self.latencies
+        for _ in range(PROPOSALS):
+            mask = self._draw(mutate)
+            latency_ms = self.bandit.latency_table.lookup(mask).item()
+            if low <= latency_ms <= high:
+                return mask, latency_ms
+        raise ValueError(f"latencies: none of {PROPOSALS} masks drawn took {low:.3g} to {high:.3g} ms; widen")
+
+    def _draw(self, mutate: bool) -> Tensor:
         space = self.space
         if not mutate or not self.frontier:
             keep = torch.rand((), generator=self.generator).square()  # mostly sparse: that is where we look

@@ -11,7 +11,7 @@ from torch import Tensor
 from agents.agent import Agent
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.data import ImageSet
-from instanas_env.profiling import fold_for_timing, time_children
+from instanas_env.profiling import Backend, fold_for_timing, time_children
 
 BATCH_SIZE = 250
 
@@ -96,6 +96,7 @@ def real_latency(
     generator: torch.Generator,
     images: int = 40,
     repetitions: int = 15,
+    backend: Backend = "eager",
 ) -> float:
     """Mean measured milliseconds of one image: the agent's controller, then a separate child network.
 
@@ -106,12 +107,18 @@ def real_latency(
         generator: CPU generator.
         images: number of masks drawn.
         repetitions: of each distinct child; the median counts.
+        backend: what runs them; see :func:`time_children`.
     """
     drawn = masks[torch.randperm(len(masks), generator=generator)[:images]]
     distinct, position = torch.unique(drawn.flatten(1), dim=0, return_inverse=True)
     controller = None if agent.controller is None else fold_for_timing(agent.controller)
     times = time_children(
-        bandit.meta_graph, distinct.view(-1, *masks.shape[1:]), generator, repetitions, controller
+        bandit.meta_graph,
+        distinct.view(-1, *masks.shape[1:]),
+        generator,
+        repetitions,
+        controller,
+        backend=backend,
     )
     return times[position].mean().item()
 

@@ -9,9 +9,10 @@ with one output w_i(x) per module from the paper's controller network. The polic
 
     sum_i m_i (w_i(x) - lambda * latency_i)
 
-over all masks, which switches on m_i = [w_i(x) > lambda * latency_i], or over a menu of masks known to be
-good, such as a one-shot search finds. Lambda is a dial at inference: one training gives the whole frontier.
-``dial`` finds the lambda of a mean latency. In the language of bandits this is the direct method.
+which switches on m_i = [w_i(x) > lambda * latency_i]. Given a menu of masks known to be good, such as a
+one-shot search finds, i counts those masks instead, of which one is taken. Lambda is a dial at inference:
+one training gives the whole frontier. ``dial`` finds the lambda of a mean latency. In the language of
+bandits this is the direct method.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from agents.agent import LearningAgent, native, space_of
+from agents.arms import Arms, MenuArms, ModuleArms
 from agents.controller import Controller
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
@@ -36,8 +38,8 @@ from instanas_env.seeding import generator_for
 TRADE_OFFS = (1e-4, 1e3)  # the ends of the dial
 BISECTIONS = 30
 
-Experience = tuple[Tensor, Tensor, Tensor]
-"""Images uint8 ``(n, 3, H, W)``, masks bool ``(n, bits)``, correct bool ``(n,)``."""
+Experience = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Images uint8 ``(n, 3, H, W)``, choices bool ``(n, arms)``, correct bool ``(n,)``, labels int64 ``(n,)``."""
 
 
 class RewardRegression(LearningAgent):
@@ -58,14 +60,17 @@ class RewardRegression(LearningAgent):
         anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it. A bit
             per image is noisy feedback, and the noise is averaged out at the end.
         menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means
-            all. Masks off it are then never tried: random ones are drawn from it.
+            all. Masks off it are then never tried: random ones are drawn from it, and so is what ``flip``
+            explores. There is one logit for each of them.
+        num_classes: if not 0, the controller also learns to name the images, whose labels are in ``info``: a
+            second loss that shapes its features with a full answer for every image. The policy ignores it.
         seed: of the initial weights and all draws.
         table: what latency_i is; by default the environment's.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
-        "weight_decay", "anneal_timesteps", "menu", "seed",
+        "weight_decay", "anneal_timesteps", "menu", "num_classes", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +86,7 @@ class RewardRegression(LearningAgent):
         weight_decay: float = 1e-4,
         anneal_timesteps: int | None = None,
         menu: Tensor | Sequence[Sequence[int]] | None = None,
+        num_classes: int = 0,
         seed: int = 0,
         space: SearchSpace | None = None,
         table: LatencyTable | None = None,
@@ -91,10 +97,13 @@ class RewardRegression(LearningAgent):
             raise ValueError(f"gradient_steps, replay: got {gradient_steps}, {replay}; at least 1 will do")
         if not 0 <= flip <= 1:
             raise ValueError(f"flip: got {flip}; a probability will do")
+        if num_classes < 0:
+            raise ValueError(f"num_classes: got {num_classes}; 0, or the number of classes, will do")
         if anneal_timesteps is not None and anneal_timesteps < 1:
             raise ValueError(f"anneal_timesteps: got {anneal_timesteps}; at least 1, or None, will do")
         space = space_of(env, space)
-        controller = RegressionController(space, generator_for(seed, 0))
+        arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
+        controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
         super().__init__(env, space, controller, seed)
         self.trade_off = trade_off
         self.learning_rate = learning_rate
@@ -105,15 +114,16 @@ class RewardRegression(LearningAgent):
         self.gradient_steps = gradient_steps
         self.weight_decay = weight_decay
         self.anneal_timesteps = anneal_timesteps
-        self._menu = None if menu is None else _menu_of(space, menu)
-        self.menu = None if self._menu is None else self._menu.int().tolist()
+        self.arms: Arms = arms
+        self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
+        self.num_classes = num_classes
         self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
         self.generator = generator_for(seed, 1)
         self._memory: deque[Experience] = deque(maxlen=replay)
         if table is None and env is not None:
             table = native(env).bandit.latency_table
         if table is not None:
-            controller.latencies.copy_(table.modules.flatten())
+            controller.latencies.copy_(arms.latencies(table.modules))
             controller.fixed_ms.fill_(table.stem + table.head)
             if self.latencies is None:
                 self.latencies = (table.reference("cheapest"), table.reference("full") / 3)
@@ -130,10 +140,10 @@ class RewardRegression(LearningAgent):
         """Masks at each image's own lambda, ``(B,)`` or one number for all.
 
         On is what gains more than lambda times its latency; a cell that must not stay empty keeps its
-        best module even if none does. With a menu: the mask of the largest total surplus.
+        best module even if none does. With a menu: the mask of the largest surplus.
         """
-        _, gains = self.controller.eval()(images)
-        return self._worthwhile(gains, trade_offs)
+        _, gains, _ = self.controller.eval()(images)
+        return self.arms.masks(self._worthwhile(gains, trade_offs))
 
     @torch.no_grad()
     def dial(self, images: Tensor, latency_ms: float) -> float:
@@ -150,7 +160,11 @@ class RewardRegression(LearningAgent):
         self, images: Tensor, latencies: tuple[float, float], generator: torch.Generator
     ) -> Tensor:
         """Masks of a batch at lambdas drawn for each image between those of two mean latencies (ms)."""
-        _, gains = self.controller.eval()(images)
+        return self.arms.masks(self._spread(images, latencies, generator))
+
+    def _spread(self, images: Tensor, latencies: tuple[float, float], generator: torch.Generator) -> Tensor:
+        """The choices of :meth:`spread_masks`."""
+        _, gains, _ = self.controller.eval()(images)
         fast, slow = (np.log(self._trade_off_at(gains, latency)) for latency in latencies)
         draws = torch.rand(len(images), generator=generator)
         return self._worthwhile(gains, torch.exp(slow + (fast - slow) * draws))
@@ -160,21 +174,14 @@ class RewardRegression(LearningAgent):
         low, high = np.log(TRADE_OFFS)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            masks = self._worthwhile(gains, torch.tensor(float(np.exp(middle))))
-            latency = (masks.flatten(1) * self.controller.latencies).sum(1).mean() + self.controller.fixed_ms
+            choices = self._worthwhile(gains, torch.tensor(float(np.exp(middle))))
+            latency = (choices * self.controller.latencies).sum(1).mean() + self.controller.fixed_ms
             low, high = (middle, high) if latency.item() > latency_ms else (low, middle)
         return float(np.exp((low + high) / 2))
 
     def _worthwhile(self, gains: Tensor, trade_offs: Tensor) -> Tensor:
-        """Masks ``(B, num_cells, num_modules)`` from w(x) ``(B, bits)`` and lambdas ``(B,)`` or one."""
-        surplus = gains - trade_offs.reshape(-1, 1) * self.controller.latencies
-        if self._menu is not None:
-            chosen = self._menu[(surplus @ self._menu.T.float()).argmax(1)]
-            return chosen.view(-1, self.space.num_cells, self.space.num_modules)
-        surplus = surplus.view(-1, self.space.num_cells, self.space.num_modules)
-        best = F.one_hot(surplus.argmax(2), self.space.num_modules).bool()
-        needed = torch.tensor([[not cell.keeps_shape] for cell in self.space.cells])
-        return (surplus > 0) | (best & needed)
+        """Choices bool ``(B, arms)`` from w(x) ``(B, arms)`` and lambdas ``(B,)`` or one."""
+        return self.arms.best(gains - trade_offs.reshape(-1, 1) * self.controller.latencies)
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
@@ -185,9 +192,10 @@ class RewardRegression(LearningAgent):
                 for group in self.optimizer.param_groups:
                     group["lr"] = remaining * self.learning_rate
             images = torch.from_numpy(self._begin())
-            _, info = self._step(self._explore(images))
-            masks = torch.from_numpy(np.asarray(info["mask"])).flatten(1)
-            self._memory.append((images, masks, torch.from_numpy(np.asarray(info["correct"]))))
+            choices = self._explore(images)
+            _, info = self._step(self.arms.masks(choices).flatten(1))
+            correct, labels = (torch.from_numpy(np.asarray(info[name])) for name in ("correct", "label"))
+            self._memory.append((images, choices, correct, labels))
             losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
             yield {
                 "loss": sum(losses) / len(losses),
@@ -198,34 +206,23 @@ class RewardRegression(LearningAgent):
 
     @torch.no_grad()
     def _explore(self, images: Tensor) -> Tensor:
-        """Bits ``(n, bits)`` to try: random ones at first, then the policy's with a few flipped.
-
-        With a menu, random ones are drawn from it, also in place of flipping.
-        """
-        count = len(images)
-        if self._menu is not None:
-            drawn = self._menu[torch.randint(len(self._menu), (count,), generator=self.generator)]
-            if self.num_timesteps < self.random_timesteps:
-                return drawn
-            assert self.latencies is not None
-            bits = self.spread_masks(images, self.latencies, self.generator).flatten(1)
-            return torch.where(torch.rand(count, 1, generator=self.generator) < self.flip, drawn, bits)
+        """Choices ``(n, arms)`` to try: random ones at first, then some near the policy's."""
         if self.num_timesteps < self.random_timesteps:
-            keep = torch.rand(count, generator=self.generator)
-            return self.space.random_masks(count, keep, self.generator).flatten(1)
+            return self.arms.random(len(images), self.generator)
         assert self.latencies is not None  # an environment came with a table
-        bits = self.spread_masks(images, self.latencies, self.generator).flatten(1)
-        return bits ^ (torch.rand(bits.shape, generator=self.generator) < self.flip)
+        choices = self._spread(images, self.latencies, self.generator)
+        return self.arms.explore(choices, self.flip, self.generator)
 
     def _gradient_step(self, number: int) -> float:
         """One step on the newest experience (``number`` 0) or on one drawn from the memory."""
         memory = len(self._memory)
         chosen = -1 if number == 0 else int(torch.randint(memory, (), generator=self.generator))
-        images, masks, correct = self._memory[chosen]
-        base, gains = self.controller.train()(images)
-        loss = F.binary_cross_entropy_with_logits(base + (gains * masks).sum(1), correct.float())
+        images, choices, correct, labels = self._memory[chosen]
+        base, gains, classes = self.controller.train()(images)
+        loss = F.binary_cross_entropy_with_logits(base + (gains * choices).sum(1), correct.float())
+        total = loss + F.cross_entropy(classes, labels) if self.num_classes else loss
         self.optimizer.zero_grad()
-        loss.backward()
+        total.backward()
         self.optimizer.step()
         return loss.item()
 
@@ -247,40 +244,24 @@ class RewardRegression(LearningAgent):
         return cls(env, space=space, **hyperparameters)
 
 
-def _menu_of(space: SearchSpace, menu: Tensor | Sequence[Sequence[int]]) -> Tensor:
-    """A menu as bool ``(K, bits)``; ``ValueError`` unless it holds repaired masks of the space."""
-    masks = torch.as_tensor(menu)
-    bits = masks.flatten(1) if masks.ndim == 3 else masks
-    if (
-        bits.ndim != 2
-        or not len(bits)
-        or bits.shape[1] != space.num_bits
-        or not ((bits == 0) | (bits == 1)).all()
-    ):
-        will_do = f"(K, {space.num_bits}) of 0 and 1, K at least 1,"
-        raise ValueError(f"menu: got shape {tuple(masks.shape)}; {will_do} will do")
-    chosen = bits.bool().view(-1, space.num_cells, space.num_modules)
-    if not torch.equal(space.repair(chosen), chosen):
-        raise ValueError("menu: got a mask with an empty cell that changes shape; repaired masks will do")
-    return chosen.flatten(1)
-
-
 class RegressionController(nn.Module):
-    """The paper's controller with one more output: b(x) ``(B,)`` and w(x) ``(B, bits)``.
+    """The paper's controller with other outputs: b(x) ``(B,)``, w(x) ``(B, arms)``, classes ``(B, C)``.
 
-    ``latencies`` ``(bits,)`` are the modules' ms and ``fixed_ms`` those of stem and head, kept with the
+    ``latencies`` ``(arms,)`` are the arms' ms and ``fixed_ms`` those of stem and head, kept with the
     weights: a policy belongs to a table.
     """
 
     latencies: Tensor
     fixed_ms: Tensor
 
-    def __init__(self, space: SearchSpace, generator: torch.Generator):
+    def __init__(self, space: SearchSpace, arms: int, num_classes: int, generator: torch.Generator):
         super().__init__()
-        self.network = Controller(space, outputs=space.num_bits + 1, generator=generator)
-        self.register_buffer("latencies", torch.ones(space.num_bits))
+        self.sizes = [arms, num_classes]
+        self.network = Controller(space, outputs=1 + arms + num_classes, generator=generator)
+        self.register_buffer("latencies", torch.ones(arms))
         self.register_buffer("fixed_ms", torch.zeros(()))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         outputs = self.network(images)
-        return outputs[:, 0], outputs[:, 1:]
+        gains, classes = outputs[:, 1:].split(self.sizes, 1)
+        return outputs[:, 0], gains, classes

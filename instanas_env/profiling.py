@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.modules import fold_batch_norm
 
+Backend = Literal["eager", "onnx"]
+BACKENDS = get_args(Backend)
 WARM_UP = 10
 
 
@@ -140,6 +143,7 @@ def time_children(
     repetitions: int = 20,
     controller: nn.Module | None = None,
     progress: Callable[[], None] = lambda: None,
+    backend: Backend = "eager",
 ) -> Tensor:
     """Median milliseconds of each mask's real, separate network on one image, float64 ``(K,)``.
 
@@ -150,19 +154,30 @@ def time_children(
         repetitions: the median is taken over so many.
         controller: if given, run before each child, as it is when the mask has to be chosen.
         progress: called ``repetitions`` times.
+        backend: "eager" runs them in PyTorch, "onnx" in onnxruntime (on the CPU).
     """
     device = next(meta_graph.parameters()).device
+    if backend not in BACKENDS or (backend == "onnx" and device.type != "cpu"):
+        raise ValueError(f"backend: got {backend!r} on {device.type}; eager, or onnx on the cpu, will do")
     side = meta_graph.space.resolution
     raw = torch.randint(256, (1, 3, side, side), generator=generator, dtype=torch.uint8).to(device)
     image = raw.float().contiguous(memory_format=torch.channels_last)
 
-    def whole(child: nn.Module) -> Callable[[], object]:
-        if controller is None:
-            return lambda: child(image)
-        return lambda: (controller(raw), child(image))
+    def deployed(network: nn.Module, example: Tensor) -> Callable[[], object]:
+        if backend == "eager":
+            return lambda: network(example)
+        from instanas_env.onnx_network import OnnxNetwork, to_onnx
+
+        onnx_network = OnnxNetwork(to_onnx(network.eval(), example))
+        return lambda: onnx_network(example)
+
+    choose = None if controller is None else deployed(controller, raw)
+
+    def whole(child: Callable[[], object]) -> Callable[[], object]:
+        return child if choose is None else lambda: (choose(), child())
 
     with one_thread():
-        calls = [whole(meta_graph.child(mask)) for mask in masks]
+        calls = [whole(deployed(meta_graph.child(mask), image)) for mask in masks]
         return time_interleaved(calls, repetitions, generator, device, progress).median(1).values
 
 

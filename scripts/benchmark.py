@@ -50,12 +50,14 @@ class Options:
     """Images that the controller acts on; each gets one mask of the menu at random."""
     menu: int = 24
     """Masks the controller chooses from; 0 lets it switch every module."""
-    menu_latency: tuple[float, float] = (0.4, 1.0)
-    """Of the masks on the menu: from, to, in multiples of MobileNetV2's latency."""
-    dial: tuple[float, ...] = (0.55, 0.7, 0.85)
+    dial: tuple[float, ...] = (0.5, 0.55, 0.6)
     """Settings of the dial: mean latency of the networks on validation, in multiples of MobileNetV2's."""
-    one_shot_masks: int = 600
+    one_shot_masks: int = 300
     """Fixed masks ranked on the validation split."""
+    one_shot_images: int = 6000
+    """Images of that split that each is ranked on."""
+    one_shot_latency: tuple[float, float] = (0.3, 1.0)
+    """Of the fixed masks: from, to, in multiples of MobileNetV2's latency."""
     num_envs: int = 256
     threads: int = 1
     workers: int = 1
@@ -80,20 +82,21 @@ def run_seed(options: Options, seed: int) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
     envs = make_envs(options, "train", options.num_envs, augment=True)
     val, test = (native(make_envs(options, split, 1)).bandit for split in ("val", "test"))
-    one_shot = OneShotSearch(val, seed)
+    mobilenet_v2 = val.latency_table.reference("mobilenet_v2")
+    low, high = (factor * mobilenet_v2 for factor in options.one_shot_latency)
+    one_shot = OneShotSearch(val, seed, options.one_shot_images, (low, high))
     quiet = options.workers > 1  # bars of several processes would overwrite each other
     masks = options.one_shot_masks
     for _ in track(one_shot.rank(masks), f"seed {seed}: fixed masks", total=masks, disable=quiet):
         pass
-    mobilenet_v2 = val.latency_table.reference("mobilenet_v2")
     total = options.total_timesteps
-    low, high = (factor * mobilenet_v2 for factor in options.menu_latency)
     agent = RewardRegression(
         envs,
-        menu=one_shot.menu(options.menu, low, high) if options.menu else None,
+        menu=one_shot.menu(options.menu) if options.menu else None,
         random_timesteps=total if options.menu else total // 2,
         anneal_timesteps=total,
         gradient_steps=1,
+        num_classes=len(val.image_set.classes),
         seed=seed,
     )
     steps = -(-total // options.num_envs)

@@ -38,6 +38,7 @@ from instanas_env.build import SHIPPED_SPACE, parse_search_space, shipped
 from instanas_env.data import ImageSet, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
+from instanas_env.profiling import Backend
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
 from scripts.figures import draw_figures
@@ -65,6 +66,8 @@ class Options:
     """Its best masks at these multiples of MobileNetV2's latency are compared."""
     time_real: bool = True
     """Measure real latencies of separate children."""
+    backend: Backend = "eager"
+    """What runs them: PyTorch, or onnxruntime (pip install ".[onnx]")."""
     seed: int = 0
     threads: int = 1
 
@@ -83,7 +86,8 @@ class Comparison:
         masks = bandit.space.repair(choose_masks(agent, bandit.image_set))
         real = None
         if self.options.time_real:
-            real = real_latency(bandit, agent, masks, generator_for(self.options.seed, 7))
+            generator = generator_for(self.options.seed, 7)
+            real = real_latency(bandit, agent, masks, generator, backend=self.options.backend)
         self._keep(group, name, bandit, masks, agent.controller is not None, real)
         return masks
 

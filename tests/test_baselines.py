@@ -63,6 +63,13 @@ def test_shuffling_between_images_keeps_the_multiset(seed, count):
     assert sorted(shuffled.flatten(1).tolist()) == sorted(masks.flatten(1).tolist())
 
 
+def candidate(
+    mask, accuracy: float, latency_ms: float, by_class: tuple[float, ...] | None = None
+) -> Candidate:
+    """A candidate as good at its one class as on the whole, unless told."""
+    return Candidate(mask, accuracy, latency_ms, torch.tensor(by_class or (accuracy,)).double())
+
+
 points = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 20)), min_size=1, max_size=30)
 
 
@@ -71,7 +78,7 @@ def test_the_frontier_is_what_nothing_beats(bandit, points):
     """Against the definition, over all pairs; of equals, one stays."""
     search = OneShotSearch(bandit)
     for right, latency in points:
-        search._keep(Candidate(bandit.space.full_mask(), right / 8, float(latency)))
+        search._keep(candidate(bandit.space.full_mask(), right / 8, float(latency)))
 
     def beaten(right: int, latency: int) -> bool:
         return any(r >= right and z <= latency and (r, z) != (right, latency) for r, z in points)
@@ -86,7 +93,7 @@ def test_the_best_within_a_limit(bandit, points, limit):
     """The most accurate of those affordable; where nothing is, the fastest of all."""
     search = OneShotSearch(bandit)
     for right, latency in points:
-        search._keep(Candidate(bandit.space.full_mask(), right / 8, float(latency)))
+        search._keep(candidate(bandit.space.full_mask(), right / 8, float(latency)))
     best = search.best(limit)
     affordable = [right / 8 for right, latency in points if latency <= limit]
     if affordable:
@@ -144,38 +151,79 @@ def test_a_search_that_has_not_searched_says_so(bandit):
         OneShotSearch(bandit).predict(IMAGES)
 
 
-def test_a_menu_is_the_frontier_then_the_frontier_of_the_rest(bandit):
-    """(ms, accuracy): A (1, .5) and B (2, .6) lead; C (2, .5) and D (3, .6) come next, E (3, .4) last.
+def ranked(bandit: InstanceBandit, candidates: list[Candidate]) -> OneShotSearch:
+    """A search that has ranked these."""
+    search = OneShotSearch(bandit)
+    for each in candidates:
+        search.candidates.append(each)
+        search._keep(each)
+    return search
 
-    F (9, .9) is the best of all and too slow, G (0.5, .4) too fast. Of a front the more accurate comes
-    first.
+
+def test_a_menu_is_of_masks_that_complement_each_other(bandit):
+    """All at 2 ms. A is the frontier; B helps where A fails; C, nearly as good as A, adds nothing to it.
+
+    The classes' accuracies are A (.9, .8), B (.2, .95), C (.85, .8). After A, B adds .15 on the second
+    class and C nothing. What adds nothing comes last.
     """
-    search = OneShotSearch(bandit)
-    points = {
-        "A": (1, 0.5),
-        "B": (2, 0.6),
-        "C": (2, 0.5),
-        "D": (3, 0.6),
-        "E": (3, 0.4),
-        "F": (9, 0.9),
-        "G": (0.5, 0.4),
-    }
-    generator = generator_for(0)
-    masks = {name: bandit.space.random_masks(1, 0.5, generator)[0] for name in points}
-    search.candidates = [Candidate(masks[name], accuracy, ms) for name, (ms, accuracy) in points.items()]
-
-    def names(size: int) -> str:
-        menu = search.menu(size, 1.0, 4.0)
-        return "".join(next(n for n in masks if torch.equal(masks[n], mask)) for mask in menu)
-
-    assert [names(size) for size in (2, 3, 5, 9)] == ["BA", "BAD", "BADCE", "BADCE"]
-    with pytest.raises(ValueError, match=r"^high_ms: no mask was ranked from 5 to 6 ms"):
-        search.menu(3, 5.0, 6.0)
-
-
-def test_a_mask_that_was_ranked_twice_is_on_the_menu_once_and_in_its_place(bandit):
-    """A twice (mutation may flip nothing), B as good as A, C behind both: A, B, C."""
-    search = OneShotSearch(bandit)
     a, b, c = bandit.space.random_masks(3, 0.5, generator_for(0))
-    search.candidates = [Candidate(c, 0.4, 3.0), *[Candidate(a, 0.5, 2.0)] * 2, Candidate(b, 0.5, 2.0)]
-    assert torch.equal(search.menu(9, 1.0, 4.0), torch.stack([a, b, c]))
+    by_class = ((c, (0.85, 0.8)), (a, (0.9, 0.8)), (b, (0.2, 0.95)))
+    search = ranked(bandit, [candidate(mask, sum(by) / 2, 2.0, by) for mask, by in by_class])
+    assert torch.equal(search.menu(1), a[None]), "nothing from the frontier: A serves best in both classes"
+    assert torch.equal(search.menu(2), torch.stack([a, b]))
+    assert torch.equal(search.menu(9), torch.stack([a, b, c]))
+
+
+def test_a_menu_has_slow_masks_and_fast_ones(bandit):
+    """MobileNetV2 takes 17 * 3 = 51 ms here, so prices are 0.01, 0.03 and 0.1 for 51 ms.
+
+    Of one class, A has .9 at 51 ms, B .88 at 10 ms, C .85 at 30 ms. Over the prices A is worth .89, .87
+    and .8, B .878, .874 and .86, C .844, .832 and .791. A menu of one is B; of two, A from the frontier
+    and then B; of three C too, which helps nobody.
+    """
+    a, b, c = bandit.space.random_masks(3, 0.5, generator_for(0))
+    values = ((c, 0.85, 30.0), (a, 0.9, 51.0), (b, 0.88, 10.0))
+    search = ranked(bandit, [candidate(*value) for value in values])
+    assert torch.equal(search.menu(1), b[None])
+    assert torch.equal(search.menu(2), torch.stack([a, b]))
+    assert torch.equal(search.menu(3), torch.stack([a, b, c]))
+
+
+def test_a_mask_that_was_ranked_twice_is_on_the_menu_once(bandit):
+    a, b = bandit.space.random_masks(2, 0.5, generator_for(0))
+    search = ranked(bandit, [candidate(b, 0.4, 3.0), *[candidate(a, 0.5, 2.0)] * 2])
+    assert torch.equal(search.menu(9), torch.stack([a, b]))
+
+
+def test_a_menu_of_nothing_ranked_says_so(bandit):
+    with pytest.raises(ValueError, match=r"^candidates: empty; call search\(count\) first"):
+        OneShotSearch(bandit).menu(3)
+
+
+def test_accuracy_by_class_averages_to_that_of_all(bandit):
+    """Weighted by the images of each class; a class without images counts as 0."""
+    search = OneShotSearch(bandit, seed=3, images=6).search(4)
+    sizes = torch.bincount(search.image_set.labels, minlength=10).double()
+    for each in search.candidates:
+        assert each.class_accuracy.shape == (10,)
+        assert (each.class_accuracy * sizes).sum().item() / 6 == pytest.approx(each.accuracy)
+        assert (each.class_accuracy[sizes == 0] == 0).all()
+
+
+def test_only_masks_in_range_are_ranked(bandit):
+    """The table's networks take 7 to 255 ms; of random ones, hardly any takes less than 40."""
+    search = OneShotSearch(bandit, seed=1, images=2, latencies=(30.0, 60.0)).search(8)
+    assert len(search.candidates) == 8
+    assert all(30 <= candidate.latency_ms <= 60 for candidate in search.candidates)
+
+
+@pytest.mark.parametrize("latencies", [(60.0, 30.0), (1.0, 6.9), (256.0, 300.0)])
+def test_a_range_without_masks_is_refused(bandit, latencies):
+    with pytest.raises(ValueError, match=r"^latencies: got .* ms; masks take 7 to 255 ms"):
+        OneShotSearch(bandit, latencies=latencies)
+
+
+def test_a_range_that_no_draw_meets_says_so(bandit, monkeypatch):
+    monkeypatch.setattr("agents.baselines.PROPOSALS", 20)
+    with pytest.raises(ValueError, match=r"^latencies: none of 20 masks drawn took 254 to 255 ms; widen"):
+        OneShotSearch(bandit, latencies=(254.1, 254.9)).search(1)

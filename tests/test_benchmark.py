@@ -27,8 +27,8 @@ def runs(tmp_path_factory):
     chosen = {
         "total_timesteps": 64,
         "menu": 5,
-        "menu_latency": (0.3, 1.0),
-        "one_shot_masks": 60,
+        "one_shot_masks": 20,
+        "one_shot_images": 20,
         "num_envs": 32,
     }
     options = [Options(out, "folder", image_folder(), seeds=seeds, threads=1, **chosen) for seeds in (1, 2)]

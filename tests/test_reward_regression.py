@@ -134,7 +134,7 @@ def test_it_learns_which_module_an_image_needs():
     assert (masks[:, 2, 1] == bright).float().mean() >= 0.95
     assert (masks[:, 8, 3] == ~bright).float().mean() >= 0.95
     assert masks.sum((1, 2)).float().mean().item() == pytest.approx(7 + 1, abs=1)
-    base, gains = agent.controller.eval()(images)
+    base, gains, _ = agent.controller.eval()(images)
     gains = gains.view(-1, 17, 5)
     chosen = torch.where(bright, gains[:, 2, 1], gains[:, 8, 3])
     assert chosen.mean().item() == pytest.approx(4, abs=1.2)
@@ -225,16 +225,44 @@ def menu_of_three() -> Tensor:
 
 @pytest.mark.parametrize(("trade_off", "chosen"), [(0.1, 2), (0.25, 1), (0.6, 0)])
 def test_a_menu_is_judged_by_the_total_surplus(trade_off, chosen):
-    """Beyond what all share, mask 1 gains 1.5 for 3 ms, mask 2 gains 1.0 + 1.2 for 2 + 4 ms.
+    """Beyond what all share (7 ms), mask 1 gains 1.5 for 3 ms, mask 2 gains 2.2 for 2 + 4 ms.
 
     lambda 0.1: 1.2 against 1.6; 0.25: 0.75 against 0.7; 0.6: -0.3 and -1.4, so nothing more than needed.
     """
-    gains = torch.zeros(17, 5)
-    gains[2, 2], gains[4, 1], gains[4, 3] = 1.5, 1.0, 1.2
     agent = RewardRegression(None, trade_off, space=LITE, table=TABLE, menu=menu_of_three())
+    assert agent.controller.latencies.tolist() == [7, 7 + 3, 7 + 2 + 4]
     with torch.no_grad():
-        agent.controller.network.output.bias[1:] = gains.flatten()
+        agent.controller.network.output.bias[1:] = torch.tensor([0.0, 1.5, 2.2])
     assert torch.equal(agent.masks(IMAGE)[0], menu_of_three()[chosen])
+
+
+def test_it_learns_which_mask_of_a_menu_an_image_needs():
+    """The toy again: mask 1 serves the bright images, mask 2 the dark ones, mask 0 neither."""
+    envs = logistic_envs()
+    menu = LITE.repair(torch.zeros(3, 17, 5, dtype=torch.bool))
+    menu[1, 2, 1] = menu[2, 8, 3] = True
+    agent = RewardRegression(envs, 1.5, learning_rate=1e-2, random_timesteps=10**6, menu=menu)
+    agent.learn(64 * 60)
+    masks = agent.masks(envs.unwrapped.bandit.image_set.images)
+    bright = torch.tensor([False, True]).repeat(NUM_IMAGES // 2)
+    assert (masks[:, 2, 1] == bright).float().mean() >= 0.95
+    assert (masks[:, 8, 3] == ~bright).float().mean() >= 0.95
+
+
+def test_it_learns_to_name_the_images_beside():
+    """Bright and dark as two classes: the second loss falls to nothing; the reported one is the reward's."""
+    envs = logistic_envs()
+    bandit = envs.unwrapped.bandit
+    images = bandit.image_set.images
+    labels = (images.float().mean((1, 2, 3)) > 127).long()
+    bandit.image_set = replace(bandit.image_set, labels=labels)
+    agent = RewardRegression(envs, learning_rate=1e-2, gradient_steps=1, num_classes=2)
+    assert next(agent.train(64))["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    agent.learn(64 * 30)
+    _, gains, classes = agent.controller.eval()(images)
+    assert gains.shape == (64, 85) and torch.equal(classes.argmax(1), labels)
+    with pytest.raises(ValueError, match="^num_classes: got -1"):
+        RewardRegression(None, space=LITE, num_classes=-1)
 
 
 @pytest.mark.parametrize("random_timesteps", [10**6, 0])
@@ -250,7 +278,7 @@ def test_nothing_off_the_menu_is_tried(random_timesteps):
 
 
 def test_the_menu_is_saved(tmp_path):
-    agent = RewardRegression(None, 0.2, space=LITE, table=TABLE, menu=menu_of_three())
+    agent = RewardRegression(None, 0.2, space=LITE, table=TABLE, menu=menu_of_three(), num_classes=4)
     agent.save(tmp_path / "agent.safetensors")
     loaded = RewardRegression.load(tmp_path / "agent.safetensors")
     assert loaded.menu == agent.menu == menu_of_three().flatten(1).int().tolist()

@@ -1,0 +1,110 @@
+"""What a learner chooses between: every module on its own, or whole masks off a menu.
+
+Either way a choice is a bool vector with one entry for each output of a controller (the modules that are on,
+or the one mask that is taken), and its latency is the sum of its entries' latencies.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instanas_env.search_space import SearchSpace
+
+
+class Arms(ABC):
+    """A way to choose masks; ``count`` is the length of a choice."""
+
+    count: int
+
+    @abstractmethod
+    def latencies(self, modules: Tensor) -> Tensor:
+        """ms of each entry ``(count,)``, given those of the modules ``(num_cells, num_modules)``."""
+
+    @abstractmethod
+    def best(self, surplus: Tensor) -> Tensor:
+        """The choice of the largest total surplus, ``(B, count)`` to bool ``(B, count)``."""
+
+    @abstractmethod
+    def random(self, count: int, generator: torch.Generator) -> Tensor:
+        """Choices to learn from, bool ``(count, self.count)``."""
+
+    @abstractmethod
+    def explore(self, choices: Tensor, flip: float, generator: torch.Generator) -> Tensor:
+        """Choices near ``(B, count)`` ones; ``flip`` is the probability of another entry."""
+
+    @abstractmethod
+    def masks(self, choices: Tensor) -> Tensor:
+        """Repaired masks ``(B, num_cells, num_modules)`` of choices ``(B, count)``."""
+
+
+class ModuleArms(Arms):
+    """Switches each module by itself; a cell that must not stay empty keeps its best one."""
+
+    def __init__(self, space: SearchSpace):
+        self.space = space
+        self.count = space.num_bits
+        self.needed = torch.tensor([[not cell.keeps_shape] for cell in space.cells])
+
+    def latencies(self, modules: Tensor) -> Tensor:
+        return modules.flatten()
+
+    def best(self, surplus: Tensor) -> Tensor:
+        cells = surplus.view(-1, self.space.num_cells, self.space.num_modules)
+        best = F.one_hot(cells.argmax(2), self.space.num_modules).bool()
+        return ((cells > 0) | (best & self.needed)).flatten(1)
+
+    def random(self, count: int, generator: torch.Generator) -> Tensor:
+        keep = torch.rand(count, generator=generator)  # every density
+        return self.space.random_masks(count, keep, generator).flatten(1)
+
+    def explore(self, choices: Tensor, flip: float, generator: torch.Generator) -> Tensor:
+        flipped = choices ^ (torch.rand(choices.shape, generator=generator) < flip)
+        return self.space.repair(self.masks(flipped)).flatten(1)
+
+    def masks(self, choices: Tensor) -> Tensor:
+        return choices.view(-1, self.space.num_cells, self.space.num_modules)
+
+
+class MenuArms(Arms):
+    """Takes one mask off a menu.
+
+    Args:
+        space: the search space.
+        menu: repaired masks, ``(K, bits)`` or ``(K, num_cells, num_modules)``.
+
+    Raises:
+        ValueError: it is none.
+    """
+
+    def __init__(self, space: SearchSpace, menu: Tensor | Sequence[Sequence[int]]):
+        masks = torch.as_tensor(menu)
+        bits = masks.flatten(1) if masks.ndim == 3 else masks
+        fits = bits.ndim == 2 and len(bits) > 0 and bits.shape[1] == space.num_bits
+        if not (fits and ((bits == 0) | (bits == 1)).all()):
+            will_do = f"(K, {space.num_bits}) of 0 and 1, K at least 1,"
+            raise ValueError(f"menu: got shape {tuple(masks.shape)}; {will_do} will do")
+        self.menu = bits.bool().view(-1, space.num_cells, space.num_modules)
+        if not torch.equal(space.repair(self.menu), self.menu):
+            raise ValueError("menu: got a mask with an empty cell that changes shape; repaired ones will do")
+        self.count = len(self.menu)
+
+    def latencies(self, modules: Tensor) -> Tensor:
+        return (self.menu * modules).sum((1, 2))
+
+    def best(self, surplus: Tensor) -> Tensor:
+        return F.one_hot(surplus.argmax(1), self.count).bool()
+
+    def random(self, count: int, generator: torch.Generator) -> Tensor:
+        return F.one_hot(torch.randint(self.count, (count,), generator=generator), self.count).bool()
+
+    def explore(self, choices: Tensor, flip: float, generator: torch.Generator) -> Tensor:
+        drawn = self.random(len(choices), generator)
+        return torch.where(torch.rand(len(choices), 1, generator=generator) < flip, drawn, choices)
+
+    def masks(self, choices: Tensor) -> Tensor:
+        return self.menu[choices.int().argmax(1)]
