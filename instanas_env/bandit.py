@@ -239,7 +239,4 @@ class InstanceBandit:
         """Predicted class of each mask, ``(n,)`` or ``(K, n)``."""
         device = next(self._folded.parameters()).device
         images = self.image_set.normalize(contexts.images.to(device))
-        if masks.ndim == 4:
-            images = images.repeat(len(masks), 1, 1, 1)
-        logits = self._folded(images, masks.flatten(0, -3))
-        return logits.argmax(1).cpu().reshape(masks.shape[:-2])
+        return self._folded(images, masks).argmax(-1).cpu()

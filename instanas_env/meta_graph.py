@@ -12,7 +12,7 @@ the batch chose is left alone: a module never sees an image that is not its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ from instanas_env.storage import PathLike, load_weights, save_weights
 # sizes, times 85 modules: with room for all of them training is up to 1.6 times as fast. Read by oneDNN
 # at its first use, so it must be set before any convolution has run.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
+
+SUB_BATCH = 64  # images whose maps stay in a CPU's cache from one layer to the next
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -49,27 +51,53 @@ class MetaCell(nn.Module):
         self.out_resolution = cell.resolution // cell.stride
         self.keeps_shape = cell.keeps_shape
 
-    def forward(self, x: Tensor, indices: Sequence[Tensor], share: Tensor) -> Tensor:
+    def forward(self, x: Tensor, indices: Sequence[Tensor], share: Tensor | None) -> Tensor:
         """Run the cell.
 
         Args:
             x: ``(B, C_in, H, W)``, channels_last.
             indices: for each module, the batch positions ``(n,)`` of the images that chose it.
-            share: ``(B,)``, one over the number of modules each image chose (any value where none).
+            share: ``(B,)``, one over the number of modules each image chose (any value where none); None
+                where nobody chose two.
 
         Returns:
             ``(B, C_out, H / stride, W / stride)``, channels_last.
         """
-        size = self.out_resolution
-        total = x.new_zeros(len(x), size * size * self.out_channels)
+        total: Tensor | None = None
+        some = []
         for option, index in zip(self.options, indices, strict=True):
             if len(index) == len(x):
-                total += _rows(option(x))
+                output = _rows(option(x))
+                total = output if total is None else total.add_(output)
             elif len(index):
-                total.index_add_(0, index, _rows(option(_take(x, index))))
-        total = total * share.unsqueeze(1)
-        out = total.view(-1, size, size, self.out_channels).permute(0, 3, 1, 2)
-        return x + out if self.keeps_shape else out
+                some.append((option, index))
+        for index, output in self._outputs(x, some):
+            if total is None:
+                total = output.new_zeros(len(x), output.shape[1])
+            total.index_add_(0, index, output)
+        if total is None:
+            total = x.new_zeros(len(x), self.out_channels * self.out_resolution**2)
+        if share is not None:
+            total.mul_(share.to(total.dtype).unsqueeze(1))
+        if self.keeps_shape:
+            total.add_(_rows(x))
+        shape = (-1, self.out_resolution, self.out_resolution, self.out_channels)
+        return total.view(shape).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _outputs(x: Tensor, some: list[tuple[nn.Module, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What modules give for the images that chose them: positions ``(n,)`` and outputs, as rows."""
+        if some and torch.is_grad_enabled():
+            # One gather and one scatter for all: the backward pass of each is as large as the batch.
+            index = torch.cat([index for _, index in some])
+            parts = _take(x, index).split([len(index) for _, index in some])
+            yield (
+                index,
+                torch.cat([_rows(option(part)) for (option, _), part in zip(some, parts, strict=True)]),
+            )
+        else:
+            for option, index in some:
+                yield index, _rows(option(_take(x, index)))
 
 
 class MetaGraph(nn.Module):
@@ -84,7 +112,10 @@ class MetaGraph(nn.Module):
         stem: ``(B, 3, H, W)`` to the first cell's input.
         cells: ``cells[t].options[m]`` is module m of cell t.
         head: everything after the cells, to logits ``(B, num_classes)``.
+        sub_batch: so many images go through all cells before the next ones do; None means all at once.
     """
+
+    sub_batch: int | None = None
 
     def __init__(self, space: SearchSpace, num_classes: int, generator: torch.Generator | None = None):
         super().__init__()
@@ -107,32 +138,47 @@ class MetaGraph(nn.Module):
 
         Args:
             images: float ``(B, 3, H, W)``, normalised.
-            masks: bool ``(B, num_cells, num_modules)`` on any device. Not repaired here: an empty cell
-                that changes shape gives zeros.
+            masks: bool ``(B, num_cells, num_modules)`` on any device, or ``(K, B, ...)`` for K masks of
+                each image, which then share the stem. Not repaired here: an empty cell that changes shape
+                gives zeros.
 
         Returns:
-            float ``(B, num_classes)``.
+            float ``(B, num_classes)`` or ``(K, B, num_classes)``.
         """
         self._check(images, masks)
-        # One copy to the host and one back in all, so that a GPU never waits inside the cells.
-        masks = masks.cpu()
-        chosen = masks.permute(1, 2, 0)
-        counts = chosen.sum(2).flatten().tolist()
-        indices = chosen.nonzero()[:, 2].to(images.device, non_blocking=True).split(counts)
-        shares = (1.0 / masks.sum(2).clamp(min=1)).to(images.device, non_blocking=True)
+        masks = (
+            masks.cpu()
+        )  # one copy to the host and one back in all, so that a GPU never waits in the cells
+        images = images.contiguous(memory_format=torch.channels_last)
+        size = self.sub_batch
+        if size is None or len(images) <= size:
+            return self._run(images, masks)
+        parts = zip(images.split(size), masks.split(size, -3), strict=True)
+        return torch.cat([self._run(*part) for part in parts], -2)
 
-        x = self.stem(images.contiguous(memory_format=torch.channels_last))
+    def _run(self, images: Tensor, masks: Tensor) -> Tensor:
+        x = self.stem(images)
+        if masks.ndim == 4:
+            x = torch.cat([x] * len(masks))
+        rows = masks.flatten(0, -3)
+        chosen = rows.permute(1, 2, 0)
+        counts = chosen.sum(2).flatten().tolist()
+        indices = chosen.nonzero()[:, 2].to(x.device, non_blocking=True).split(counts)
+        numbers = rows.sum(2)
+        several = (numbers > 1).any(0).tolist()
+        shares = (1.0 / numbers.clamp(min=1)).to(x.device, non_blocking=True)
         for t, cell in enumerate(self.cells):
             start = t * self.space.num_modules
-            x = cell(x, indices[start : start + self.space.num_modules], shares[:, t])
-        return self.head(x)
+            share = shares[:, t] if several[t] else None
+            x = cell(x, indices[start : start + self.space.num_modules], share)
+        return self.head(x).unflatten(0, masks.shape[:-2])
 
     def _check(self, images: Tensor, masks: Tensor) -> None:
         side = self.space.resolution
         if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != (3, side, side):
             raise ValueError(f"images: got shape {tuple(images.shape)}; (B, 3, {side}, {side}) will do")
         expected = (len(images), self.space.num_cells, self.space.num_modules)
-        if masks.dtype != torch.bool or tuple(masks.shape) != expected:
+        if masks.dtype != torch.bool or tuple(masks.shape[-3:]) != expected or masks.ndim not in (3, 4):
             got = f"{masks.dtype} {tuple(masks.shape)}"
             raise ValueError(f"masks: got {got}; torch.bool {expected} will do for these images")
 
@@ -140,6 +186,8 @@ class MetaGraph(nn.Module):
         """A copy for evaluation, BatchNorm folded into the convolutions; gives the same logits, faster."""
         folded = fold_batch_norm(self)
         assert isinstance(folded, MetaGraph)
+        if next(self.parameters()).device.type == "cpu":
+            folded.sub_batch = SUB_BATCH
         return folded
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:

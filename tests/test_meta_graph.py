@@ -63,6 +63,70 @@ def test_dispatch_computes_the_definition_for_any_masks(tiny_graph, tiny_space, 
     assert_same(logits, defined_logits(tiny_graph, images, masks), 1e-5)
 
 
+def test_several_masks_of_an_image_are_computed_as_by_themselves(tiny_graph):
+    """They share the stem: ``(K, B)`` masks for B images give ``(K, B)`` logits."""
+    images, masks = draw(3, 3, 32, 32), draw_masks(12, 0.4).view(4, 3, 17, 5)
+    with torch.no_grad():
+        logits = tiny_graph(images, masks)
+        assert logits.shape == (4, 3, 10)
+        for own, mask in zip(logits, masks, strict=True):
+            assert_same(own, tiny_graph(images, mask), 1e-5)
+
+
+@pytest.mark.parametrize("sub_batch", [1, 3, 7, 8])
+@pytest.mark.parametrize("count", [None, 2])
+def test_sub_batches_change_nothing(tiny_graph, sub_batch, count):
+    """Seven images in parts, one mask an image or two."""
+    folded = tiny_graph.folded()
+    masks = draw_masks(7 * (count or 1), 0.4)
+    images, masks = draw(7, 3, 32, 32), masks if count is None else masks.view(count, 7, 17, 5)
+    folded.sub_batch = None
+    whole = folded(images, masks)
+    folded.sub_batch = sub_batch
+    assert_same(folded(images, masks), whole, 1e-5)
+
+
+def test_gradients_are_those_of_the_definition(tiny_graph):
+    """With and without images in common: gathered at once, computed by module, scattered at once."""
+    images, masks = draw(5, 3, 32, 32), tiny_graph.space.repair(draw_masks(5, 0.5))
+    masks[:, 2, 1] = masks[:, 3] = True
+    gradients = []
+    for forward in (tiny_graph, defined_logits.__wrapped__):
+        twin = copy.deepcopy(tiny_graph)
+        logits = twin(images, masks) if forward is tiny_graph else forward(twin, images, masks)
+        logits.square().sum().backward()
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in twin.parameters()]
+        gradients.append(torch.cat([grad.flatten() for grad in grads]))
+    assert_same(*gradients, 1e-4)
+
+
+def test_nothing_waits_for_a_gpu_inside_the_cells(tiny_graph):
+    """On the device without data, reading a value back (item, tolist, nonzero) is an error.
+
+    Masks come from the host here; those on a device are copied once, before the first convolution.
+    """
+    images, masks = draw(6, 3, 32, 32), draw_masks(6, 0.4)
+    for meta_graph in (tiny_graph, tiny_graph.folded()):
+        distant = copy.deepcopy(meta_graph).to("meta")
+        logits = distant(images.to("meta"), masks)
+        assert logits.shape == (6, 10) and logits.device.type == "meta"
+    with pytest.raises(RuntimeError):
+        images.to("meta").sum().item()
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_it_runs_in_half_the_bits(tiny_graph, folded):
+    """Under autocast; bfloat16 has 8 bits of precision, and 17 cells to lose them in."""
+    images, masks = draw(6, 3, 32, 32), tiny_graph.space.repair(draw_masks(6, 0.4))
+    meta_graph = tiny_graph.folded() if folded else tiny_graph
+    with torch.no_grad():
+        expected = meta_graph(images, masks)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = meta_graph(images, masks)
+    assert logits.dtype == torch.bfloat16
+    assert_same(logits.float(), expected, 0.1)
+
+
 @pytest.mark.parametrize("cell", [2, 11, 15])
 def test_a_cell_that_is_empty_for_all_passes_its_input_on(tiny_graph, cell):
     images, masks = draw(4, 3, 32, 32), draw_masks(4, 0.7)
