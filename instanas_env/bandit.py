@@ -72,6 +72,7 @@ class InstanceBandit:
         correct_reward, wrong_reward: the two values of R_T.
         order: "shuffled" anew each epoch, or "sequential".
         augmentation: None shows the images as they are.
+        autocast: let convolutions compute in bfloat16, for GPUs that are made for it.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class InstanceBandit:
         wrong_reward: float = -1.0,
         order: Order = "shuffled",
         augmentation: Augmentation | None = None,
+        autocast: bool = False,
     ):
         if order not in ("shuffled", "sequential"):
             raise ValueError(f"order: unknown {order!r}; choose from shuffled, sequential")
@@ -99,6 +101,7 @@ class InstanceBandit:
         self.correct_reward, self.wrong_reward = correct_reward, wrong_reward
         self.order: Order = order
         self.augmentation = augmentation
+        self.autocast = autocast
         self.refresh()
         self.reset(np.random.default_rng(0))
         for epoch in (
@@ -239,4 +242,5 @@ class InstanceBandit:
         """Predicted class of each mask, ``(n,)`` or ``(K, n)``."""
         device = next(self._folded.parameters()).device
         images = self.image_set.normalize(contexts.images.to(device))
-        return self._folded(images, masks).argmax(-1).cpu()
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+            return self._folded(images, masks).argmax(-1).cpu()

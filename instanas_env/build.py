@@ -44,6 +44,7 @@ def build_bandit(
     bounds: dict[str, Any] | None = None,
     order: Order = "shuffled",
     device: str = "cpu",
+    autocast: bool = False,
 ) -> InstanceBandit:
     """Load images, weights and table, see that they belong together, and make the bandit.
 
@@ -58,6 +59,7 @@ def build_bandit(
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
         order: "shuffled" or "sequential".
         device: torch device of the meta-graph.
+        autocast: convolutions in bfloat16.
 
     Raises:
         ValueError: a name that does not exist, or parts that do not belong together.
@@ -92,6 +94,7 @@ def build_bandit(
         wrong_reward,
         order,
         Augmentation(crop_padding=2 / 32, cutout=0.0) if augment else None,
+        autocast,
     )
 
 

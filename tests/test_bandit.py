@@ -10,13 +10,16 @@ import pytest
 import torch
 
 from instanas_env.bandit import InstanceBandit, Outcome
+from instanas_env.build import shipped
 from instanas_env.data import Augmentation, ImageSet, load_images
 from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, save_checkpoint
 
 SIZE = 6
+SHIPPED = {MetaGraph: "meta_graph.safetensors", LatencyTable: "latency.json"}
 NAMES = [field.name for field in fields(Outcome)]
 
 
@@ -247,3 +250,16 @@ def test_bad_actions_are_refused_and_change_nothing(make, actions):
 def test_bad_options_are_named(make, options, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
         make(**options)
+
+
+def test_autocast_computes_in_half_the_bits():
+    """Hardly an image of 200 changes sides for it; the shipped weights give it something to decide."""
+    images = load_images("embedded", "val").take(torch.arange(200))
+    graph, table = (cls.load(shipped(name)) for cls, name in SHIPPED.items())
+    exact, half = (InstanceBandit(graph, images, table, autocast=autocast) for autocast in (False, True))
+    actions = actions_for(exact, 200)
+    types = []
+    half._folded.register_forward_hook(lambda module, args, logits: types.append(logits.dtype))
+    predictions = [each.score(each.contexts(torch.arange(200)), actions).prediction for each in (exact, half)]
+    assert types == [torch.bfloat16]
+    assert (predictions[0] == predictions[1]).mean() > 0.95
