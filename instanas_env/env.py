@@ -83,8 +83,8 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Arguments
     ``dataset, data_dir, split, augment, search_space, meta_graph, latency_table, cost, correct_reward,
-    wrong_reward, bounds, order, device, autocast``: see :func:`instanas_env.build.build_bandit`. By default the
-    benchmark: the embedded images, the shipped meta-graph, frozen, and a fixed window.
+    wrong_reward, bounds, order, device, autocast``: see :func:`instanas_env.build.build_bandit`. By
+    default the benchmark: the embedded images, the shipped meta-graph, frozen, and a fixed window.
 
     ## Vectorized environment
     ``gym.make_vec("InstaNAS-v0", num_envs=256)``: one batched forward a step; see ``vector_env.py``.

@@ -223,7 +223,7 @@ def learning(options: Options) -> Iterator[Figure]:
 
     def rollout(envs: VecEnv) -> Callable[[], Any]:
         policy = {"features_extractor_class": ControllerFeatures, "normalize_images": False}
-        size = {"n_steps": steps, "batch_size": count, "n_epochs": 1}
+        size: dict[str, Any] = {"n_steps": steps, "batch_size": count, "n_epochs": 1}
         model: Any = PPO("CnnPolicy", VecMonitor(envs), seed=options.seed, policy_kwargs=policy, **size)
         return partial(model.learn, steps * count)
 
