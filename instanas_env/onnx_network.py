@@ -37,7 +37,7 @@ def to_onnx(network: nn.Module, example: Tensor) -> bytes:
         torch.onnx.export(
             network,
             (example,),
-            model,
+            model,  # type: ignore[arg-type]  (a file object will do)
             dynamo=False,
             input_names=["images"],
             output_names=["logits"],
