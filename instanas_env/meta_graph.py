@@ -12,7 +12,7 @@ the batch chose is left alone: a module never sees an image that is not its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,9 @@ from instanas_env.storage import PathLike, load_weights, save_weights
 # at its first use, so it must be set before any convolution has run.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536")
 
-SUB_BATCH = 64  # images whose maps stay in a CPU's cache from one layer to the next
+# A module's maps stay in a CPU's cache from one layer to the next if it is given no more images at a time
+# than have this much in its widest map.
+CACHE_BYTES = 8 * 2**20
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -47,6 +49,7 @@ class MetaCell(nn.Module):
     def __init__(self, cell: CellSpec, modules: Sequence[ModuleSpec]):
         super().__init__()
         self.options = nn.ModuleList(build_module(module, cell) for module in modules)
+        self.limits = [_images_at_a_time(module, cell) for module in modules]
         self.out_channels = cell.out_channels
         self.out_resolution = cell.resolution // cell.stride
         self.keeps_shape = cell.keeps_shape
@@ -63,18 +66,20 @@ class MetaCell(nn.Module):
         Returns:
             ``(B, C_out, H / stride, W / stride)``, channels_last.
         """
+        whole = self.training or x.device.type != "cpu"  # BatchNorm normalises over all that chose the module
         total: Tensor | None = None
-        some = []
-        for option, index in zip(self.options, indices, strict=True):
+        for option, index, limit in zip(self.options, indices, self.limits, strict=True):
+            size = max(1, len(index)) if whole else limit
             if len(index) == len(x):
-                output = _rows(option(x))
+                parts = [option(part) for part in x.split(size)]
+                output = _rows(parts[0] if len(parts) == 1 else torch.cat(parts))
                 total = output if total is None else total.add_(output)
-            elif len(index):
-                some.append((option, index))
-        for index, output in self._outputs(x, some):
-            if total is None:
-                total = output.new_zeros(len(x), output.shape[1])
-            total.index_add_(0, index, output)
+                continue
+            for part in index.split(size) if len(index) else ():
+                output = _rows(option(_take(x, part)))
+                if total is None:
+                    total = output.new_zeros(len(x), output.shape[1])
+                total.index_add_(0, part, output)
         if total is None:
             total = x.new_zeros(len(x), self.out_channels * self.out_resolution**2)
         if share is not None:
@@ -84,20 +89,11 @@ class MetaCell(nn.Module):
         shape = (-1, self.out_resolution, self.out_resolution, self.out_channels)
         return total.view(shape).permute(0, 3, 1, 2)
 
-    @staticmethod
-    def _outputs(x: Tensor, some: list[tuple[nn.Module, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """What modules give for the images that chose them: positions ``(n,)`` and outputs, as rows."""
-        if some and torch.is_grad_enabled():
-            # One gather and one scatter for all: the backward pass of each is as large as the batch.
-            index = torch.cat([index for _, index in some])
-            parts = _take(x, index).split([len(index) for _, index in some])
-            yield (
-                index,
-                torch.cat([_rows(option(part)) for (option, _), part in zip(some, parts, strict=True)]),
-            )
-        else:
-            for option, index in some:
-                yield index, _rows(option(_take(x, index)))
+
+def _images_at_a_time(module: ModuleSpec, cell: CellSpec) -> int:
+    """As many as have ``CACHE_BYTES`` in the widest map of the module."""
+    channels = max(cell.in_channels * module.expansion, cell.out_channels)
+    return max(1, CACHE_BYTES // (4 * channels * cell.resolution**2))
 
 
 class MetaGraph(nn.Module):
@@ -112,10 +108,7 @@ class MetaGraph(nn.Module):
         stem: ``(B, 3, H, W)`` to the first cell's input.
         cells: ``cells[t].options[m]`` is module m of cell t.
         head: everything after the cells, to logits ``(B, num_classes)``.
-        sub_batch: so many images go through all cells before the next ones do; None means all at once.
     """
-
-    sub_batch: int | None = None
 
     def __init__(self, space: SearchSpace, num_classes: int, generator: torch.Generator | None = None):
         super().__init__()
@@ -149,15 +142,7 @@ class MetaGraph(nn.Module):
         masks = (
             masks.cpu()
         )  # one copy to the host and one back in all, so that a GPU never waits in the cells
-        images = images.contiguous(memory_format=torch.channels_last)
-        size = self.sub_batch
-        if size is None or len(images) <= size:
-            return self._run(images, masks)
-        parts = zip(images.split(size), masks.split(size, -3), strict=True)
-        return torch.cat([self._run(*part) for part in parts], -2)
-
-    def _run(self, images: Tensor, masks: Tensor) -> Tensor:
-        x = self.stem(images)
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
         if masks.ndim == 4:
             x = torch.cat([x] * len(masks))
         rows = masks.flatten(0, -3)
@@ -186,8 +171,6 @@ class MetaGraph(nn.Module):
         """A copy for evaluation, BatchNorm folded into the convolutions; gives the same logits, faster."""
         folded = fold_batch_norm(self)
         assert isinstance(folded, MetaGraph)
-        if next(self.parameters()).device.type == "cpu":
-            folded.sub_batch = SUB_BATCH
         return folded
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:

@@ -73,17 +73,22 @@ def test_several_masks_of_an_image_are_computed_as_by_themselves(tiny_graph):
             assert_same(own, tiny_graph(images, mask), 1e-5)
 
 
-@pytest.mark.parametrize("sub_batch", [1, 3, 7, 8])
-@pytest.mark.parametrize("count", [None, 2])
-def test_sub_batches_change_nothing(tiny_graph, sub_batch, count):
-    """Seven images in parts, one mask an image or two."""
-    folded = tiny_graph.folded()
-    masks = draw_masks(7 * (count or 1), 0.4)
-    images, masks = draw(7, 3, 32, 32), masks if count is None else masks.view(count, 7, 17, 5)
-    folded.sub_batch = None
-    whole = folded(images, masks)
-    folded.sub_batch = sub_batch
-    assert_same(folded(images, masks), whole, 1e-5)
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("cache", [1, 30_000, 60_000])
+def test_a_small_cache_changes_nothing(tiny_space, randomise_batch_norm, monkeypatch, folded, cache):
+    """Modules take one image at a time, or a few, or all; one module is chosen by all seven images."""
+    monkeypatch.setattr("instanas_env.meta_graph.CACHE_BYTES", cache)
+    meta_graph = randomise_batch_norm(MetaGraph(tiny_space, 10), 3)
+    limits = torch.tensor([cell.limits for cell in meta_graph.cells])
+    assert (limits == 1).all() if cache == 1 else ((limits < 7).any() and (limits > 1).any())
+    images, masks = draw(7, 3, 32, 32), draw_masks(7, 0.4)
+    masks[:, 0, 1] = masks[:, 3, 4] = True
+    graph, calls = meta_graph.folded() if folded else meta_graph, []
+    graph.cells[0].options[1].register_forward_hook(lambda module, args, out: calls.append(len(out)))
+    with torch.no_grad():
+        logits = graph(images, masks)
+        assert calls == [len(part) for part in torch.arange(7).split(limits[0, 1].item())]
+        assert_same(logits, defined_logits(meta_graph, images, masks), 1e-4)
 
 
 def test_gradients_are_those_of_the_definition(tiny_graph):
