@@ -13,19 +13,20 @@ import torch
 
 from instanas_env.storage import save_checkpoint, save_json, save_weights
 from scripts.compare_runs import compare_runs, differences, identical, misleading
-from scripts.kill_test import Life, Options, killed_run, main, temporary_files
+from scripts.kill_test import Options, killed_run, main
+from scripts.life import Life, temporary_files
 
-# A stage without torch: counts to 8 in a file, whole or not at all, 50 ms each.
+# A stage without torch: counts to 8 in a file, whole or not at all, 50 ms each, 30 of them for writing.
 COUNTER = """
 import os, sys, time
 from pathlib import Path
 run = Path(sys.argv[1]); run.mkdir(exist_ok=True)
 def write(name, text):
-    (run / f".{name}.x").write_text(text); os.replace(run / f".{name}.x", run / name)
+    (run / f".{name}.x").write_text(text); time.sleep(0.03); os.replace(run / f".{name}.x", run / name)
 write("config.json", "{}")
 count = len((run / "history.jsonl").read_text().splitlines()) if (run / "history.jsonl").exists() else 0
 for n in range(count, 8):
-    time.sleep(0.05)
+    time.sleep(0.02)
     write("history.jsonl", "".join(f'{{"epoch": {i}}}\\n' for i in range(n + 1)))
 """
 
@@ -57,7 +58,7 @@ def test_pretraining_killed_twice_ends_as_if_nobody_had(tmp_path, capsys):
 
 
 def test_as_many_kills_as_asked_for_and_every_finished_run_is_kept(tmp_path):
-    """Moments up to four times the whole duration: most lives end before theirs."""
+    """Moments up to about four times the whole duration: most lives end before theirs."""
     run = tmp_path / "killed"
     deaths = list(killed_run(counter(run), run, 3, 2.4, np.random.default_rng(0)))
     assert len(deaths) == 3 and [death.while_writing for death in deaths] == [False, True, False]
