@@ -4,8 +4,10 @@
 
 Runs the stage on a few embedded images, once unbroken and once killed (SIGKILL, no chance to tidy up) at
 random moments after its start-up, each time called again with the same options. Every other kill waits
-for a file that is just being written. Then every file of the two runs is compared: tensors bit for bit,
-numbers digit for digit, whatever a run measured in seconds left out. Ends with 1 if anything differs.
+for a checkpoint, so that there is something to resume, and then for a file that is just being written.
+Then every file of the two runs is compared: tensors bit for bit, numbers digit for digit, whatever a run
+measured in seconds left out. Ends with 1 if anything differs, if a process of the stage outlives a kill,
+or if no kill came after a checkpoint.
 """
 
 from __future__ import annotations
@@ -101,13 +103,14 @@ def killed_run(
 ) -> Iterator[Death]:
     """Start a stage and kill it ``kills`` times, then let it end, yielding after every kill.
 
-    A moment is uniform in [0, 4 / kills) of ``seconds``, what the unbroken run took (but never beyond
-    all of it): some lives make progress, some do not. A life that ends before its moment is not counted:
-    the finished run is moved aside and another begun, so that there are always ``kills`` of them.
+    A moment is uniform in [0, 2 / kills) of ``seconds``, what the unbroken run took, and every other
+    kill waits further for what :meth:`Life.kill_after` calls ``while_writing``. A life that ends before
+    its moment is not counted: the finished run is moved aside and another begun, so that there are always
+    ``kills`` of them.
     """
     done = ended = 0
     while done < kills:
-        moment, while_writing = rng.uniform(0, min(1, 4 / kills)) * seconds, done % 2 == 1
+        moment, while_writing = rng.uniform(0, min(1, 2 / kills)) * seconds, done % 2 == 1
         with Life(command, run) as life:
             if life.kill_after(moment, while_writing):
                 done += 1
@@ -160,9 +163,14 @@ def main(options: Options) -> bool:
     deaths = list(killed_run(command(killed), killed, options.kills, seconds, rng))
     print_deaths(deaths, console)
     same = [print_comparison(unbroken, run, console) for run in sorted(out.glob("killed*"))]
-    passed = all(same) and not any(death.orphans for death in deaths)
-    console.print("the same" if passed else "NOT the same")
-    return passed
+    if not any(death.checkpoints for death in deaths):
+        console.print("no kill came after a checkpoint, so that nothing was resumed: choose more --kills")
+        return False
+    if any(death.orphans for death in deaths):
+        console.print("a process lived on after a kill")
+        return False
+    console.print("the same" if all(same) else "NOT the same")
+    return all(same)
 
 
 if __name__ == "__main__":

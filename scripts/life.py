@@ -21,7 +21,8 @@ class Life:
 
     def __init__(self, command: list[str], run: Path):
         self.run = run
-        before = self._config_file()
+        before = self._identity("config.json")
+        self._checkpoint = self._identity("checkpoint.pt")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with (run.parent / "errors.txt").open("ab") as errors:
             self.process = subprocess.Popen(
@@ -33,7 +34,7 @@ class Life:
                 start_new_session=True,
             )
         # A run writes its config.json as soon as Python has imported everything, also if there is one.
-        while self.process.poll() is None and self._config_file() == before:
+        while self.process.poll() is None and self._identity("config.json") == before:
             time.sleep(POLL_SECONDS)
         self.started = time.perf_counter()
 
@@ -46,10 +47,10 @@ class Life:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def _config_file(self) -> tuple[int, int] | None:
-        """Which file config.json is: a new one has another inode or time."""
+    def _identity(self, name: str) -> tuple[int, int] | None:
+        """Which file of this name the run has: one written anew has another inode or time."""
         try:
-            status = (self.run / "config.json").stat()
+            status = (self.run / name).stat()
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns
@@ -66,16 +67,22 @@ class Life:
 
         Args:
             seconds: to wait.
-            while_writing: then wait further, for a temporary file that it has not yet renamed.
+            while_writing: then wait further, for a checkpoint by this process, so that the next one has
+                something to resume, and for a temporary file after it that is not yet renamed.
         """
         present = temporary_files(self.run)
         while self.process.poll() is None:
             passed = time.perf_counter() - self.started >= seconds
-            if passed and (not while_writing or temporary_files(self.run) - present):
+            if passed and (not while_writing or self._writes_after_a_checkpoint(present)):
                 self.process.send_signal(signal.SIGKILL)
                 break
             time.sleep(POLL_SECONDS)
         return self.process.wait() == -signal.SIGKILL
+
+    def _writes_after_a_checkpoint(self, present: set[Path]) -> bool:
+        if self._identity("checkpoint.pt") == self._checkpoint:
+            return False
+        return bool(temporary_files(self.run) - present)
 
     def orphans(self, patience_seconds: float = 2.0) -> bool:
         """Whether a process that the stage started lives on after it; ends it if so."""

@@ -16,7 +16,7 @@ from scripts.compare_runs import compare_runs, differences, identical, misleadin
 from scripts.kill_test import Options, killed_run, main
 from scripts.life import Life, temporary_files
 
-# A stage without torch: counts to 8 in a file, whole or not at all, 50 ms each, 30 of them for writing.
+# A stage without torch: counts to 8 in two files, whole or not at all, 30 ms for each writing.
 COUNTER = """
 import os, sys, time
 from pathlib import Path
@@ -26,7 +26,7 @@ def write(name, text):
 write("config.json", "{}")
 count = len((run / "history.jsonl").read_text().splitlines()) if (run / "history.jsonl").exists() else 0
 for n in range(count, 8):
-    time.sleep(0.02)
+    write("checkpoint.pt", str(n))
     write("history.jsonl", "".join(f'{{"epoch": {i}}}\\n' for i in range(n + 1)))
 """
 
