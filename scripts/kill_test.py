@@ -81,19 +81,19 @@ def write_images(root: Path) -> None:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{i:04}.png")
 
 
-def rows_of(run: Path) -> int:
-    """Checkpoints so far, by the history."""
-    history = run / "history.jsonl"
-    return len(history.read_text().splitlines()) if history.exists() else 0
-
-
 @dataclass(frozen=True)
 class Death:
-    """A kill: seconds after start-up, rows of the history by then, whether a file was being written,
-    whether a process of the stage lived on."""
+    """A kill.
+
+    Attributes:
+        seconds: after the start-up.
+        resumable: whether there was a checkpoint by then.
+        while_writing: whether a file was being written.
+        orphans: whether a process of the stage lived on.
+    """
 
     seconds: float
-    checkpoints: int
+    resumable: bool
     while_writing: bool
     orphans: bool
 
@@ -115,7 +115,8 @@ def killed_run(
             if life.kill_after(moment, while_writing):
                 done += 1
                 lived = time.perf_counter() - life.started
-                yield Death(lived, rows_of(run), while_writing, life.orphans())
+                resumable = (run / "checkpoint.pt").exists()
+                yield Death(lived, resumable, while_writing, life.orphans())
             else:
                 life.finish()
                 ended += 1
@@ -126,10 +127,10 @@ def killed_run(
 
 def print_deaths(deaths: list[Death], console: Console) -> None:
     """A row for each kill."""
-    table = Table("s after start-up", "checkpoints by then", "file being written", "a process lived on")
+    table = Table("s after start-up", "after a checkpoint", "file being written", "a process lived on")
     for death in deaths:
-        writing, lived_on = ("yes" if flag else "" for flag in (death.while_writing, death.orphans))
-        table.add_row(f"{death.seconds:.2f}", str(death.checkpoints), writing, lived_on)
+        flags = (death.resumable, death.while_writing, death.orphans)
+        table.add_row(f"{death.seconds:.2f}", *("yes" if flag else "" for flag in flags))
     console.print(table)
 
 
@@ -163,7 +164,7 @@ def main(options: Options) -> bool:
     deaths = list(killed_run(command(killed), killed, options.kills, seconds, rng))
     print_deaths(deaths, console)
     same = [print_comparison(unbroken, run, console) for run in sorted(out.glob("killed*"))]
-    if not any(death.checkpoints for death in deaths):
+    if not any(death.resumable for death in deaths):
         console.print("no kill came after a checkpoint, so that nothing was resumed: choose more --kills")
         return False
     if any(death.orphans for death in deaths):
