@@ -32,6 +32,7 @@ from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
+from scripts.life import end_with_parent
 from scripts.run_directory import RunDirectory, machine
 
 
@@ -188,7 +189,7 @@ def main(options: Options) -> None:
         for row in map(one_seed, missing):
             run.checkpoint(row, {})
     else:
-        with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(options.workers, get_context("spawn"), end_with_parent) as pool:
             for row in track(pool.map(one_seed, missing), "seeds", total=len(missing)):
                 run.checkpoint(row, {})
     summary = summarise_seeds(run.history[: options.seeds])

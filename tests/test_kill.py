@@ -14,7 +14,7 @@ import torch
 from instanas_env.storage import save_checkpoint, save_json, save_weights
 from scripts.compare_runs import compare_runs, differences, identical, misleading
 from scripts.kill_test import Options, killed_run, main
-from scripts.life import Life, temporary_files
+from scripts.life import ROOT, Life, temporary_files
 
 # A stage without torch: counts to 8 in two files, whole or not at all, 30 ms for each writing.
 COUNTER = """
@@ -87,6 +87,33 @@ def test_a_process_that_outlives_its_parent_is_found_and_ended(tmp_path):
         assert life.kill_after(1.0, while_writing=False)
         assert life.orphans(patience_seconds=0.1)
         assert not life.orphans(), "ended"
+
+
+WORKERS = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from scripts.life import end_with_parent
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, get_context("spawn"), INITIALIZER) as pool:
+        tasks = [pool.submit(time.sleep, 0.0 if i < 2 else 60) for i in range(4)]
+        tasks[0].result()
+        Path(sys.argv[2], "config.json").write_text("{}")
+        tasks[3].result()
+"""
+
+
+@pytest.mark.parametrize(("initializer", "live_on"), [("end_with_parent", False), ("None", True)])
+def test_workers_end_with_their_parent(tmp_path, initializer, live_on):
+    """As scripts.benchmark has them; without the initializer they do not."""
+    run, script = tmp_path / "run", tmp_path / "workers.py"
+    run.mkdir()
+    script.write_text(WORKERS.replace("INITIALIZER", initializer))
+    with Life([sys.executable, str(script), str(ROOT), str(run)], run) as life:
+        assert life.kill_after(0.5, while_writing=False)
+        assert life.orphans(patience_seconds=5.0) is live_on
 
 
 def test_a_stage_that_fails_is_no_run(tmp_path):
