@@ -1,9 +1,9 @@
-"""The main job on the embedded images, in minutes: search with both controllers, compare all policies.
+"""The main job on the embedded images, in minutes: search with both controllers, compare, report.
 
     python -m scripts.demo
 
 Starts from the shipped meta-graph. Each controller searches on its own copy of it, in turn with the
-meta-graph's training; then everything is measured on the test split.
+meta-graph's training; then everything is measured on the test split, and ``report.html`` shows it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 import tyro
 
 from agents.agent import native
-from scripts import evaluate, search
+from scripts import evaluate, report, search
 from scripts.run_directory import RunDirectory
 
 
@@ -68,6 +68,7 @@ def main(options: Options) -> None:
             threads=options.threads,
         )
     )
+    report.main(report.Options(run=options.out))
     print(f"{time.perf_counter() - start:.0f} s")
 
 

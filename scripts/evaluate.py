@@ -1,4 +1,4 @@
-"""Compare policies on the test split, once: a table, results.json, and figures.
+"""Compare policies on the test split, once: a table, results.json, images.safetensors, and figures.
 
     python -m scripts.evaluate --out runs/evaluation --runs runs/search --dataset fashion_mnist
 
@@ -42,6 +42,7 @@ from instanas_env.profiling import Backend
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
 from scripts.figures import draw_figures
+from scripts.image_record import Choices, bits, choices, make_record
 from scripts.run_directory import machine
 
 SHIPPED_SEARCHES = ("searched_regression", "searched_reinforce")
@@ -52,7 +53,7 @@ class Options:
     """What to compare, on which images."""
 
     out: Path
-    """Directory for results.json and figures."""
+    """Directory for results.json, images.safetensors and figures."""
     runs: tuple[Path, ...] = ()
     """Directories with controller.safetensors and meta_graph.safetensors."""
     dataset: str = "embedded"
@@ -73,13 +74,19 @@ class Options:
 
 
 class Comparison:
-    """Collects the rows of the table; every policy touches the test split once, here."""
+    """Collects the rows of the table; every policy touches the test split once, here.
 
-    def __init__(self, table: LatencyTable, val: ImageSet, options: Options):
+    Attributes:
+        rows: of the table, for results.json.
+        choices: by a row's name, which image got which network; of controllers that were not shuffled.
+    """
+
+    def __init__(self, table: LatencyTable, val: ImageSet, test: ImageSet, options: Options):
         self.table = table
-        self.val = val
+        self.val, self.test = val, test
         self.options = options
         self.rows: list[dict[str, Any]] = []
+        self.choices: dict[str, Choices] = {}
 
     def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Tensor:
         """Score a policy and keep its row; gives its masks on the test split."""
@@ -88,7 +95,9 @@ class Comparison:
         if self.options.time_real:
             generator = generator_for(self.options.seed, 7)
             real = real_latency(bandit, agent, masks, generator, backend=self.options.backend)
-        self._keep(group, name, bandit, masks, agent.controller is not None, real)
+        outcome = self._keep(group, name, bandit, masks, agent.controller is not None, real)
+        if agent.controller is not None:
+            self.choices[name] = choices(outcome)
         return masks
 
     def add_shuffled(self, group: str, name: str, bandit: InstanceBandit, masks: Tensor) -> None:
@@ -98,7 +107,7 @@ class Comparison:
 
     def _keep(
         self, group: str, name: str, bandit: InstanceBandit, masks: Tensor, chosen: bool, real: float | None
-    ) -> None:
+    ) -> Outcome:
         outcome = score_masks(bandit, masks)
         result = summarise(name, outcome, self.table.controller if chosen else 0.0, real)
         self.rows.append(
@@ -108,12 +117,12 @@ class Comparison:
                 "networks": networks(outcome) if chosen else None,
             }
         )
+        return outcome
 
 
 def networks(outcome: Outcome) -> list[dict[str, Any]]:
     """The distinct networks of a policy: mask as a string of bits, latency in ms, number of images."""
-    bits = outcome.mask.reshape(len(outcome.mask), -1).astype(np.uint8)
-    masks, first, counts = np.unique(bits, axis=0, return_index=True, return_counts=True)
+    masks, first, counts = np.unique(bits(outcome), axis=0, return_index=True, return_counts=True)
     return [
         {
             "mask": "".join(map(str, mask)),
@@ -124,12 +133,12 @@ def networks(outcome: Outcome) -> list[dict[str, Any]]:
     ]
 
 
-def compare(options: Options) -> list[dict[str, Any]]:
-    """All rows of the table."""
+def compare(options: Options) -> Comparison:
+    """Score all policies."""
     space = parse_search_space(SHIPPED_SPACE)
     table = LatencyTable.load(shipped("latency.json"))
     val, test = (load_images(options.dataset, split, options.data_dir) for split in ("val", "test"))
-    comparison = Comparison(table, val, options)
+    comparison = Comparison(table, val, test, options)
 
     alone = MetaGraph.load(shipped("mobilenet_v2.safetensors"))
     lone = InstanceBandit(alone, test, table.only(2))
@@ -171,7 +180,7 @@ def compare(options: Options) -> list[dict[str, Any]]:
             InstanceBandit(graph, test, table),
             load_agent(folder / "controller.safetensors"),
         )
-    return comparison.rows
+    return comparison
 
 
 def searches(options: Options) -> dict[str, Path]:
@@ -225,12 +234,15 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 def main(options: Options) -> None:
     """Compare, write, print."""
     torch.set_num_threads(options.threads)
-    rows = compare(options)
+    comparison = compare(options)
     config = {key: str(value) for key, value in dataclasses.asdict(options).items()}
-    save_json(options.out / "results.json", {"options": config, "machine": machine(), "policies": rows})
-    print_table(rows)
+    # The record is of no use without the results, which come last and so mark a finished comparison.
+    make_record(comparison.test, comparison.choices, options.seed).save(options.out / "images.safetensors")
+    results = {"options": config, "machine": machine(), "policies": comparison.rows}
+    save_json(options.out / "results.json", results)
+    print_table(comparison.rows)
     draw_figures(options.out / "results.json", options.out)
-    print(f"wrote {options.out}/results.json, figure_*.png")
+    print(f"wrote {options.out}/results.json, images.safetensors, figure_*.png")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,33 @@ class Options:
     """Directory for the PNG files."""
 
 
+SHUFFLED = ", shuffled"
+"""Ends the name of a control: another policy's masks, exchanged between the images."""
+
+
+def pyplot() -> Any:
+    """Matplotlib's pyplot, which then draws to files; the error says how to get it."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError('figures need matplotlib, which is an extra: pip install ".[plots]"') from error
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG and forget it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot().close(figure)
+
+
 def draw_figures(results: Path, out: Path) -> list[Path]:
     """Draw all figures; gives their paths."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     rows = load_json(results)["policies"]
-    out.mkdir(parents=True, exist_ok=True)
-    learned = [row for row in rows if row["networks"] and not row["name"].endswith(", shuffled")]
+    learned = learned_rows(rows)
     paths = [out / "figure_frontier.png"]
     _frontier(rows, paths[0])
     if learned:
@@ -44,39 +63,34 @@ def draw_figures(results: Path, out: Path) -> list[Path]:
     return paths
 
 
+def learned_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of controllers, without the controls."""
+    return [row for row in rows if row.get("networks") and not row["name"].endswith(SHUFFLED)]
+
+
 def draw_estimate(table: Path, out: Path) -> None:
     """Estimated against real latency of random children, from a table's own record (Figure 4)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     estimate = load_json(table)["record"]["estimate"]
-    figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(4.6, 4.4), layout="constrained")
     axes.scatter(estimate["estimated_ms"], estimate["real_ms"], s=10)
     top = max(estimate["real_ms"])
     axes.plot([0, top], [0, top], color="0.6", linewidth=1)
     axes.set_xlabel("estimated latency, ms (table)")
     axes.set_ylabel("real latency, ms")
     axes.set_title(f"{estimate['children']} random children, r = {estimate['correlation']:.4f}", fontsize=10)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
+    save(figure, out)
 
 
 def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
     """Accuracy against mean latency of all policies (Figure 6)."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8.5, 5.2), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(8, 5.6), layout="constrained")
+    middle = np.exp(np.mean(np.log([min(r["latency_ms"] for r in rows), max(r["latency_ms"] for r in rows)])))
     groups = list(dict.fromkeys(row["group"] for row in rows))
     for number, group in enumerate(groups):
         colour = f"C{number}"
         for shuffled in (False, True):
             members = [
-                row
-                for row in rows
-                if row["group"] == group and row["name"].endswith(", shuffled") is shuffled
+                row for row in rows if row["group"] == group and row["name"].endswith(SHUFFLED) is shuffled
             ]
             if not members:
                 continue
@@ -98,23 +112,41 @@ def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
             )
             if group == "fixed":
                 for row, at_x, at_y in zip(members, x, y, strict=True):
+                    side, shift = ("right", -6) if at_x > middle else ("left", 6)
                     axes.annotate(
-                        row["name"], (at_x, at_y), xytext=(6, -11), textcoords="offset points", fontsize=8
+                        row["name"],
+                        (at_x, at_y),
+                        xytext=(shift, -11),
+                        textcoords="offset points",
+                        fontsize=8,
+                        ha=side,
                     )
     axes.set_xscale("log")
+    ticks = log_ticks(*axes.get_xlim())
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("mean latency per image, ms (table, controller included)")
     axes.set_ylabel("accuracy, % (95 % interval)")
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)  # outside, where it covers nothing
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save(figure, path)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers (1, 2, 5 times a power of ten) between two positive ones."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def reference_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """MobileNetV2, to which latencies are compared; None if the comparison left it out."""
+    return next((row for row in rows if row["name"].startswith("MobileNetV2")), None)
 
 
 def _latency_histogram(rows: list[dict[str, Any]], learned: list[dict[str, Any]], path: Path) -> None:
     """Latencies of the networks that a controller gives its images (Figure 1)."""
-    import matplotlib.pyplot as plt
-
-    figure, grid = plt.subplots(
+    figure, grid = pyplot().subplots(
         len(learned),
         1,
         figsize=(8, 1.3 * len(learned) + 0.8),
@@ -122,26 +154,27 @@ def _latency_histogram(rows: list[dict[str, Any]], learned: list[dict[str, Any]]
         squeeze=False,
         layout="constrained",
     )
-    reference = next((row for row in rows if row["name"].startswith("MobileNetV2")), None)
+    reference = reference_row(rows)
+    top = max(network["latency_ms"] for row in learned for network in row["networks"])
+    bins = np.linspace(0, 1.05 * max(top, reference["latency_ms"] if reference else 0), 70).tolist()
     for axes, row in zip(grid[:, 0], learned, strict=True):
         latencies = [network["latency_ms"] for network in row["networks"]]
         images = [network["images"] for network in row["networks"]]
-        axes.hist(latencies, bins=50, weights=images, color="C0")
+        axes.hist(latencies, bins=bins, weights=images, color="C0")
         axes.set_title(row["name"], fontsize=9, loc="left")
         axes.set_ylabel("images", fontsize=8)
         if reference is not None:
             axes.axvline(reference["latency_ms"], color="C3", linestyle="--", label=reference["name"])
-    grid[0, 0].legend(fontsize=8)
+    if reference is not None:
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), fontsize=8, loc="outside lower right")
+    grid[-1, 0].set_xlim(left=0)
     grid[-1, 0].set_xlabel("latency of the chosen network, ms (table)")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _module_usage(learned: list[dict[str, Any]], path: Path) -> None:
     """How often each module of each cell is switched on."""
-    import matplotlib.pyplot as plt
-
-    figure, grid = plt.subplots(
+    figure, grid = pyplot().subplots(
         len(learned),
         1,
         figsize=(8, 1.7 * len(learned) + 0.6),
@@ -152,41 +185,46 @@ def _module_usage(learned: list[dict[str, Any]], path: Path) -> None:
     labels = [module.label for module in ALL_MODULES]
     num_cells = len(learned[0]["networks"][0]["mask"]) // len(labels)
     for axes, row in zip(grid[:, 0], learned, strict=True):
-        masks, images, _ = _arrays(row)
+        masks, images, _ = arrays(row)
         usage = (masks * images[:, None]).sum(0) / images.sum()
         grid_of_modules = usage.reshape(num_cells, len(labels)).T
-        picture = axes.imshow(grid_of_modules, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        picture = axes.imshow(grid_of_modules, vmin=0, vmax=1, cmap="Blues", aspect="auto")
         axes.set_title(row["name"], fontsize=9, loc="left")
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
     grid[-1, 0].set_xticks(range(num_cells), [str(cell + 1) for cell in range(num_cells)])
     grid[-1, 0].set_xlabel("cell, from stem to head")
     figure.colorbar(picture, ax=grid[:, 0].tolist(), label="share of images", shrink=0.6)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save(figure, path)
 
 
 def _architecture_map(learned: list[dict[str, Any]], path: Path) -> None:
     """The networks of each policy on a plane, coloured by latency (Figure 8); dots grow with their images."""
-    import matplotlib.pyplot as plt
-
-    figure, grid = plt.subplots(
-        1, len(learned), figsize=(3.1 * len(learned) + 1, 3.4), squeeze=False, layout="constrained"
+    columns = min(3, len(learned))
+    lines = -(-len(learned) // columns)
+    figure, grid = pyplot().subplots(
+        lines, columns, figsize=(2.6 * columns + 1, 2.9 * lines + 0.4), squeeze=False, layout="constrained"
     )
+    for axes in grid.flat[len(learned) :]:
+        axes.set_axis_off()
     top = max(network["latency_ms"] for row in learned for network in row["networks"])
-    for axes, row in zip(grid[0], learned, strict=True):
-        masks, images, latencies = _arrays(row)
-        x, y = _plane(masks).T
+    for axes, row in zip(grid.flat, learned, strict=False):
+        masks, images, latencies = arrays(row)
+        x, y = plane(masks).T
         size = 6 + 150 * images / images.sum()
         dots = axes.scatter(x, y, s=size, c=latencies, cmap="coolwarm", vmin=0, vmax=top, alpha=0.8)
-        axes.set_title(f"{row['name']}\n{len(masks)} networks", fontsize=8)
+        axes.set_title(f"{row['name']}\n{number(len(masks), 'network')}", fontsize=8)
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.colorbar(dots, ax=grid[0].tolist(), label="latency, ms")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    figure.colorbar(dots, ax=grid.ravel().tolist(), label="latency, ms")
+    save(figure, path)
 
 
-def _arrays(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def number(count: int, thing: str) -> str:
+    """As in "1 network" and "1,012 networks"."""
+    return f"{count:,} {thing}" + ("s" if count != 1 else "")
+
+
+def arrays(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Masks ``(n, bits)``, images ``(n,)`` and latencies ``(n,)`` of a policy's distinct networks."""
     networks = row["networks"]
     masks = np.array([[float(bit) for bit in network["mask"]] for network in networks])
@@ -194,7 +232,7 @@ def _arrays(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return masks, images, np.array([network["latency_ms"] for network in networks])
 
 
-def _plane(masks: np.ndarray) -> np.ndarray:
+def plane(masks: np.ndarray) -> np.ndarray:
     """Two coordinates ``(n, 2)`` of each mask: UMAP where it is installed (extra "umap"), else PCA."""
     if len(masks) > 15:
         try:

@@ -21,7 +21,7 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "__mai
 
 def test_the_pipeline_has_its_verbs():
     pipeline = {"pretrain", "profile_latency", "search", "finetune", "evaluate", "figures"}
-    assert pipeline | {"benchmark", "demo", "embed_images"} <= set(SCRIPTS)
+    assert pipeline | {"benchmark", "demo", "embed_images", "report"} <= set(SCRIPTS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -11,9 +11,11 @@ from pipeline_fixtures import evaluated, image_folder, read_strictly
 
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
+from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from scripts.evaluate import Options, compare, searches
+from scripts.image_record import ImageRecord
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -82,7 +84,8 @@ def test_static_rows_keep_their_limits(factor):
 
 def test_no_row_claims_a_limit_that_its_mask_breaks(tmp_path):
     """Nothing is as fast as a hundredth of MobileNetV2: no row, or an error, but not the fastest mask."""
-    static = [row for row in compare(small(tmp_path, one_shot_limits=(0.01,))) if row["group"] == "static"]
+    comparison = compare(small(tmp_path, one_shot_limits=(0.01,)))
+    static = [row for row in comparison.rows if row["group"] == "static"]
     limit = 0.01 * table().reference("mobilenet_v2")
     assert all(row["latency_ms"] <= limit for row in static if "<= 0.01" in row["name"])
 
@@ -112,6 +115,30 @@ def test_learned_rows_list_their_networks_and_pay_for_their_controller():
         assert row["latency_ms"] == pytest.approx(mean + table().controller, abs=1e-4)
     assert len(learned) == 6
     assert all(row["networks"] is None for row in rows().values() if row not in learned)
+
+
+def test_the_record_of_images_counts_what_the_results_count():
+    """Per network as many images, and as many right answers in all; shuffled controls are not recorded."""
+    record = ImageRecord.load(evaluated() / "images.safetensors")
+    policies = read_strictly(evaluated() / "results.json")["policies"]
+    learned = {r["name"]: r for r in policies if r["networks"] and not r["name"].endswith(", shuffled")}
+    assert record.policies.keys() == learned.keys()
+    for name, choices in record.policies.items():
+        networks = learned[name]["networks"]
+        assert choices.network.bincount().tolist() == [network["images"] for network in networks]
+        assert choices.correct.sum().item() == round(40 * learned[name]["accuracy"])
+
+
+def test_the_record_holds_the_split_and_its_pictures():
+    """40 images, four of each class; all have thumbnails, grey ones, since Fashion-MNIST is grey."""
+    record, images = (
+        ImageRecord.load(evaluated() / "images.safetensors"),
+        load_images("folder", "test", image_folder()),
+    )
+    assert torch.equal(record.label, images.labels) and record.classes == images.classes
+    assert record.sample.tolist() == list(range(40))
+    assert torch.equal(record.thumbnails.expand(-1, 3, -1, -1), images.images[record.sample])
+    assert record.thumbnails.shape == (40, 1, 32, 32)
 
 
 def test_results_name_the_machine_and_the_options():

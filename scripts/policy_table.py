@@ -1,0 +1,70 @@
+"""The comparison as a table in the form of the paper's Tables 1 to 3: as strings, and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scripts.figures import SHUFFLED, pyplot, reference_row, save
+
+HEAD = (
+    "Policy",
+    "Accuracy, %",
+    "95 % interval",
+    "ms",
+    "against MobileNetV2",
+    "Networks",
+    "Lost when shuffled",
+)
+
+
+def table_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """A line for each policy; a control is no line but the last column of its policy's, in points."""
+    reference = reference_row(rows)
+    control = {row["name"]: row["accuracy"] for row in rows}
+    lines: list[tuple[str, ...]] = []
+    for row in rows:
+        if row["name"].endswith(SHUFFLED):
+            continue
+        shuffled = control.get(row["name"] + SHUFFLED)
+        lines.append(
+            (
+                row["name"],
+                f"{100 * row['accuracy']:.1f}",
+                f"{100 * row['accuracy_low']:.1f} to {100 * row['accuracy_high']:.1f}",
+                f"{row['latency_ms']:.2f}",
+                "" if reference is None else difference(row["latency_ms"] / reference["latency_ms"]),
+                f"{row['architectures']:,}",
+                "" if shuffled is None else signed(100 * (row["accuracy"] - shuffled), 1),
+            )
+        )
+    return lines
+
+
+def difference(ratio: float) -> str:
+    """1.25 as "+25 %", 0.46 as "−54 %"."""
+    return f"{signed(100 * (ratio - 1), 0, '+')} %"
+
+
+def signed(value: float, digits: int, plus: str = "") -> str:
+    """A number with a proper minus sign, zero without one."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("\N{MINUS SIGN}" if value < 0 else plus) + text
+
+
+def draw_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """The table as a picture, for slides."""
+    lines = table_rows(rows)
+    figure, axes = pyplot().subplots(figsize=(12, 0.27 * (len(lines) + 1) + 0.1), layout="constrained")
+    axes.set_axis_off()
+    widths = [0.32, 0.1, 0.13, 0.06, 0.16, 0.09, 0.14]
+    table = axes.table(lines, colLabels=HEAD, colWidths=widths, bbox=(0, 0, 1, 1), edges="horizontal")
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    for (line, column), cell in table.get_celld().items():
+        cell.set_edgecolor("0.8")
+        cell.PAD = 0.02
+        cell.set_text_props(ha="left" if column == 0 else "right", weight="bold" if line == 0 else "normal")
+    save(figure, path)

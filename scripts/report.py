@@ -1,0 +1,263 @@
+"""The paper's figures and tables of a run, as PNG files and as one page that opens offline.
+
+    python -m scripts.report --run runs/demo
+
+From files alone; no network is run. What a run has not got is left out, and the page names the command
+that would make it. Reads results.json and images.safetensors (scripts.evaluate), history.jsonl of the
+searches beneath the run (scripts.search), and the record of a latency table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from instanas_env.build import shipped
+from instanas_env.storage import load_json, write_atomic
+from scripts import page, svg_charts
+from scripts.architecture_map import architecture_maps
+from scripts.figures import draw_estimate, draw_figures, learned_rows, pyplot
+from scripts.figures_by_image import choices_of, draw_by_image, widest_of_each_group
+from scripts.figures_search import draw_searches, load_search_history
+from scripts.image_record import ImageRecord
+from scripts.page import Section
+from scripts.policy_table import HEAD, draw_table, table_rows
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which run, and where to."""
+
+    run: Path
+    """Directory of scripts.demo, scripts.evaluate or scripts.search."""
+    out: Path | None = None
+    """The page, by default report.html of the run; the PNG files go beside it."""
+    searches: tuple[Path, ...] = ()
+    """Directories of searches; by default the run and those in it."""
+    latency_table: Path | None = None
+    """By default latency.json of the run, or else the shipped table."""
+
+
+class Report:
+    """Draws into ``folder`` what the files of a run allow; each method gives sections of the page."""
+
+    def __init__(self, options: Options, folder: Path):
+        self.options = options
+        self.folder = folder
+        results, images = options.run / "results.json", options.run / "images.safetensors"
+        self.results = results if results.exists() else None
+        content = load_json(results) if self.results else {}
+        self.facts = facts(content)
+        self.evaluate = evaluate_command(options.run, content.get("options", {}))
+        self.rows: list[dict[str, Any]] = content.get("policies", [])
+        self.learned = learned_rows(self.rows)
+        self.record = ImageRecord.load(images) if images.exists() else None
+
+    def comparison(self) -> list[Section]:
+        """The table, accuracy against latency, and what can be said of controllers from their networks."""
+        titles = {
+            "frontier": "Accuracy against latency (Figures 5 and 6)",
+            "table": "All policies (Tables 1 to 3)",
+            "latency": "Latency of the chosen networks (Figure 1)",
+            "modules": "Modules by depth",
+        }
+        if self.results is None or not self.rows:
+            missing = f"{self.options.run} has no results.json with policies in it."
+            return [Section(n, t, "", None, missing, self.evaluate) for n, t in titles.items()]
+        drawn = {path.stem.removeprefix("figure_"): path for path in draw_figures(self.results, self.folder)}
+        draw_table(self.rows, self.folder / "figure_table.png")
+        sections = [
+            Section(
+                "frontier",
+                titles["frontier"],
+                "Bars are 95 % intervals over images. Static masks, and the settings of one controller's"
+                " dial, are joined by lines. Latency is from the table, the controller's own included."
+                " Hover over or touch a point for its numbers.",
+                svg_charts.frontier(self.rows),
+            ),
+            Section(
+                "table",
+                titles["table"],
+                "Latency is the mean over images, the controller's own included. The last column is the"
+                " points of accuracy lost when the same networks are exchanged between the images: 0 means"
+                " that it does not matter which image gets which.",
+                page.table(HEAD, table_rows(self.rows)),
+            ),
+        ]
+        captions = {
+            "latency": "How many images got a network of which latency. The controller's own is not in it.",
+            "modules": "Share of the images for which each module of each cell is switched on.",
+        }
+        for name, caption in captions.items():
+            body = page.image(drawn[name], f"{titles[name]}. {caption}") if name in drawn else None
+            sections.append(
+                Section(name, titles[name], caption, body, "no controller was compared.", self.evaluate)
+            )
+        return sections
+
+    def by_image(self) -> list[Section]:
+        """Figure 7 of each search."""
+        title = "From easy to hard (Figure 7)"
+        if self.record is None or not self.learned:
+            missing = f"{self.options.run} has no images.safetensors with controllers in it."
+            return [Section("images", title, "", None, missing, self.evaluate)]
+        parts = []
+        widest = widest_of_each_group(self.learned)
+        for place, row in enumerate(widest):
+            choices = choices_of(row, self.record)
+            if choices is None:
+                missing = "images.safetensors is of another comparison than results.json."
+                return [Section("images", title, "", None, missing, self.evaluate)]
+            path = self.folder / f"figure_images_{place + 1}.png"
+            draw_by_image(row, choices, self.record, path)
+            parts.append(page.image(path, f"{row['name']}: images of each class ordered by latency"))
+        one = {row["group"] for row in self.learned} - {row["group"] for row in widest}
+        if one:
+            parts.append(f'<p class="soft">{page.escape(", ".join(sorted(one)))}: one network for all.</p>')
+        caption = (
+            "Images of a sample, in the order of the latency that the controller gives them, relative to the"
+            " mean over all images of their class; red where the answer was wrong. Of each search the"
+            " setting with most networks."
+        )
+        return [Section("images", title, caption, "".join(parts))]
+
+    def architectures(self) -> list[Section]:
+        """Figure 8 of each policy that has more than one network."""
+        title = "Map of the architectures (Figure 8)"
+        mapped = [row for row in self.learned if len(row["networks"]) > 1]
+        if not mapped:
+            missing = "no controller with more than one network was compared."
+            return [Section("map", title, "", None, missing, self.evaluate)]
+        caption = (
+            "A dot is a network, its size the number of images that got it; near dots share modules (UMAP"
+            " where umap-learn is installed, otherwise principal components)."
+        )
+        if self.record is not None:
+            caption += " Outlined dots show images of a sample that got them when you hover or touch."
+        return [Section("map", title, caption, architecture_maps(mapped, self.record))]
+
+    def searches(self) -> list[Section]:
+        """Reward bounds and validation over the epochs of each search."""
+        title = "Course of the search (section 3.3)"
+        run = self.options.run
+        folders = self.options.searches or (run, *sorted(path.parent for path in run.glob("*/history.jsonl")))
+        names = [folder.resolve().name for folder in folders]
+        files = {
+            name if names.count(name) == 1 else str(folder): folder / "history.jsonl"
+            for name, folder in zip(names, folders, strict=True)
+        }
+        histories = {name: load_search_history(path) for name, path in files.items() if path.exists()}
+        histories = {name: rows for name, rows in histories.items() if rows}
+        if not histories:
+            missing, command = (
+                "no history.jsonl of a search.",
+                f"python -m scripts.search --out {run / 'search'}",
+            )
+            return [Section("search", title, "", None, missing, command)]
+        path = self.folder / "figure_search.png"
+        draw_searches(histories, path)
+        caption = (
+            "The window outside which the latency reward is 0, the mean latency of what was explored and of"
+            " the deterministic policy on the validation split; its accuracy, with masks exchanged between"
+            " images as the control; and how many networks it uses. Where validation has a thousand images,"
+            " two points of accuracy are chance."
+        )
+        alt = f"Epochs of {', '.join(histories)}: window and latency, accuracy, number of networks"
+        return [Section("search", title, caption, page.image(path, alt))]
+
+    def estimate(self) -> list[Section]:
+        """Figure 4."""
+        title = "Estimated against real latency (Figure 4)"
+        own = self.options.run / "latency.json"
+        file = self.options.latency_table or (own if own.exists() else shipped("latency.json"))
+        record = load_json(file)["record"] if file.exists() else {}
+        if "estimate" not in record:
+            missing = f"{file} has no record of real children."
+            return [
+                Section(
+                    "estimate", title, "", None, missing, f"python -m scripts.profile_latency --out {own}"
+                )
+            ]
+        path = self.folder / "figure_estimate.png"
+        draw_estimate(file, path)
+        found = record["estimate"]
+        caption = (
+            f"{found['children']:,} random children, each measured as a network of its own, against the sum"
+            f" over its modules in the table: r = {found['correlation']:.4f}, median error"
+            f" {100 * found['median_relative_error']:.0f} %."
+        )
+        if file == shipped("latency.json"):
+            caption += " The shipped table."
+        return [Section("estimate", title, caption, page.image(path, f"{title}. {caption}"))]
+
+
+def facts(content: dict[str, Any]) -> str:
+    """One line: on what and where a comparison was made."""
+    if not content.get("policies"):
+        return "No comparison was found in this run."
+    options, machine = content.get("options", {}), content.get("machine", {})
+    images = {row["images"] for row in content["policies"]}
+    parts = [
+        f"{options.get('dataset', 'unknown data')}, {max(images, default=0):,} test images",
+        f"seed {options.get('seed', 'unknown')}",
+        str(machine.get("processor", "unknown processor")),
+        f"torch {machine.get('torch', 'unknown')}",
+    ]
+    return ", ".join(parts) + ". Latency at batch 1, from the table."
+
+
+def evaluate_command(run: Path, before: dict[str, str]) -> str:
+    """What makes results.json and images.safetensors, of the controllers in the run.
+
+    Args:
+        run: the run's directory.
+        before: options of an earlier comparison, whose images are meant again.
+    """
+    words = ["python -m scripts.evaluate --out", str(run)]
+    runs = sorted(str(path.parent) for path in run.glob("*/controller.safetensors"))
+    if runs:
+        words += ["--runs", *runs]
+    for name in ("dataset", "data_dir"):
+        if before.get(name, "None") != "None":
+            words += ["--" + name.replace("_", "-"), before[name]]
+    return " ".join(words)
+
+
+def write_report(options: Options) -> Path:
+    """Draw everything, write the page; gives its path.
+
+    Raises:
+        FileNotFoundError: no such run.
+        ImportError: matplotlib is missing.
+    """
+    if not options.run.is_dir():
+        raise FileNotFoundError(
+            f"run: {options.run} is no directory; scripts.demo or scripts.evaluate makes one"
+        )
+    pyplot()  # before anything is written
+    out = options.out or options.run / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    report = Report(options, out.parent)
+    sections = [
+        *report.comparison(),
+        *report.by_image(),
+        *report.architectures(),
+        *report.searches(),
+        *report.estimate(),
+    ]
+    thumbnails = "" if report.record is None else page.sprite(report.record.thumbnails.numpy())
+    title = f"InstaNAS: {options.run.resolve().name}"
+    write_atomic(out, page.page(title, report.facts, sections, thumbnails).encode())
+    return out
+
+
+def main(options: Options) -> None:
+    """Write the report and say where."""
+    print(f"wrote {write_report(options)}, and its figures beside it")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
