@@ -203,7 +203,10 @@ class MetaGraph(nn.Module):
         return meta_graph.eval()
 
     def child(self, mask: Tensor) -> Child:
-        """The network that ``mask`` (``(num_cells, num_modules)``, repaired here) selects, by itself."""
+        """The network that ``mask`` (``(num_cells, num_modules)``, repaired here) selects, by itself.
+
+        It has weights of its own; the children of a :meth:`folded` graph share that graph's.
+        """
         return Child(self, self.space.repair(mask))
 
 
@@ -212,13 +215,16 @@ class Child(nn.Module):
 
     def __init__(self, meta_graph: MetaGraph, mask: Tensor):
         super().__init__()
-        self.stem = fold_batch_norm(meta_graph.stem)
-        self.cells = nn.ModuleList(
-            ChildCell(cell, row.nonzero().flatten().tolist())
-            for cell, row in zip(meta_graph.cells, mask, strict=True)
-            if row.any()
-        )
-        self.head = fold_batch_norm(meta_graph.head)
+        shared = isinstance(meta_graph.stem, FoldedConv)
+        fold = nn.Module.eval if shared else fold_batch_norm
+        self.stem = fold(meta_graph.stem)
+        self.cells = nn.ModuleList()
+        for cell, row in zip(meta_graph.cells, mask, strict=True):
+            assert isinstance(cell, MetaCell)
+            options = [fold(option) for option, on in zip(cell.options, row.tolist(), strict=True) if on]
+            if options:
+                self.cells.append(ChildCell(cell, options))
+        self.head = fold(meta_graph.head)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised float images ``(B, 3, H, W)`` to logits ``(B, num_classes)``."""
@@ -231,10 +237,9 @@ class Child(nn.Module):
 class ChildCell(nn.Module):
     """The selected modules of one cell, run for every image."""
 
-    def __init__(self, cell: nn.Module, modules: Sequence[int]):
+    def __init__(self, cell: MetaCell, options: Sequence[nn.Module]):
         super().__init__()
-        assert isinstance(cell, MetaCell)
-        self.options = nn.ModuleList(fold_batch_norm(cell.options[m]) for m in modules)
+        self.options = nn.ModuleList(options)
         self.keeps_shape = cell.keeps_shape
 
     def forward(self, x: Tensor) -> Tensor:

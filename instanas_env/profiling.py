@@ -176,8 +176,11 @@ def time_children(
     def whole(child: Callable[[], object]) -> Callable[[], object]:
         return child if choose is None else lambda: (choose(), child())
 
+    folded = (
+        meta_graph.folded()
+    )  # its children share its weights; hundreds with their own would fill the memory
     with one_thread():
-        calls = [whole(deployed(meta_graph.child(mask), image)) for mask in masks]
+        calls = [whole(deployed(folded.child(mask), image)) for mask in masks]
         return time_interleaved(calls, repetitions, generator, device, progress).median(1).values
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["paper", "seeding", "storage", "assets"],
     ["search_space", "reward"],
-    ["latency", "modules", "drop_path", "data"],
+    ["latency", "modules", "drop_path", "data", "onnx_network"],
     ["meta_graph", "counting", "profiling", "training"],
     ["bandit"],
     ["build"],

@@ -209,6 +209,18 @@ def test_child_holds_the_chosen_modules_and_nothing_else(tiny_graph):
     assert sum(parameter.numel() for parameter in child.parameters()) == expected
 
 
+def test_children_of_a_folded_graph_share_its_weights(tiny_graph):
+    """Hundreds of them fit into memory; those of a graph itself are independent of it."""
+    folded, mask = tiny_graph.folded(), tiny_graph.space.full_mask()
+    weights = {parameter.data_ptr() for parameter in folded.parameters()}
+    assert {parameter.data_ptr() for parameter in folded.child(mask).parameters()} == weights
+    own = {parameter.data_ptr() for parameter in tiny_graph.child(mask).parameters()}
+    assert not own & weights
+    assert not own & {parameter.data_ptr() for parameter in tiny_graph.parameters()}
+    images = draw(2, 3, 32, 32)
+    assert_same(folded.child(mask)(images), tiny_graph.child(mask)(images), 1e-6)
+
+
 def test_training_touches_the_chosen_modules_only(tiny_space):
     """Neither a gradient nor a BatchNorm statistic reaches a module that nobody in the batch chose."""
     meta_graph = MetaGraph(tiny_space, 10).train()
