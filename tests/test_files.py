@@ -21,8 +21,12 @@ def trained(name: str, space) -> LearningAgent:
         agent = RewardRegression(None, trade_off=0.25, space=space, seed=4)
         output = agent.controller.network.output
     else:
-        changed = {"SelfCriticalReinforce": {"samples_per_image": 2}, "BlockDrop": {"gamma": 2.0}}[name]
-        agent = AGENTS[name](None, space=space, seed=4, **changed)
+        changed = {
+            "SelfCriticalReinforce": {"samples_per_image": 2},
+            "BlockDrop": {"gamma": 2.0},
+            "ConvNetAIG": {"target": (0.1,) * 17},
+        }
+        agent = AGENTS[name](None, space=space, seed=4, **changed[name])
         output = agent.controller.output
     nn.init.normal_(output.weight, generator=generator_for(0))
     return agent
@@ -44,7 +48,7 @@ def test_an_agent_comes_back_in_its_class_with_its_policy(name, lite_space, tmp_
 
 
 def test_the_papers_agents_and_ours_are_known():
-    assert set(AGENTS) == {"SelfCriticalReinforce", "RewardRegression", "BlockDrop"}
+    assert set(AGENTS) == {"SelfCriticalReinforce", "RewardRegression", "BlockDrop", "ConvNetAIG"}
 
 
 def test_a_meta_graph_is_no_agent(tiny_space, tmp_path):
