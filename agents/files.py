@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from agents.agent import LearningAgent
+from agents.blockdrop import BlockDrop
+from agents.convnet_aig import ConvNetAIG
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env.storage import PathLike, load_weights
 
-AGENTS = {agent.__name__: agent for agent in (SelfCriticalReinforce, RewardRegression)}
+AGENTS: dict[str, type[LearningAgent]] = {
+    agent.__name__: agent for agent in (SelfCriticalReinforce, RewardRegression, BlockDrop, ConvNetAIG)
+}
 
 
 def load_agent(path: PathLike) -> LearningAgent:

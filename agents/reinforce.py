@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import Self
@@ -103,7 +104,7 @@ class SelfCriticalReinforce(LearningAgent):
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
-        super().__init__(env, space, Controller(space, generator=generator_for(seed, 0)), seed)
+        super().__init__(env, space, self._network(space, generator_for(seed, 0)), seed)
         self.learning_rate = learning_rate
         self.alpha = (float(alpha[0]), float(alpha[1]))
         self.alpha_timesteps = alpha_timesteps
@@ -116,9 +117,9 @@ class SelfCriticalReinforce(LearningAgent):
     @torch.no_grad()
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The greedy mask p~, or a Bernoulli sample of p."""
-        probabilities = self.controller.eval()(images).sigmoid()
-        bits = greedy(probabilities) if deterministic else sample(probabilities, self.generator)
-        return bits.view(-1, self.space.num_cells, self.space.num_modules)
+        probabilities = self._held(self.controller.eval()(images).sigmoid())
+        choices = greedy(probabilities) if deterministic else sample(probabilities, self.generator)
+        return self._actions(choices).view(-1, self.space.num_cells, self.space.num_modules)
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
@@ -128,13 +129,13 @@ class SelfCriticalReinforce(LearningAgent):
         for _ in range(-(-total_timesteps // env.num_envs)):
             alpha = linear_schedule(*self.alpha, (self.num_timesteps - begun) / horizon)
             images = torch.from_numpy(self._begin())
-            probabilities = self.controller.train()(images).sigmoid()
-            sampled_from = encourage(probabilities, alpha)
-            actions = sample(sampled_from.detach(), self.generator, self.samples_per_image)
-            reward, baseline, info = self._rewards(actions, greedy(probabilities))
+            probabilities = self._held(self.controller.train()(images).sigmoid())
+            sampled_from = self._held(encourage(probabilities, alpha))
+            choices = sample(sampled_from.detach(), self.generator, self.samples_per_image)
+            reward, baseline, info = self._rewards(choices, greedy(probabilities))
             under = probabilities if self.log_probability_under == "p" else sampled_from
             bits_entropy = entropy(probabilities).mean()
-            loss = self_critical_loss(log_probability(under, actions), reward, baseline)
+            loss = self_critical_loss(log_probability(under, choices), reward, baseline)
             loss = loss - self.entropy_coefficient * bits_entropy
             self.optimizer.zero_grad()
             loss.backward()
@@ -148,16 +149,36 @@ class SelfCriticalReinforce(LearningAgent):
                 "latency_ms": float(info["latency_ms"].mean()),
             }
 
-    def _rewards(self, actions: Tensor, greedy_actions: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Rewards and baselines ``(K, n)`` of the sampled actions ``(K, n, bits)``; acts with the first."""
-        others = actions[1:] if len(actions) > 1 else greedy_actions[None]
-        scored = torch.from_numpy(self._native().score(others.numpy()).reward)
-        first, info = self._step(actions[0])
-        reward = torch.from_numpy(first)[None]
-        if len(actions) == 1:
+    def _rewards(self, choices: Tensor, greedy_choices: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Rewards and baselines ``(K, n)`` of sampled choices ``(K, n, outputs)``; acts with the first."""
+        others = choices[1:] if len(choices) > 1 else greedy_choices[None]
+        outcome = self._native().score(self._actions(others).numpy())
+        scored = self._judged(others, outcome.reward, outcome.correct)
+        first, info = self._step(self._actions(choices[0]))
+        reward = self._judged(choices[0], first, info["correct"])[None]
+        if len(choices) == 1:
             return reward.float(), scored.float(), info
         reward = torch.cat([reward, scored])
         return reward.float(), leave_one_out(reward).float(), info
+
+    # --- what another space of choices overrides ---------------------------------------------------
+
+    @staticmethod
+    def _network(space: SearchSpace, generator: torch.Generator) -> Controller:
+        """The controller: one logit for each choice, here the bits of a mask."""
+        return Controller(space, generator=generator)
+
+    def _held(self, probabilities: Tensor) -> Tensor:
+        """Probabilities ``(..., outputs)`` with 1 for each choice that is not free; here all are free."""
+        return probabilities
+
+    def _actions(self, choices: Tensor) -> Tensor:
+        """The actions ``(..., num_bits)`` of choices, bool ``(..., outputs)``."""
+        return choices
+
+    def _judged(self, choices: Tensor, reward: np.ndarray, correct: np.ndarray) -> Tensor:
+        """What choices ``(..., outputs)`` are worth, ``(...)``; here the environment's reward."""
+        return torch.from_numpy(reward)
 
     @classmethod
     def _restore(

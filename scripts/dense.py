@@ -10,7 +10,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from instanas_env.meta_graph import MetaCell, MetaGraph
+from instanas_env.gated import gated_logits
+from instanas_env.meta_graph import MetaGraph
 
 
 class DenseMetaGraph(nn.Module):
@@ -24,16 +25,9 @@ class DenseMetaGraph(nn.Module):
     def __init__(self, meta_graph: MetaGraph, memory_format: torch.memory_format = torch.contiguous_format):
         super().__init__()
         self.memory_format = memory_format
-        copied = copy.deepcopy(meta_graph).to(memory_format=memory_format)
-        self.stem, self.cells, self.head = copied.stem, copied.cells, copied.head
+        self.meta_graph = copy.deepcopy(meta_graph).to(memory_format=memory_format)
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """As :meth:`MetaGraph.forward`."""
-        x = self.stem(images.contiguous(memory_format=self.memory_format))
-        for t, cell in enumerate(self.cells):
-            assert isinstance(cell, MetaCell)
-            switches = masks[:, t].to(x.dtype)
-            share = switches / switches.sum(1, keepdim=True).clamp(min=1)
-            y = sum(option(x) * share[:, m].view(-1, 1, 1, 1) for m, option in enumerate(cell.options))
-            x = x + y if cell.keeps_shape else y
-        return self.head(x)
+        images = images.contiguous(memory_format=self.memory_format)
+        return gated_logits(self.meta_graph, images, masks.to(images.dtype))

@@ -23,6 +23,8 @@ from rich.progress import track
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.agent import LearningAgent, native
+from agents.blockdrop import BlockDrop, RewardName
+from agents.convnet_aig import ConvNetAIG
 from agents.evaluation import choose_masks, score_masks, shuffle_between_images
 from agents.reinforce import LogProbability, SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
@@ -31,7 +33,7 @@ from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.seeding import generator_for
 from scripts.run_directory import RunDirectory, machine
 
-AgentName = Literal["reinforce", "regression"]
+AgentName = Literal["reinforce", "regression", "blockdrop", "convnet-aig"]
 Shuffle = Literal["on", "off", "early"]
 
 
@@ -42,7 +44,7 @@ class Options:
     out: Path
     """Directory of the run."""
     agent: AgentName = "regression"
-    """The paper's self-critical REINFORCE, or our reward regression."""
+    """The paper's self-critical REINFORCE, our reward regression, or a baseline of the paper."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     meta_graph: Path | None = None
@@ -76,6 +78,14 @@ class Options:
     """REINFORCE: 1 is the paper's greedy baseline, more compare samples with each other."""
     log_probability_under: LogProbability = "p_prime"
     """REINFORCE: the distribution of equation (1), or the one that was sampled from."""
+    block_reward: RewardName = "blocks"
+    """BlockDrop: its own reward, or the environment's."""
+    gamma: float = 5.0
+    """BlockDrop: penalty of a wrong answer in its own reward."""
+    curriculum_epochs: int = 0
+    """BlockDrop: so many epochs free one block after the other, the last ones first."""
+    target_rate: float = 0.2
+    """ConvNet-AIG: share of each cell's modules that is to be on."""
     seed: int = 0
     threads: int = 1
 
@@ -94,6 +104,18 @@ def make_agent(options: Options, envs: gym.vector.VectorEnv, images: int) -> Lea
             seed=options.seed,
             **rate,
         )
+    if options.agent == "blockdrop":
+        return BlockDrop(
+            envs,
+            reward=options.block_reward,
+            gamma=options.gamma,
+            curriculum_timesteps=images * options.curriculum_epochs or None,
+            entropy_coefficient=options.entropy_coefficient,
+            seed=options.seed,
+            **rate,
+        )
+    if options.agent == "convnet-aig":
+        return ConvNetAIG(envs, target=options.target_rate, seed=options.seed, **rate)
     frozen = max(1, options.frozen_epochs)
     return RewardRegression(
         envs, latencies=options.latencies, random_timesteps=images * frozen, seed=options.seed, **rate

@@ -8,7 +8,6 @@ from torch import nn
 
 from agents.agent import LearningAgent
 from agents.files import AGENTS, load_agent
-from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env.data import load_images
 from instanas_env.meta_graph import MetaGraph
@@ -18,12 +17,17 @@ from instanas_env.storage import load_weights, save_weights
 
 def trained(name: str, space) -> LearningAgent:
     """An agent whose controller tells images apart, with a hyperparameter that is not the default."""
-    if name == "SelfCriticalReinforce":
-        agent = SelfCriticalReinforce(None, samples_per_image=2, space=space, seed=4)
-        output = agent.controller.output
-    else:
+    if name == "RewardRegression":
         agent = RewardRegression(None, trade_off=0.25, space=space, seed=4)
         output = agent.controller.network.output
+    else:
+        changed = {
+            "SelfCriticalReinforce": {"samples_per_image": 2},
+            "BlockDrop": {"gamma": 2.0},
+            "ConvNetAIG": {"target": (0.1,) * 17},
+        }
+        agent = AGENTS[name](None, space=space, seed=4, **changed[name])
+        output = agent.controller.output
     nn.init.normal_(output.weight, generator=generator_for(0))
     return agent
 
@@ -43,8 +47,8 @@ def test_an_agent_comes_back_in_its_class_with_its_policy(name, lite_space, tmp_
     assert load_weights(tmp_path / "a.safetensors")[1]["record"] == {"note": "kept"}
 
 
-def test_both_agents_of_the_paper_and_ours_are_known():
-    assert set(AGENTS) == {"SelfCriticalReinforce", "RewardRegression"}
+def test_the_papers_agents_and_ours_are_known():
+    assert set(AGENTS) == {"SelfCriticalReinforce", "RewardRegression", "BlockDrop", "ConvNetAIG"}
 
 
 def test_a_meta_graph_is_no_agent(tiny_space, tmp_path):

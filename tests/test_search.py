@@ -12,6 +12,8 @@ from pipeline_fixtures import history, image_folder, kill_after_first_checkpoint
 from torch import Tensor
 
 from agents.baselines import StaticAgent
+from agents.blockdrop import BlockDrop
+from agents.convnet_aig import ConvNetAIG
 from agents.files import load_agent
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
@@ -187,3 +189,18 @@ def test_validation_measures_the_same_masks_shuffled():
     assert figures["latency_ms"] == pytest.approx(bandit.latency_table.lookup(masks).mean().item())
     assert figures["reward"] == pytest.approx(outcome.reward.mean())
     assert figures["architectures"] == len(masks)
+
+
+@pytest.mark.parametrize("agent", [BlockDrop, ConvNetAIG], ids=["blockdrop", "convnet-aig"])
+def test_the_papers_baselines_search_with_the_meta_graph(agent, request, tmp_path):
+    """Two epochs, the meta-graph trained after each, which the gates' gradients then flow through."""
+    name = request.node.callspec.id
+    chosen = {"epochs": 2, "frozen_epochs": 0, "num_envs": 40, "curriculum_epochs": 1}
+    search.main(search_options(tmp_path, name, **chosen))
+    loaded = load_agent(tmp_path / "controller.safetensors")
+    assert type(loaded) is agent
+    rows = history(tmp_path)
+    assert [row["meta_graph"]["epoch"] for row in rows] == [1, 2]
+    if isinstance(loaded, BlockDrop):
+        assert loaded.curriculum_timesteps == 80 and loaded.controller.free.sum() == 10
+        assert [row["free_blocks"] for row in rows] == [(1 + 6) / 2, 10]

@@ -1,0 +1,177 @@
+"""ConvNet-AIG (Veit & Belongie, 2018), a baseline of section 4.2: gates trained by back-propagation.
+
+Instead of trying masks and seeing rewards, let the gradient of the cross-entropy through the gates. A gate is
+a binary concrete variable: with logit l, logistic noise n (the difference of two Gumbel variables) and
+temperature tau,
+
+    s = sigmoid((l + n) / tau),        g = [s > 1/2] forward, s backward (straight-through).
+
+What it costs is held by a target t for each cell's execution rate z, the mean of its gates over a batch:
+
+    loss = cross-entropy + weight * sum over cells of (z - t)^2.
+
+Veit & Belongie put a gate into each layer, fed with that layer's input. Here the gates of all 85 modules come
+from the controller that every agent has, so that what is compared is the way of learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import Self
+
+from agents.agent import LearningAgent, space_of
+from agents.controller import Controller
+from instanas_env.gated import gated_logits
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+
+
+def logistic_noise(uniforms: Tensor) -> Tensor:
+    """log u - log(1 - u): P(l + n > 0) = sigmoid(l). Of uniforms in [0, 1), any shape."""
+    u = uniforms.clamp(1e-6, 1 - 1e-6)
+    return u.log() - (-u).log1p()
+
+
+def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
+    """A tensor with the values of ``hard`` (bool) and the gradient of ``soft``, both of one shape."""
+    return hard.to(soft.dtype) + (soft - soft.detach())
+
+
+def target_rate_loss(gates: Tensor, target: Tensor) -> Tensor:
+    """sum over cells of (z - t)^2, z a cell's mean gate over images and modules.
+
+    Args:
+        gates: ``(B, num_cells, num_modules)``.
+        target: t, ``(num_cells,)``.
+    """
+    return ((gates.mean((0, 2)) - target) ** 2).sum()
+
+
+class ConvNetAIG(LearningAgent):
+    """The ConvNet-AIG agent.
+
+    Args:
+        env: from ``gym.make_vec``.
+        target: t, the share of a cell's modules that are on in the mean: one number, or one for each cell.
+        weight: of the target-rate loss.
+        temperature: tau.
+        learning_rate: of Adam, for the controller.
+        meta_graph_learning_rate: of Adam, for the environment's meta-graph; 0 leaves it frozen.
+        seed: of the initial weights and the noise.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = (
+        "target", "weight", "temperature", "learning_rate", "meta_graph_learning_rate", "seed",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv | None,
+        target: float | Sequence[float] = 0.2,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+        learning_rate: float = 3e-3,
+        meta_graph_learning_rate: float = 0.0,
+        seed: int = 0,
+        space: SearchSpace | None = None,
+    ):
+        space = space_of(env, space)
+        rates = torch.as_tensor(target, dtype=torch.float32)
+        if rates.shape not in ((), (space.num_cells,)) or not ((rates >= 0) & (rates <= 1)).all():
+            raise ValueError(f"target: got {target}; one rate in [0, 1], or {space.num_cells}, will do")
+        if weight < 0:
+            raise ValueError(f"weight: got {weight}; 0 or more will do")
+        if temperature <= 0:
+            raise ValueError(f"temperature: got {temperature}; a positive number will do")
+        if meta_graph_learning_rate < 0:
+            raise ValueError(
+                f"meta_graph_learning_rate: got {meta_graph_learning_rate}; 0, or a positive number, will do"
+            )
+        super().__init__(env, space, Controller(space, generator=generator_for(seed, 0)), seed)
+        self.target = float(rates) if rates.ndim == 0 else tuple(float(rate) for rate in target)  # type: ignore[union-attr]
+        self.weight = weight
+        self.temperature = temperature
+        self.learning_rate = learning_rate
+        self.meta_graph_learning_rate = meta_graph_learning_rate
+        self._rates = rates.expand(space.num_cells)
+        self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
+        self.generator = generator_for(seed, 1)
+        if env is not None:
+            self._adopt()
+
+    @torch.no_grad()
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """The gates that are more likely on than off, or sampled ones; repaired."""
+        logits = self.controller.eval()(images)
+        return self._hard(logits if deterministic else logits + self._noise(logits))
+
+    def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
+        """Back-propagate through ``total_timesteps`` further images, yielding statistics after every step.
+
+        This is no bandit learner. It acts like one, with the sampled gates, so that passes and callbacks
+        go on; but it ignores the reward. It reads the images' labels, and it differentiates the
+        environment's meta-graph, running all modules for every image. With a meta-graph learning rate it
+        trains those weights as well, BatchNorm's statistics staying as they are.
+        """
+        env = self._native()
+        self._adopt()
+        for _ in range(-(-total_timesteps // env.num_envs)):
+            images = torch.from_numpy(self._begin())
+            logits = self.controller.train()(images)
+            noisy = logits + self._noise(logits)
+            hard = self._hard(noisy.detach())
+            reward, info = self._step(
+                hard.flatten(1)
+            )  # may end a pass, after which the meta-graph is another
+            soft = (noisy / self.temperature).sigmoid().view_as(hard)
+            gates = straight_through(soft, hard)
+            bandit = env.bandit
+            meta_graph = bandit.meta_graph.eval()
+            device = next(meta_graph.parameters()).device
+            inputs = bandit.image_set.normalize(images.to(device))
+            labels = torch.from_numpy(info["label"]).to(device)
+            cross_entropy = F.cross_entropy(gated_logits(meta_graph, inputs, gates.to(device)), labels)
+            rate_loss = target_rate_loss(gates, self._rates)
+            loss = cross_entropy + self.weight * rate_loss.to(device)
+            self.optimizer.zero_grad()
+            loss.backward(inputs=self._parameters())  # nothing for weights that stay as they are
+            self.optimizer.step()
+            if self.meta_graph_learning_rate:
+                bandit.refresh()
+            yield {
+                "loss": loss.item(),
+                "cross_entropy": cross_entropy.item(),
+                "rate": hard.float().mean().item(),
+                "reward": float(reward.mean()),
+                "accuracy": float(info["correct"].mean()),
+                "latency_ms": float(info["latency_ms"].mean()),
+            }
+
+    def _noise(self, logits: Tensor) -> Tensor:
+        return logistic_noise(torch.rand(logits.shape, generator=self.generator))
+
+    def _hard(self, logits: Tensor) -> Tensor:
+        """Repaired masks ``(B, num_cells, num_modules)`` of logits ``(B, num_bits)``."""
+        return self.space.repair((logits > 0).view(-1, self.space.num_cells, self.space.num_modules))
+
+    def _adopt(self) -> None:
+        """Let the optimizer have the environment's meta-graph too, where that is to be trained."""
+        if self.meta_graph_learning_rate and len(self.optimizer.param_groups) == 1:
+            weights = list(self._native().bandit.meta_graph.parameters())
+            self.optimizer.add_param_group({"params": weights, "lr": self.meta_graph_learning_rate})
+
+    def _parameters(self) -> list[Tensor]:
+        """What is trained."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    @classmethod
+    def _restore(
+        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
+    ) -> Self:
+        return cls(env, space=space, **hyperparameters)
