@@ -295,7 +295,7 @@ bandit.image_set = replace(
 )
 envs.reset(seed=0)
 envs.action_space.seed(0)
-for _ in range(20):
+for _ in range({steps} // 1000):  # fills oneDNN's cache of kernels
     envs.step(envs.action_space.sample())
 made = resident()
 for _ in range({steps} // 250):
