@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from instanas_env.meta_graph import MetaCell, MetaGraph
+from instanas_env.meta_cell import MetaCell
+from instanas_env.meta_graph import MetaGraph
 
 
 def gated_logits(meta_graph: MetaGraph, images: Tensor, gates: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ LAYERS = [
     ["paper", "seeding", "storage", "assets"],
     ["search_space", "reward"],
     ["latency", "modules", "drop_path", "data", "onnx_network"],
-    ["meta_graph", "gated", "counting", "profiling", "training"],
+    ["meta_cell", "meta_graph", "gated", "counting", "profiling", "training"],
     ["bandit"],
     ["build"],
     ["env", "vector_env", "callbacks", "render", "__init__"],
