@@ -60,8 +60,8 @@ class InstaNASClassifier:
         image_set: any split, even an empty one, of the data set that both were trained on: its mean, std
             and class names are used, its images are not.
         latency_table: of the same search space.
-        cache_size: networks kept for single images, the least recently used goes first. Each has weights
-            of its own, up to as many as the meta-graph.
+        cache_size: networks kept for single images, the least recently used goes first. They share the
+            meta-graph's weights.
 
     Raises:
         ValueError: parts that do not belong together, or a cache without room for one network.
