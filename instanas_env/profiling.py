@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -202,6 +202,11 @@ class EstimateQuality:
     def median_error(self) -> float:
         return ((self.estimated - self.real).abs() / self.real).median().item()
 
+    @property
+    def overhead(self) -> float:
+        """By what the real latency exceeds the estimate: the median ratio of the two, 1 if by nothing."""
+        return (self.real / self.estimated).median().item()
+
 
 def compare_with_real(
     table: LatencyTable,
@@ -216,6 +221,21 @@ def compare_with_real(
     masks = table.space.random_masks(count, keep, generator)
     real = time_children(meta_graph, masks, generator, repetitions, progress=progress)
     return EstimateQuality(table.lookup(masks), real)
+
+
+def calibrate(table: LatencyTable, overhead: float) -> LatencyTable:
+    """A table whose estimates are longer by a factor, for what happens between modules.
+
+    A module alone is timed with warm inputs and nothing around it; in a network the calls that join the
+    modules and the maps they hand on take their time as well, in proportion to the modules.
+    """
+    return replace(
+        table,
+        modules=table.modules * overhead,
+        stem=table.stem * overhead,
+        head=table.head * overhead,
+        record={**table.record, "calibration": overhead},
+    )
 
 
 def fold_for_timing(controller: nn.Module) -> nn.Module:

@@ -31,7 +31,13 @@ import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.controller import Controller
 from instanas_env.counting import count_macs
 from instanas_env.meta_graph import MetaGraph
-from instanas_env.profiling import compare_with_real, fold_for_timing, one_thread, profile_modules
+from instanas_env.profiling import (
+    calibrate,
+    compare_with_real,
+    fold_for_timing,
+    one_thread,
+    profile_modules,
+)
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
@@ -243,6 +249,9 @@ def children(options: Options) -> Iterator[Figure]:
     meta_graph = MetaGraph(space, 10, generator).eval()
     repetitions, count = (5, 20) if options.quick else (40, 200)
     table = profile_modules(meta_graph, fold_for_timing(Controller(space)), generator, repetitions)
+    overhead = compare_with_real(table, meta_graph, count // 4, generator, repetitions // 3).overhead
+    yield figure("real children over the sum of their modules", [overhead])
+    table = calibrate(table, overhead)
     quality = compare_with_real(table, meta_graph, count, generator, repetitions // 3)
     yield figure("table against real children: correlation", [quality.correlation], ">= 0.99")
     yield figure("table against real children: median error", [quality.median_error], "<= 0.05")

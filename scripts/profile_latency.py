@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tyro
@@ -18,7 +19,13 @@ from rich.progress import Progress
 from agents.controller import Controller
 from instanas_env.build import parse_search_space
 from instanas_env.meta_graph import MetaGraph
-from instanas_env.profiling import compare_with_real, fold_for_timing, profile_modules
+from instanas_env.profiling import (
+    EstimateQuality,
+    calibrate,
+    compare_with_real,
+    fold_for_timing,
+    profile_modules,
+)
 from instanas_env.seeding import generator_for
 from scripts.figures import draw_estimate
 from scripts.run_directory import machine
@@ -38,8 +45,10 @@ class Options:
     device: str = "cpu"
     repetitions: int = 300
     """The table holds medians over so many rounds."""
+    calibration_children: int = 50
+    """Random children whose real latency the table is scaled to in the median; 0 leaves it as measured."""
     children: int = 200
-    """Random children whose real latency is measured; 0 leaves the check out."""
+    """Other random children, to check it on; 0 leaves the check out."""
     child_repetitions: int = 30
     seed: int = 0
 
@@ -55,17 +64,18 @@ def main(options: Options) -> None:
         table = profile_modules(
             meta_graph, controller, generator, options.repetitions, lambda: progress.advance(task)
         )
+
+        def compare(count: int, name: str) -> EstimateQuality:
+            task = progress.add_task(name, total=options.child_repetitions)
+            repetitions = options.child_repetitions
+            advance = partial(progress.advance, task)
+            return compare_with_real(table, meta_graph, count, generator, repetitions, advance)
+
+        if options.calibration_children:
+            table = calibrate(table, compare(options.calibration_children, "calibration").overhead)
         record = {**table.record, **machine(), "threads": 1, "device": options.device}
         if options.children:
-            task = progress.add_task("children", total=options.child_repetitions)
-            quality = compare_with_real(
-                table,
-                meta_graph,
-                options.children,
-                generator,
-                options.child_repetitions,
-                lambda: progress.advance(task),
-            )
+            quality = compare(options.children, "children")
             record["estimate"] = {
                 "children": options.children,
                 "correlation": quality.correlation,

@@ -14,6 +14,7 @@ from instanas_env.latency import LatencyTable
 from instanas_env.profiling import (
     WARM_UP,
     EstimateQuality,
+    calibrate,
     compare_with_real,
     fold_for_timing,
     one_thread,
@@ -121,6 +122,16 @@ def test_estimate_quality_golden_values():
     twice = EstimateQuality(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0]))
     assert twice.correlation == pytest.approx(1.0)
     assert twice.median_error == pytest.approx(1 / 2)
+    assert (quality.overhead, twice.overhead) == (1.0, 2.0)
+
+
+def test_a_calibrated_table_estimates_longer_by_its_factor(tiny_space):
+    """85 modules of 1 ms, stem 2, head 3: 90 ms, times 1.2 = 108; the controller is as measured."""
+    costs = torch.ones(17, 5, dtype=torch.float64)
+    table = LatencyTable(tiny_space, costs, 2.0, 3.0, 4.0, record={"threads": 1})
+    longer = calibrate(table, 1.2)
+    assert longer.reference("full") == pytest.approx(108.0) and longer.controller == 4.0
+    assert longer.record == {"threads": 1, "calibration": 1.2}
 
 
 def test_estimates_are_compared_for_the_same_networks(tiny_graph, tiny_space):
