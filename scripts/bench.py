@@ -182,7 +182,7 @@ def training(options: Options) -> Iterator[Figure]:
 
 def environment(options: Options) -> Iterator[Figure]:
     """The environment around the meta-graph, space "lite", half masks, 256 environments."""
-    count = 32 if options.quick else 256
+    count = 16 if options.quick else 256
     envs = gym.make_vec("InstaNAS-v0", num_envs=count)
     envs.reset(seed=options.seed)
     inner: Any = envs.unwrapped
@@ -225,7 +225,7 @@ def learning(options: Options) -> Iterator[Figure]:
 
     from agents.sb3 import ControllerFeatures, NativeVecEnv
 
-    count, steps = (32 if options.quick else 256), 4
+    count, steps = (8 if options.quick else 256), 4
 
     def rollout(envs: VecEnv) -> Callable[[], Any]:
         policy = {"features_extractor_class": ControllerFeatures, "normalize_images": False}
@@ -247,7 +247,7 @@ def children(options: Options) -> Iterator[Figure]:
     """Separate networks at batch 1, one thread: the table's estimates, the controller, onnxruntime."""
     space, generator = SearchSpace.preset("cifar"), generator_for(options.seed)
     meta_graph = MetaGraph(space, 10, generator).eval()
-    repetitions, count = (5, 20) if options.quick else (40, 200)
+    repetitions, count = (5, 12) if options.quick else (40, 200)
     table = profile_modules(meta_graph, fold_for_timing(Controller(space)), generator, repetitions)
     overhead = compare_with_real(table, meta_graph, count // 4, generator, repetitions // 3).overhead
     yield figure("real children over the sum of their modules", [overhead])
