@@ -127,6 +127,10 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     if isinstance(module, ConvBN):
         return module.folded()
     folded = copy.copy(module)
+    # A copy shares its source's dictionaries: hooks registered on one would run on the other.
+    vars(folded).update(
+        {name: value.copy() for name, value in vars(module).items() if isinstance(value, dict)}
+    )
     folded._modules = {
         name: child if child is None else fold_batch_norm(child) for name, child in module._modules.items()
     }
