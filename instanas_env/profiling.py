@@ -164,6 +164,7 @@ def time_children(
     image = raw.float().contiguous(memory_format=torch.channels_last)
 
     def deployed(network: nn.Module, example: Tensor) -> Callable[[], object]:
+        """``network`` as the backend runs it, on one image."""
         if backend == "eager":
             return lambda: network(example)
         from instanas_env.onnx_network import OnnxNetwork, to_onnx
@@ -203,8 +204,8 @@ class EstimateQuality:
         return ((self.estimated - self.real).abs() / self.real).median().item()
 
     @property
-    def overhead(self) -> float:
-        """By what the real latency exceeds the estimate: the median ratio of the two, 1 if by nothing."""
+    def scale(self) -> float:
+        """The median ratio of real latency to estimate."""
         return (self.real / self.estimated).median().item()
 
 
@@ -223,18 +224,19 @@ def compare_with_real(
     return EstimateQuality(table.lookup(masks), real)
 
 
-def calibrate(table: LatencyTable, overhead: float) -> LatencyTable:
-    """A table whose estimates are longer by a factor, for what happens between modules.
+def calibrate(table: LatencyTable, scale: float) -> LatencyTable:
+    """A table whose estimates are scaled by a factor, what a network takes over what its modules take alone.
 
-    A module alone is timed with warm inputs and nothing around it; in a network the calls that join the
-    modules and the maps they hand on take their time as well, in proportion to the modules.
+    It may lie on either side of 1: in a network the calls that join the modules take their time as well,
+    but each module finds its input in the cache, which it does not when modules are timed in turns. The
+    controller, which runs by itself, is left as measured.
     """
     return replace(
         table,
-        modules=table.modules * overhead,
-        stem=table.stem * overhead,
-        head=table.head * overhead,
-        record={**table.record, "calibration": overhead},
+        modules=table.modules * scale,
+        stem=table.stem * scale,
+        head=table.head * scale,
+        record={**table.record, "calibration": scale},
     )
 
 

@@ -127,6 +127,7 @@ def compare(
     shuffled = score_masks(test, shuffle_between_images(masks, generator_for(seed, 6)))
 
     def fixed(limit_ms: float) -> float:
+        """Test accuracy of the fixed mask that was best on validation within a latency."""
         best = one_shot.best(limit_ms)
         if best.latency_ms > limit_ms:
             raise ValueError(

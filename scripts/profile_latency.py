@@ -66,13 +66,14 @@ def main(options: Options) -> None:
         )
 
         def compare(count: int, name: str) -> EstimateQuality:
+            """The table, as it stands, against ``count`` further children."""
             task = progress.add_task(name, total=options.child_repetitions)
             repetitions = options.child_repetitions
             advance = partial(progress.advance, task)
             return compare_with_real(table, meta_graph, count, generator, repetitions, advance)
 
         if options.calibration_children:
-            table = calibrate(table, compare(options.calibration_children, "calibration").overhead)
+            table = calibrate(table, compare(options.calibration_children, "calibration").scale)
         record = {**table.record, **machine(), "threads": 1, "device": options.device}
         if options.children:
             quality = compare(options.children, "children")

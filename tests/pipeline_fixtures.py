@@ -19,13 +19,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from instanas_env.data import load_images
 from scripts import evaluate, search
+from scripts.kill_test import write_images
 
 ROOT = Path(__file__).parent.parent
-PER_CLASS = {"train": 8, "val": 4, "test": 4}
 
 
 @functools.cache
@@ -40,13 +37,7 @@ def home() -> Path:
 def image_folder() -> Path:
     """Embedded images as ``<split>/<class>/*.png``; ten classes, so that the shipped weights fit."""
     root = home() / "images"
-    for split, count in PER_CLASS.items():
-        full = load_images("embedded", split)
-        for label in range(10):
-            place = root / split / str(label)
-            place.mkdir(parents=True)
-            for i in (full.labels == label).nonzero().flatten()[:count].tolist():
-                Image.fromarray(full.images[i].permute(1, 2, 0).numpy()).save(place / f"{i:04}.png")
+    write_images(root)
     return root
 
 

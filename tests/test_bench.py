@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pipeline_fixtures import read_strictly
 
 from instanas_env.seeding import generator_for
-from scripts.bench import Options, figure, interleaved, main, ratio
+from scripts.bench import main
 from scripts.dense import DenseMetaGraph
+from scripts.ratios import Options, figure, interleaved, ratio
 
 
 @given(keep=st.floats(0, 1), count=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))

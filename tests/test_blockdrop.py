@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
+from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.blockdrop import BlockDrop, block_reward, free_blocks
@@ -23,7 +24,6 @@ from instanas_env.storage import load_checkpoint, save_checkpoint
 LITE = SearchSpace.preset("lite")
 DROPPABLE = torch.tensor([cell.keeps_shape for cell in LITE.cells])
 BLOCKS = LITE.mobilenet_v2_mask()
-NUM_IMAGES = 64
 # The toy: dark images are right with the block of cell 4 and without that of cell 12, bright ones conversely.
 NEEDED_DARK, NEEDED_BRIGHT = 4, 12
 BEST = 1 - (8 / 17) ** 2  # seven blocks that cannot be dropped, and the needed one
@@ -35,7 +35,7 @@ def toy_score(contexts: Contexts, actions) -> Outcome:
     assert not (masks & ~BLOCKS).any(), "only MobileNetV2's blocks"
     assert torch.equal(LITE.repair(masks), masks), "never illegal"
     kept = masks[..., 2]
-    bright = contexts.images.float().mean((1, 2, 3)) > 127
+    bright = are_bright(contexts.images)
     for_dark, for_bright = kept[..., NEEDED_DARK], kept[..., NEEDED_BRIGHT]
     correct = torch.where(bright, for_bright & ~for_dark, for_dark & ~for_bright).numpy()
     dropped = 1 - kept.double().mean(-1).numpy()
@@ -45,18 +45,10 @@ def toy_score(contexts: Contexts, actions) -> Outcome:
 
 def toy_envs(num_envs: int = 32):
     """The real environment with noisy grey images (dark ones are even) and the toy's rewards."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val")
+    envs = dark_and_bright_envs(num_envs)
     bandit = envs.unwrapped.bandit
-    brightness = torch.tensor([60, 190]).repeat(NUM_IMAGES // 2).reshape(-1, 1, 1, 1)
-    noise = torch.randint(-40, 41, (NUM_IMAGES, 3, 32, 32), generator=generator_for(1))
-    images = (brightness + noise).to(torch.uint8)
-    bandit.image_set = replace(bandit.image_set, images=images, labels=torch.zeros(NUM_IMAGES).long())
     bandit.score = toy_score
     return envs
-
-
-def flat_weights(agent: BlockDrop) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in agent.controller.state_dict().values()])
 
 
 def test_reward_golden_values():

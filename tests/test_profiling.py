@@ -122,7 +122,7 @@ def test_estimate_quality_golden_values():
     twice = EstimateQuality(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0]))
     assert twice.correlation == pytest.approx(1.0)
     assert twice.median_error == pytest.approx(1 / 2)
-    assert (quality.overhead, twice.overhead) == (1.0, 2.0)
+    assert (quality.scale, twice.scale) == (1.0, 2.0)
 
 
 def test_a_calibrated_table_estimates_longer_by_its_factor(tiny_space):

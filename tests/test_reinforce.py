@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.reinforce import (
@@ -28,12 +29,11 @@ from instanas_env.storage import load_checkpoint, load_weights, save_checkpoint,
 
 # The toy bandit: dark and bright images, and for each kind one mask that is worth 1.
 DARK, BRIGHT = torch.rand(2, 85, generator=generator_for(0)) < 0.5
-NUM_IMAGES = 64
 
 
 def toy_score(contexts: Contexts, actions) -> Outcome:
     """The fraction of bits that agree with the best mask; the best mask depends on the brightness."""
-    bright = contexts.images.float().mean((1, 2, 3)) > 127
+    bright = are_bright(contexts.images)
     best = torch.where(bright.unsqueeze(1), BRIGHT, DARK)
     share = (torch.as_tensor(actions) == best).double().mean(-1).numpy()
     return Outcome(**{field.name: share for field in fields(Outcome)})
@@ -41,18 +41,10 @@ def toy_score(contexts: Contexts, actions) -> Outcome:
 
 def toy_envs(num_envs: int = 32):
     """The real environment with noisy grey images (dark ones are even) and the toy's rewards."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val")
+    envs = dark_and_bright_envs(num_envs)
     bandit = envs.unwrapped.bandit
-    brightness = torch.tensor([60, 190]).repeat(NUM_IMAGES // 2).reshape(-1, 1, 1, 1)
-    noise = torch.randint(-40, 41, (NUM_IMAGES, 3, 32, 32), generator=generator_for(1))
-    images = (brightness + noise).to(torch.uint8)
-    bandit.image_set = replace(bandit.image_set, images=images, labels=torch.zeros(NUM_IMAGES).long())
     bandit.score = toy_score
     return envs
-
-
-def flat_weights(agent: SelfCriticalReinforce) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in agent.controller.state_dict().values()])
 
 
 def test_log_probability_golden_values():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.reinforce import SelfCriticalReinforce
@@ -25,7 +25,6 @@ LITE = SearchSpace.preset("lite")
 # Module m of every cell costs m + 1 ms.
 TABLE = LatencyTable(LITE, torch.arange(1.0, 6.0).double().expand(17, 5), stem=0.0, head=0.0)
 IMAGE = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-NUM_IMAGES = 64
 
 
 def agent_with_gains(gains: Tensor, trade_off: float, table: LatencyTable = TABLE) -> RewardRegression:
@@ -98,26 +97,18 @@ def logistic_envs(num_envs: int = 64, chance: int = 0):
 
     It is one of cell 2 on bright images and one of cell 8 on dark ones; no other module is worth anything.
     """
-    envs = gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val")
+    envs = dark_and_bright_envs(num_envs)
     bandit, generator = envs.unwrapped.bandit, generator_for(chance, 2)
-    brightness = torch.tensor([60, 190]).repeat(NUM_IMAGES // 2).reshape(-1, 1, 1, 1)
-    noise = torch.randint(-40, 41, (NUM_IMAGES, 3, 32, 32), generator=generator_for(1))
-    images = (brightness + noise).to(torch.uint8)
-    bandit.image_set = replace(bandit.image_set, images=images, labels=torch.zeros(NUM_IMAGES).long())
     bandit.latency_table = bandit.cost_table = replace(TABLE, modules=torch.ones(17, 5).double())
 
     def predict(contexts, masks: Tensor) -> Tensor:
-        bright = contexts.images.float().mean((1, 2, 3)) > 127
+        bright = are_bright(contexts.images)
         on = torch.where(bright, masks[..., 2, 1], masks[..., 8, 3])
         correct = torch.rand(on.shape, generator=generator) < (4.0 * on - 2).sigmoid()
         return (~correct).long()
 
     bandit._predict = predict
     return envs
-
-
-def flat_weights(agent: RewardRegression) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in agent.controller.state_dict().values()])
 
 
 def test_it_learns_which_module_an_image_needs():
