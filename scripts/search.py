@@ -20,15 +20,19 @@ import numpy as np
 import torch
 import tyro
 from rich.progress import track
+from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.agent import LearningAgent, native
 from agents.blockdrop import BlockDrop, RewardName
 from agents.convnet_aig import ConvNetAIG
 from agents.evaluation import choose_masks, score_masks, shuffle_between_images
+from agents.files import load_agent
 from agents.reinforce import LogProbability, SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
+from agents.warm_start import warm_start
 from instanas_env import paper
+from instanas_env.bandit import InstanceBandit
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.seeding import generator_for
 from scripts.run_directory import RunDirectory, machine
@@ -52,6 +56,9 @@ class Options:
     latency_table: Path | None = None
     """By default the shipped one."""
     search_space: str = "lite"
+    start_from: Path | None = None
+    """A controller to go on with: one of the same agent, with its menu if it has one (that of the benchmark,
+    say); for REINFORCE also a regression controller that switches modules."""
     epochs: int = 10
     """Passes over the training images, each followed by a meta-graph epoch."""
     frozen_epochs: int = 0
@@ -68,6 +75,12 @@ class Options:
     """Regression: mean latencies between which it explores, ms."""
     dial: float = 1.5
     """Regression: mean latency of the policy that is validated and saved, ms."""
+    anneal: bool = False
+    """Regression: its learning rate falls to 0 over the search."""
+    num_classes: int = 0
+    """Regression: if not 0, it also learns to name the images, of so many classes."""
+    steady_bounds: bool = False
+    """The reward window stands at its last place from the start."""
     alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)
     """REINFORCE: alpha of p', first and last."""
     wrong_reward: float = paper.WRONG_REWARD
@@ -90,8 +103,10 @@ class Options:
     threads: int = 1
 
 
-def make_agent(options: Options, envs: gym.vector.VectorEnv, images: int) -> LearningAgent:
-    """The agent of the options, for a search over ``images`` per epoch."""
+def make_agent(
+    options: Options, envs: gym.vector.VectorEnv, images: int, source: LearningAgent | None
+) -> LearningAgent:
+    """The agent of the options, for a search over ``images`` per epoch; it will start from ``source``."""
     rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     if options.agent == "reinforce":
         return SelfCriticalReinforce(
@@ -116,9 +131,17 @@ def make_agent(options: Options, envs: gym.vector.VectorEnv, images: int) -> Lea
         )
     if options.agent == "convnet-aig":
         return ConvNetAIG(envs, target=options.target_rate, seed=options.seed, **rate)
-    frozen = max(1, options.frozen_epochs)
+    same = source if isinstance(source, RewardRegression) else None
+    random_epochs = max(1, options.frozen_epochs) if same is None else 0
     return RewardRegression(
-        envs, latencies=options.latencies, random_timesteps=images * frozen, seed=options.seed, **rate
+        envs,
+        latencies=options.latencies,
+        random_timesteps=images * random_epochs,
+        anneal_timesteps=images * options.epochs if options.anneal else None,
+        menu=None if same is None else same.menu,
+        num_classes=options.num_classes if same is None else same.num_classes,
+        seed=options.seed,
+        **rate,
     )
 
 
@@ -146,11 +169,15 @@ def search(
     options: Options, run: RunDirectory, progress: Callable[..., Any] = track
 ) -> tuple[LearningAgent, gym.vector.VectorEnv]:
     """Run or resume the search; gives the agent and the environment with the trained meta-graph."""
-    bounds = {"upper": paper.SEARCH_UPPER, "lower": paper.SEARCH_LOWER, "epochs": options.epochs}
+    upper, lower = paper.SEARCH_UPPER, paper.SEARCH_LOWER
+    if options.steady_bounds:
+        upper, lower = (upper[-1], upper[-1]), (lower[-1], lower[-1])
+    bounds = {"upper": upper, "lower": lower, "epochs": options.epochs}
     envs = make_envs(options, "train", options.num_envs, augment=True, bounds=bounds)
     bandit = native(envs).bandit
     images = len(bandit.image_set)
-    agent = make_agent(options, envs, images)
+    source = None if options.start_from is None else load_agent(options.start_from)
+    agent = make_agent(options, envs, images, source)
     update = MetaGraphUpdate(
         learning_rate=options.meta_graph_learning_rate,
         final_learning_rate=options.meta_graph_learning_rate / 10,
@@ -164,6 +191,8 @@ def search(
     validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
 
+    if source is not None:
+        warm_start(agent, source, all_images(validation))
     state = run.restore()
     if state is not None:
         agent.load_state_dict(state["agent"])
@@ -182,7 +211,7 @@ def search(
         validation.refresh()
         validation.epoch = epoch
         if isinstance(agent, RewardRegression):
-            agent.dial(validation.image_set.images[torch.arange(len(validation.image_set))], options.dial)
+            agent.dial(all_images(validation), options.dial)
         row = {
             "epoch": epoch + 1,
             **{name: sum(r[name] for r in rows) / len(rows) for name in rows[0]},
@@ -203,6 +232,11 @@ def search(
             },
         )
     return agent, envs
+
+
+def all_images(bandit: InstanceBandit) -> Tensor:
+    """The images of a bandit's split, uint8 ``(n, 3, H, W)``."""
+    return bandit.image_set.images[torch.arange(len(bandit.image_set))]
 
 
 def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
