@@ -1,0 +1,113 @@
+"""A controller handed on: the policy goes with it, prices come from the environment's table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pipeline_fixtures import history, search_options, searched
+
+from agents.blockdrop import BlockDrop
+from agents.files import load_agent
+from agents.reinforce import SelfCriticalReinforce
+from agents.reward_regression import RewardRegression
+from agents.warm_start import warm_start
+from instanas_env.latency import LatencyTable
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+from scripts import search
+
+LITE = SearchSpace.preset("lite")
+TABLE = LatencyTable(LITE, torch.arange(1.0, 6.0).double().expand(17, 5), stem=0.5, head=0.5)
+DEARER = LatencyTable(LITE, 2 * TABLE.modules, stem=0.5, head=0.5)
+IMAGES = torch.randint(0, 256, (40, 3, 32, 32), generator=generator_for(0)).to(torch.uint8)
+
+
+def opinionated(**options) -> RewardRegression:
+    """A regression controller whose last layer is drawn, so that images differ in what is worthwhile."""
+    agent = RewardRegression(None, space=LITE, table=TABLE, **options)
+    output = agent.controller.network.output
+    with torch.no_grad():
+        output.weight.copy_(torch.randn(output.weight.shape, generator=generator_for(1)))
+    return agent
+
+
+def test_reinforce_starts_with_the_policy_of_a_regression():
+    """A bit is on where its surplus is positive, and the logits' root mean square is 2."""
+    source = opinionated(trade_off=0.03)
+    agent = SelfCriticalReinforce(None, space=LITE)
+    warm_start(agent, source, IMAGES)
+    surplus = source.controller.eval()(IMAGES)[1] - 0.03 * TABLE.modules.flatten().float()
+    own = agent.masks(IMAGES).flatten(1)
+    assert torch.equal(own, surplus > 0) and 0.2 < own.float().mean() < 0.8 and len(own.unique(dim=0)) == 40
+    logits = agent.controller.eval()(IMAGES)
+    assert logits.square().mean().sqrt().item() == pytest.approx(2, rel=1e-4)
+
+
+def test_a_regression_goes_on_at_its_environments_prices():
+    """Same weights, so the same gains; but modules that cost twice as much."""
+    source = opinionated(trade_off=0.03)
+    agent = RewardRegression(None, space=LITE, table=DEARER, seed=5)
+    warm_start(agent, source, IMAGES)
+    assert torch.equal(agent.controller.eval()(IMAGES)[1], source.controller.eval()(IMAGES)[1])
+    assert torch.equal(agent.controller.latencies, 2 * source.controller.latencies)
+    source.trade_off, agent.trade_off = 0.06, 0.03
+    assert torch.equal(agent.masks(IMAGES), source.masks(IMAGES))
+
+
+def test_the_same_class_starts_with_the_same_weights():
+    source = SelfCriticalReinforce(None, space=LITE, seed=3)
+    agent = SelfCriticalReinforce(None, space=LITE, seed=4)
+    assert not torch.equal(*(one.controller.eval().features(IMAGES / 1.0) for one in (agent, source)))
+    warm_start(agent, source, IMAGES)
+    assert torch.equal(*(one.controller.eval().features(IMAGES / 1.0) for one in (agent, source)))
+
+
+MENU = LITE.random_masks(3, 0.5, generator_for(2)).flatten(1).int().tolist()
+
+
+@pytest.mark.parametrize(
+    ("agent", "source", "message"),
+    [
+        (SelfCriticalReinforce(None, space=LITE), opinionated(menu=MENU), "source: chooses from a menu"),
+        (opinionated(), opinionated(menu=MENU), "source: has another menu"),
+        (opinionated(num_classes=10), opinionated(), "source: has another menu or other classes"),
+        (BlockDrop(None, space=LITE), opinionated(), "source: cannot go from RewardRegression to BlockDrop"),
+        (
+            SelfCriticalReinforce(None, space=SearchSpace.preset("cifar")),
+            opinionated(),
+            "source: made for the search space",
+        ),
+    ],
+    ids=["menu", "other-menu", "other-classes", "other-kind", "other-space"],
+)
+def test_what_does_not_fit_is_refused(agent, source, message):
+    with pytest.raises(ValueError, match=message):
+        warm_start(agent, source, IMAGES)
+
+
+@pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
+@pytest.mark.parametrize("agent", ["regression", "reinforce"])
+def test_a_search_starts_from_another(agent, tmp_path):
+    """A search without a step to learn in would be the source: one tiny learning rate instead."""
+    file = searched("regression") / "controller.safetensors"
+    options = {"start_from": file, "learning_rate": 1e-8, "epochs": 1, "frozen_epochs": 1, "num_envs": 80}
+    search.main(search_options(tmp_path, agent, **options))
+    source, loaded = load_agent(file), load_agent(tmp_path / "controller.safetensors")
+    images = IMAGES.clamp(0, 200)
+    assert isinstance(source, RewardRegression)
+    if isinstance(loaded, RewardRegression):
+        gains = [one.controller.eval()(images)[1] for one in (source, loaded)]
+        assert loaded.random_timesteps == 0 and loaded.num_timesteps == 0
+    else:
+        prices = source.trade_off * source.controller.latencies
+        gains = [source.controller.eval()(images)[1] - prices, loaded.controller.eval()(images)]
+        gains = [one / one.square().mean().sqrt() for one in gains]
+    # BatchNorm's averages moved by the one step that was made.
+    assert torch.corrcoef(torch.stack([one.flatten() for one in gains]))[0, 1] > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
+def test_steady_bounds_stand_where_falling_ones_end(tmp_path):
+    search.main(search_options(tmp_path, "reinforce", epochs=2, num_envs=80, steady_bounds=True))
+    uppers = [row["upper_ms"] for row in history(tmp_path)]
+    assert uppers == [history(searched("reinforce"))[-1]["upper_ms"]] * 2
