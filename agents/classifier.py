@@ -26,8 +26,8 @@ from instanas_env.data import ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import Child, MetaGraph
 from instanas_env.modules import fold_batch_norm
-from instanas_env.profiling import one_thread, time_interleaved
 from instanas_env.storage import PathLike
+from instanas_env.timing import one_thread, time_interleaved
 
 
 @dataclass(frozen=True)

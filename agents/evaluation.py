@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
+from instanas_env import reward
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.data import ImageSet
-from instanas_env.profiling import Backend, fold_for_timing, time_children
+from instanas_env.profiling import fold_for_timing, time_children
+from instanas_env.timing import Backend
 
 BATCH_SIZE = 250
 
@@ -74,7 +76,48 @@ def summarise(
     name: str, outcome: Outcome, controller_ms: float = 0.0, real_latency_ms: float | None = None
 ) -> PolicyResult:
     """The row of a policy from what it earned on a split."""
-    correct = outcome.correct
+    return _policy_result(
+        name,
+        outcome.correct,
+        float(outcome.latency_ms.mean()) + controller_ms,
+        real_latency_ms,
+        float(outcome.reward.mean()),
+        len(np.unique(outcome.mask.reshape(len(outcome.mask), -1), axis=0)),
+    )
+
+
+def summarise_network(
+    name: str,
+    correct: Tensor,
+    latency_ms: float,
+    bandit: InstanceBandit,
+    real_latency_ms: float | None = None,
+) -> PolicyResult:
+    """The row of a network that all images go through and that need not come from the meta-graph.
+
+    Args:
+        name: of the network.
+        correct: bool ``(N,)``.
+        latency_ms: of the network.
+        bandit: its window judges the latency, as it does those of its own masks.
+        real_latency_ms: measured.
+    """
+    cost = torch.full(correct.shape, latency_ms, dtype=torch.float64)
+    earned = reward.combine(
+        reward.task_reward(correct, bandit.correct_reward, bandit.wrong_reward),
+        reward.latency_reward(cost, bandit.bounds),
+    )
+    return _policy_result(name, correct.numpy(), latency_ms, real_latency_ms, float(earned.mean()), 1)
+
+
+def _policy_result(
+    name: str,
+    correct: np.ndarray,
+    latency_ms: float,
+    real_latency_ms: float | None,
+    mean_reward: float,
+    architectures: int,
+) -> PolicyResult:
     low, high = wilson_interval(int(correct.sum()), len(correct))
     return PolicyResult(
         name=name,
@@ -82,10 +125,10 @@ def summarise(
         accuracy=float(correct.mean()),
         accuracy_low=low,
         accuracy_high=high,
-        latency_ms=float(outcome.latency_ms.mean()) + controller_ms,
+        latency_ms=latency_ms,
         real_latency_ms=real_latency_ms,
-        reward=float(outcome.reward.mean()),
-        architectures=len(np.unique(outcome.mask.reshape(len(correct), -1), axis=0)),
+        reward=mean_reward,
+        architectures=architectures,
     )
 
 

@@ -107,6 +107,14 @@ def parse_search_space(name: str) -> SearchSpace:
         raise ValueError(f"search_space: got {name!r}: {error}") from error
 
 
+def search_space_name(space: SearchSpace) -> str:
+    """Inverse of :func:`parse_search_space`; ``ValueError`` for a space without some of the modules."""
+    name = f"{space.name}@{space.width!r}"
+    if space != parse_search_space(name):
+        raise ValueError(f"search_space: only spaces with all modules have a name; got {space.config}")
+    return name
+
+
 def _meta_graph(source: str | None, space: SearchSpace, num_classes: int) -> MetaGraph:
     if source == "random":
         return MetaGraph(space, num_classes, torch.Generator().manual_seed(0)).eval()

@@ -1,17 +1,12 @@
 """Measuring latencies on this device: the look-up table, and what it estimates against the real thing.
 
-Batch 1, one thread, evaluation mode, BatchNorm folded. Repetitions are taken in interleaved random
-order, so that a slow moment of the machine touches all parts alike, and a part runs after another one,
-as it does in a network.
+Batch 1, one thread, evaluation mode, BatchNorm folded; in turns, see :mod:`instanas_env.timing`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,54 +14,7 @@ from torch import Tensor, nn
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.modules import fold_batch_norm
-
-Backend = Literal["eager", "onnx"]
-BACKENDS = get_args(Backend)
-WARM_UP = 10
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread inside, the former number afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@torch.inference_mode()
-def time_interleaved(
-    calls: Sequence[Callable[[], object]],
-    repetitions: int,
-    generator: torch.Generator,
-    device: torch.device | None = None,
-    progress: Callable[[], None] = lambda: None,
-) -> Tensor:
-    """Milliseconds of each call and repetition, float64 ``(len(calls), repetitions)``.
-
-    Args:
-        calls: what to time, without arguments.
-        repetitions: rounds; each round times every call once, in an order drawn from ``generator``.
-        generator: CPU generator.
-        device: a GPU is waited for before and after each call.
-        progress: called after every round.
-    """
-    wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
-    for call in calls:
-        for _ in range(WARM_UP):
-            call()
-    elapsed = torch.empty(len(calls), repetitions, dtype=torch.float64)
-    for repetition in range(repetitions):
-        for i in torch.randperm(len(calls), generator=generator).tolist():
-            wait()
-            start = time.perf_counter()
-            calls[i]()
-            wait()
-            elapsed[i, repetition] = 1e3 * (time.perf_counter() - start)
-        progress()
-    return elapsed
+from instanas_env.timing import Backend, one_thread, time_interleaved, time_networks
 
 
 def profile_modules(
@@ -157,32 +105,12 @@ def time_children(
         backend: "eager" runs them in PyTorch, "onnx" in onnxruntime (on the CPU).
     """
     device = next(meta_graph.parameters()).device
-    if backend not in BACKENDS or (backend == "onnx" and device.type != "cpu"):
-        raise ValueError(f"backend: got {backend!r} on {device.type}; eager, or onnx on the cpu, will do")
-    side = meta_graph.space.resolution
-    raw = torch.randint(256, (1, 3, side, side), generator=generator, dtype=torch.uint8).to(device)
-    image = raw.float().contiguous(memory_format=torch.channels_last)
-
-    def deployed(network: nn.Module, example: Tensor) -> Callable[[], object]:
-        """``network`` as the backend runs it, on one image."""
-        if backend == "eager":
-            return lambda: network(example)
-        from instanas_env.onnx_network import OnnxNetwork, to_onnx
-
-        onnx_network = OnnxNetwork(to_onnx(network.eval(), example))
-        return lambda: onnx_network(example)
-
-    choose = None if controller is None else deployed(controller, raw)
-
-    def whole(child: Callable[[], object]) -> Callable[[], object]:
-        return child if choose is None else lambda: (choose(), child())
-
     folded = (
         meta_graph.folded()
     )  # its children share its weights; hundreds with their own would fill the memory
-    with one_thread():
-        calls = [whole(deployed(folded.child(mask), image)) for mask in masks]
-        return time_interleaved(calls, repetitions, generator, device, progress).median(1).values
+    children = (folded.child(mask) for mask in masks)
+    side = meta_graph.space.resolution
+    return time_networks(children, side, generator, repetitions, controller, progress, backend, device)
 
 
 @dataclass(frozen=True)

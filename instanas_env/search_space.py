@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from instanas_env import paper
+from instanas_env.storage import PathLike, load_config
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,20 @@ class SearchSpace:
     def from_config(cls, config: dict[str, Any]) -> SearchSpace:
         """Inverse of :attr:`config`."""
         return cls.preset(config["preset"], config["width"]).only(*config["modules"])
+
+    @classmethod
+    def of_file(cls, path: PathLike) -> SearchSpace:
+        """The space of a weights file (meta-graph or controller), whose weights are not read.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: a file of another kind.
+        """
+        config = load_config(path)
+        try:
+            return cls.from_config(config["search_space"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: belongs to no search space ({error!r})") from error
 
     # --- masks -----------------------------------------------------------------------------------
 

@@ -61,12 +61,17 @@ def load_weights(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: no such file.
         ValueError: truncated, not safetensors, or without our config.
     """
+    config = load_config(path)
+    return safetensors.torch.load_file(path), config
+
+
+def load_config(path: PathLike) -> dict[str, Any]:
+    """Read the config alone of what :func:`save_weights` wrote, from the header; errors as there."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
     try:
         with safe_open(os.fspath(path), "pt") as file:
-            config = json.loads((file.metadata() or {})["config"])
-        return safetensors.torch.load_file(path), config
+            return json.loads((file.metadata() or {})["config"])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not a whole weights file of this project ({error})") from error
 

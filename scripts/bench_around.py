@@ -18,11 +18,11 @@ from instanas_env.profiling import (
     calibrate,
     compare_with_real,
     fold_for_timing,
-    one_thread,
     profile_modules,
 )
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
+from instanas_env.timing import one_thread
 from scripts.ratios import Actions, Figure, Options, figure, interleaved, ratio
 
 

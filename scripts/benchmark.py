@@ -30,7 +30,8 @@ from agents.baselines import OneShotSearch
 from agents.evaluation import choose_masks, mean_interval, score_masks, shuffle_between_images
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
-from instanas_env.build import SHIPPED_SPACE
+from instanas_env.build import SHIPPED_SPACE, search_space_name
+from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
 from scripts.life import end_with_parent
@@ -46,11 +47,9 @@ class Options:
     dataset: str = "embedded"
     data_dir: Path | None = None
     meta_graph: Path | None = None
-    """By default the shipped one."""
+    """By default the shipped one; its file tells the search space."""
     latency_table: Path | None = None
-    """By default the shipped one."""
-    search_space: str = SHIPPED_SPACE
-    """Preset, with a width after an @ if it is not 1: "cifar@0.5"."""
+    """Of the same search space; by default the shipped one."""
     seeds: int = 3
     total_timesteps: int = 864_000
     """Images that the controller acts on; each gets one mask of the menu at random."""
@@ -71,13 +70,16 @@ class Options:
 
 
 def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
-    """The benchmark environment on a split."""
+    """The benchmark environment on a split, in the search space of the meta-graph."""
+    space = SHIPPED_SPACE
+    if options.meta_graph is not None:
+        space = search_space_name(SearchSpace.of_file(options.meta_graph))
     return gym.make_vec(
         "InstaNAS-v0",
         num_envs=num_envs,
         dataset=options.dataset,
         data_dir=None if options.data_dir is None else str(options.data_dir),
-        search_space=options.search_space,
+        search_space=space,
         meta_graph=None if options.meta_graph is None else str(options.meta_graph),
         latency_table=None if options.latency_table is None else str(options.latency_table),
         split=split,

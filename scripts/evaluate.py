@@ -2,47 +2,43 @@
 
     python -m scripts.evaluate --out runs/evaluation --runs runs/search --dataset fashion_mnist
 
-Fixed policies on the shipped meta-graph, MobileNetV2 trained alone, the shipped long search, and the
-controllers in ``runs``, each on the meta-graph beside it. What is chosen (the best static masks) is
-chosen on the validation split. Run it on a quiet machine if the real latencies matter.
+Fixed policies on a meta-graph, networks trained alone, and the controllers in ``runs``, each on the
+meta-graph beside it. By default the meta-graph is the shipped one, and what else the package holds
+(MobileNetV2 trained alone, the long searches) is compared as well; the search space is that of its file.
+What is chosen (the best static masks) is chosen on the validation split. Run it on a quiet machine if the
+real latencies matter.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
 from agents.agent import Agent
 from agents.baselines import OneShotSearch, RandomAgent, StaticAgent
-from agents.evaluation import (
-    choose_masks,
-    real_latency,
-    score_masks,
-    shuffle_between_images,
-    summarise,
-)
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
-from instanas_env.bandit import InstanceBandit, Outcome
-from instanas_env.build import SHIPPED_SPACE, parse_search_space, shipped
+from instanas_env.bandit import InstanceBandit
+from instanas_env.build import shipped
 from instanas_env.data import ImageSet, load_images
-from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
-from instanas_env.profiling import Backend
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
+from instanas_env.timing import Backend
+from scripts.alone import LoneNetwork, is_of, latencies, load_all, load_lone
+from scripts.comparison import Comparison
 from scripts.figures import draw_figures
-from scripts.image_record import Choices, bits, choices, make_record
+from scripts.image_record import make_record
+from scripts.matching import CONTROLLER, META_GRAPH, check_classes, check_spaces
 from scripts.run_directory import machine
 
 SHIPPED_SEARCHES = ("searched_regression", "searched_reinforce")
@@ -56,6 +52,13 @@ class Options:
     """Directory for results.json, images.safetensors and figures."""
     runs: tuple[Path, ...] = ()
     """Directories with controller.safetensors and meta_graph.safetensors."""
+    meta_graph: Path | None = None
+    """Pre-trained weights that fixed masks run on; by default the shipped ones. Their file tells the search
+    space, which is that of all runs."""
+    latency_table: Path | None = None
+    """Of that search space; by default the shipped one."""
+    alone: tuple[Path, ...] = ()
+    """Networks trained alone (scripts.pretrain --modules 2 --width w): run directories or weights."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)
@@ -73,89 +76,20 @@ class Options:
     threads: int = 1
 
 
-class Comparison:
-    """Collects the rows of the table; every policy touches the test split once, here.
-
-    Attributes:
-        rows: of the table, for results.json.
-        choices: by a row's name, which image got which network; of controllers that were not shuffled.
-    """
-
-    def __init__(self, table: LatencyTable, val: ImageSet, test: ImageSet, options: Options):
-        self.table = table
-        self.val, self.test = val, test
-        self.options = options
-        self.rows: list[dict[str, Any]] = []
-        self.choices: dict[str, Choices] = {}
-
-    def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Tensor:
-        """Score a policy and keep its row; gives its masks on the test split."""
-        masks = bandit.space.repair(choose_masks(agent, bandit.image_set))
-        real = None
-        if self.options.time_real:
-            generator = generator_for(self.options.seed, 7)
-            real = real_latency(bandit, agent, masks, generator, backend=self.options.backend)
-        outcome = self._keep(group, name, bandit, masks, agent.controller is not None, real)
-        if agent.controller is not None:
-            self.choices[name] = choices(outcome)
-        return masks
-
-    def add_shuffled(self, group: str, name: str, bandit: InstanceBandit, masks: Tensor) -> None:
-        """The control: a controller's ``masks`` exchanged between the images."""
-        shuffled = shuffle_between_images(masks, generator_for(self.options.seed, 8))
-        self._keep(group, name, bandit, shuffled, True, None)
-
-    def _keep(
-        self, group: str, name: str, bandit: InstanceBandit, masks: Tensor, chosen: bool, real: float | None
-    ) -> Outcome:
-        outcome = score_masks(bandit, masks)
-        result = summarise(name, outcome, self.table.controller if chosen else 0.0, real)
-        self.rows.append(
-            {
-                "group": group,
-                **dataclasses.asdict(result),
-                "networks": networks(outcome) if chosen else None,
-            }
-        )
-        return outcome
-
-
-def networks(outcome: Outcome) -> list[dict[str, Any]]:
-    """The distinct networks of a policy: mask as a string of bits, latency in ms, number of images."""
-    masks, first, counts = np.unique(bits(outcome), axis=0, return_index=True, return_counts=True)
-    return [
-        {
-            "mask": "".join(map(str, mask)),
-            "latency_ms": round(float(latency), 4),
-            "images": int(count),
-        }
-        for mask, latency, count in zip(masks, outcome.latency_ms[first], counts, strict=True)
-    ]
-
-
 def compare(options: Options) -> Comparison:
     """Score all policies."""
-    space = parse_search_space(SHIPPED_SPACE)
-    table = LatencyTable.load(shipped("latency.json"))
-    val, test = (load_images(options.dataset, split, options.data_dir) for split in ("val", "test"))
-    comparison = Comparison(table, val, test, options)
-
-    alone = MetaGraph.load(shipped("mobilenet_v2.safetensors"))
-    lone = InstanceBandit(alone, test, table.only(2))
-    comparison.add(
-        "fixed", "MobileNetV2 trained alone", lone, StaticAgent(alone.space, alone.space.full_mask())
+    weights = options.meta_graph or shipped(META_GRAPH)
+    found = searches(options)
+    space, table = check_spaces(weights, options.latency_table or shipped("latency.json"), found.values())
+    val, test = (
+        load_images(options.dataset, split, options.data_dir, space.resolution) for split in ("val", "test")
     )
-
-    shared = MetaGraph.load(shipped("meta_graph.safetensors"))
+    check_classes(weights, found.values(), len(test.classes))
+    alone = load_all(options.alone, space, len(test.classes))
+    comparison = Comparison(test, options.seed, options.backend if options.time_real else None)
+    shared = MetaGraph.load(weights)
     bandit = InstanceBandit(shared, test, table)
-    fixed = {
-        "full meta-graph": StaticAgent(space, space.full_mask()),
-        "MobileNetV2 path": StaticAgent(space, space.mobilenet_v2_mask()),
-        "cheapest path": StaticAgent(space, table.cheapest_mask()),
-        "random half": RandomAgent(space, 0.5, options.seed),
-    }
-    for name, agent in fixed.items():
-        comparison.add("fixed", name, bandit, agent)
+    add_networks(comparison, bandit, alone, options)
     one_shot = OneShotSearch(InstanceBandit(shared, val, table), options.seed)
     for _ in track(one_shot.rank(options.one_shot_masks), "one-shot search", total=options.one_shot_masks):
         pass
@@ -167,28 +101,56 @@ def compare(options: Options) -> Comparison:
         comparison.add(
             "static", f"best static <= {factor:g} MobileNetV2", bandit, StaticAgent(space, best.mask)
         )
-
-    for name, folder in searches(options).items():
-        graph = MetaGraph.load(folder / "meta_graph.safetensors")
-        if graph.space != space:
-            raise ValueError(
-                f"runs: {folder} is in the search space {graph.space.config}, not {space.config}"
-            )
-        add_search(
-            comparison,
-            name,
-            InstanceBandit(graph, test, table),
-            load_agent(folder / "controller.safetensors"),
-        )
+    for name, folder in found.items():
+        graph, agent = MetaGraph.load(folder / META_GRAPH), load_agent(folder / CONTROLLER)
+        add_search(comparison, name, InstanceBandit(graph, test, table), agent, val, options.dial)
     return comparison
+
+
+def uses_shipped(options: Options) -> bool:
+    """Whether the shared meta-graph is the package's, with which go a MobileNetV2 and two searches."""
+    path = options.meta_graph
+    return path is None or path.resolve() == shipped(META_GRAPH).resolve()
+
+
+def add_networks(
+    comparison: Comparison, bandit: InstanceBandit, alone: Sequence[LoneNetwork], options: Options
+) -> None:
+    """The rows of fixed policies on the shared meta-graph, and of networks trained alone.
+
+    MobileNetV2 of the space itself comes first: it is what latencies are compared with.
+    """
+    space, table = bandit.space, bandit.latency_table
+    found = list(zip(alone, latencies(alone, bandit, generator_for(options.seed, 9)), strict=True))
+
+    def add_alone(own: bool) -> None:
+        for lone, latency in found:
+            if is_of(lone, space) is own:
+                comparison.add_network(lone.family, lone.name, bandit, lone, latency)
+
+    add_alone(own=True)
+    if uses_shipped(options):
+        lone = load_lone(shipped("mobilenet_v2.safetensors"))
+        (latency,) = latencies([lone], bandit, generator_for(options.seed, 9))
+        comparison.add_network("fixed", "MobileNetV2 trained alone", bandit, lone, latency)
+    fixed = {
+        "full meta-graph": StaticAgent(space, space.full_mask()),
+        "MobileNetV2 path": StaticAgent(space, space.mobilenet_v2_mask()),
+        "cheapest path": StaticAgent(space, table.cheapest_mask()),
+        "random half": RandomAgent(space, 0.5, options.seed),
+    }
+    for name, agent in fixed.items():
+        comparison.add("fixed", name, bandit, agent)
+    add_alone(own=False)
 
 
 def searches(options: Options) -> dict[str, Path]:
     """The directories of finished searches: those that come with the package, and those of the options."""
+    assets = shipped(META_GRAPH).parent
     with_package = {
-        f"{name} (shipped)": shipped("meta_graph.safetensors").parent / name
+        f"{name} (shipped)": assets / name
         for name in SHIPPED_SEARCHES
-        if (shipped("meta_graph.safetensors").parent / name / "controller.safetensors").is_file()
+        if uses_shipped(options) and (assets / name / CONTROLLER).is_file()
     }
     names = [folder.name for folder in options.runs]
     unique = {
@@ -198,15 +160,22 @@ def searches(options: Options) -> dict[str, Path]:
     return {**with_package, **unique}
 
 
-def add_search(comparison: Comparison, name: str, bandit: InstanceBandit, agent: Agent) -> None:
+def add_search(
+    comparison: Comparison,
+    name: str,
+    bandit: InstanceBandit,
+    agent: Agent,
+    val: ImageSet,
+    dial: Sequence[float],
+) -> None:
     """The rows of one controller: at each setting of its dial, and its masks shuffled."""
     if not isinstance(agent, RewardRegression):
         masks = comparison.add(name, name, bandit, agent)
         comparison.add_shuffled(name, f"{name}, shuffled", bandit, masks)
         return
-    images = comparison.val.images[torch.arange(len(comparison.val))]
-    for factor in comparison.options.dial:
-        agent.dial(images, factor * comparison.table.reference("mobilenet_v2"))
+    images = val.images[torch.arange(len(val))]
+    for factor in dial:
+        agent.dial(images, factor * bandit.latency_table.reference("mobilenet_v2"))
         label = f"{name}, dial {factor:g}"
         masks = comparison.add(name, label, bandit, agent)
         comparison.add_shuffled(name, f"{label}, shuffled", bandit, masks)
@@ -237,7 +206,8 @@ def main(options: Options) -> None:
     comparison = compare(options)
     config = {key: str(value) for key, value in dataclasses.asdict(options).items()}
     # The record is of no use without the results, which come last and so mark a finished comparison.
-    make_record(comparison.test, comparison.choices, options.seed).save(options.out / "images.safetensors")
+    record = make_record(comparison.image_set, comparison.choices, options.seed)
+    record.save(options.out / "images.safetensors")
     results = {"options": config, "machine": machine(), "policies": comparison.rows}
     save_json(options.out / "results.json", results)
     print_table(comparison.rows)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 from pipeline_fixtures import image_folder, read_strictly
 
 from agents.agent import native
 from agents.evaluation import choose_masks, score_masks
 from agents.reward_regression import RewardRegression
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
 from instanas_env.storage import load_json
 from scripts.benchmark import Options, main, make_envs, summarise_seeds
 from scripts.run_directory import RunDirectory
@@ -112,6 +116,21 @@ def test_another_benchmark_is_refused(runs):
         changed = {name: value for name, value in vars(runs).items() if name != "total_timesteps"}
         main(Options(**changed, total_timesteps=65))
     RunDirectory(runs.out, runs, free=("out", "data_dir", "seeds", "workers"))
+
+
+def test_the_space_is_that_of_the_meta_graph(tmp_path, tiny_space):
+    """Half the width of the shipped one, with a table of its own."""
+    MetaGraph(tiny_space, 10).save(tmp_path / "meta_graph.safetensors")
+    LatencyTable(tiny_space, torch.ones(17, 5), 1.0, 1.0).save(tmp_path / "latency.json")
+    folder = {"dataset": "folder", "data_dir": image_folder()}
+    narrow = Options(tmp_path, meta_graph=tmp_path / "meta_graph.safetensors", **folder)
+    with pytest.raises(ValueError, match="^latency_table: .*profile_latency.py and give its path"):
+        make_envs(narrow, "val", 1)
+    envs = make_envs(replace(narrow, latency_table=tmp_path / "latency.json"), "val", 1)
+    assert native(envs).bandit.space == tiny_space
+    assert native(envs).bandit.latency_table.reference("mobilenet_v2") == 19.0
+    with pytest.raises(ValueError, match="^latency_table: made for the search space .*0.5"):
+        make_envs(replace(narrow, meta_graph=None, latency_table=tmp_path / "latency.json"), "val", 1)
 
 
 def test_summary_golden_values():

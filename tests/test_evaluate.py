@@ -14,6 +14,7 @@ from instanas_env.build import shipped
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
 from scripts.evaluate import Options, compare, searches
 from scripts.image_record import ImageRecord
 
@@ -155,10 +156,44 @@ def test_runs_of_the_same_name_are_both_compared(tmp_path):
     assert set(folders) <= set(found.values())
 
 
-def test_a_search_in_another_space_is_refused(tmp_path, tiny_space):
-    """The table of the comparison is that of "lite"; half its width would get latencies twice too high."""
-    folder = tmp_path / "narrow"
-    MetaGraph(tiny_space, 10).save(folder / "meta_graph.safetensors")
-    RewardRegression(None, space=tiny_space).save(folder / "controller.safetensors")
-    with pytest.raises(ValueError, match="space"):
-        compare(small(tmp_path, runs=(folder,), dial=(0.5,), one_shot_limits=()))
+def narrow(tmp_path: Path, space: SearchSpace, classes: int = 10) -> tuple[Path, Path]:
+    """A meta-graph of another space than the shipped one, and a table: every part takes 1 ms."""
+    weights, table = tmp_path / "narrow" / "meta_graph.safetensors", tmp_path / "latency.json"
+    MetaGraph(space, classes).save(weights)
+    LatencyTable(space, torch.ones(17, space.num_modules), 1.0, 1.0, 0.5).save(table)
+    return weights, table
+
+
+def test_another_space_comes_with_its_own_table_and_networks_alone(tmp_path, tiny_space):
+    """MobileNetV2 takes 17 + 2 ms; nothing of the package, which is of another space, is compared."""
+    weights, table = narrow(tmp_path, tiny_space)
+    MetaGraph(tiny_space.only(2), 10).save(tmp_path / "alone" / "meta_graph.safetensors")
+    RewardRegression(None, space=tiny_space).save(weights.parent / "controller.safetensors")
+    files = {"meta_graph": weights, "latency_table": table, "alone": (tmp_path / "alone",)}
+    comparison = compare(small(tmp_path, runs=(weights.parent,), dial=(0.5,), one_shot_limits=(), **files))
+    assert [row["name"] for row in comparison.rows] == [
+        "MobileNetV2 x 0.5", *FIXED[1:], "narrow, dial 0.5", "narrow, dial 0.5, shuffled",
+    ]  # fmt: skip
+    latency = {row["name"]: row["latency_ms"] for row in comparison.rows}
+    assert latency["MobileNetV2 x 0.5"] == latency["MobileNetV2 path"] == 19.0
+    assert latency["full meta-graph"] == 17 * 5 + 2
+
+
+def test_files_of_different_spaces_are_refused(tmp_path, tiny_space):
+    """A table of half the width would tell half the latency."""
+    weights, table = narrow(tmp_path, tiny_space)
+    with pytest.raises(ValueError, match="^latency_table: .* is of the search space .*profile_latency"):
+        compare(small(tmp_path, meta_graph=weights))
+    with pytest.raises(ValueError, match="^latency_table: .* is of the search space"):
+        compare(small(tmp_path, latency_table=table))
+    with pytest.raises(FileNotFoundError, match="^latency_table: no such file: .*nowhere"):
+        compare(small(tmp_path, latency_table=tmp_path / "nowhere"))
+    RewardRegression(None, space=tiny_space).save(weights.parent / "controller.safetensors")
+    with pytest.raises(ValueError, match="^runs: .*meta_graph.safetensors is of the search space"):
+        compare(small(tmp_path, runs=(weights.parent,)))
+
+
+def test_weights_for_other_classes_are_refused(tmp_path, tiny_space):
+    weights, table = narrow(tmp_path, tiny_space, classes=100)
+    with pytest.raises(ValueError, match="^meta_graph: .* has 100 classes; the data set has 10"):
+        compare(small(tmp_path, meta_graph=weights, latency_table=table))

@@ -18,6 +18,7 @@ LAYERS = [
     ["paper", "seeding", "storage", "assets"],
     ["search_space", "reward"],
     ["latency", "modules", "drop_path", "data", "onnx_network"],
+    ["timing"],
     ["meta_cell", "meta_graph", "gated", "counting", "profiling", "training"],
     ["bandit"],
     ["build"],

@@ -12,17 +12,15 @@ from torch import nn
 from agents.controller import Controller
 from instanas_env.latency import LatencyTable
 from instanas_env.profiling import (
-    WARM_UP,
     EstimateQuality,
     calibrate,
     compare_with_real,
     fold_for_timing,
-    one_thread,
     profile_modules,
     time_children,
-    time_interleaved,
 )
 from instanas_env.seeding import generator_for
+from instanas_env.timing import WARM_UP, one_thread, time_interleaved
 
 
 @pytest.fixture

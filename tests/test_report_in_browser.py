@@ -1,4 +1,4 @@
-"""The page in a real browser, headless Chromium at desktop and at phone width: drawn, hovered over, in bounds."""
+"""The page in headless Chromium, at desktop and at phone width: drawn, hovered over, within its bounds."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BLANK_PICTURES = """() => [...document.querySelectorAll('img')].filter(picture =
 }).map(picture => picture.alt)"""
 
 SPILLED = """() => [...document.querySelectorAll('body *')].filter(element => {
-  if (element.closest('.box') || element.closest('svg')) return element.matches('.box, svg') && spills(element);
-  return spills(element);
+  const inner = element.closest('.box, svg') && !element.matches('.box, svg');
+  return !inner && spills(element);
   function spills(element) {
     const box = element.getBoundingClientRect();
     return box.width > 0 && (box.left < -0.5 || box.right > document.documentElement.clientWidth + 0.5);

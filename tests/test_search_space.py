@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instanas_env.build import parse_search_space, search_space_name
 from instanas_env.search_space import ALL_MODULES, SearchSpace
+from instanas_env.storage import save_weights
 
 # The first cell of each of MobileNetV2's seven stages (1, 2, 3, 4, 3, 3, 1 cells) changes shape.
 SHAPE_CHANGING = [0, 1, 1 + 2, 3 + 3, 6 + 4, 10 + 3, 13 + 3]
@@ -86,6 +88,25 @@ def test_bad_width_is_named(width):
 def test_config_survives_json(preset):
     for space in (SearchSpace.preset(preset, width=0.75), SearchSpace.preset(preset).only(0, 3)):
         assert SearchSpace.from_config(json.loads(json.dumps(space.config))) == space
+
+
+def test_a_weights_file_tells_its_space(tmp_path):
+    """From its header; a file of another kind is named."""
+    space = SearchSpace.preset("lite", 0.3).only(0, 3)
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.zeros(1)}, {"search_space": space.config})
+    assert SearchSpace.of_file(path) == space
+    save_weights(path, {"a": torch.zeros(1)}, {"classes": []})
+    with pytest.raises(ValueError, match="w.safetensors: belongs to no search space"):
+        SearchSpace.of_file(path)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.1, 1 / 3])
+def test_a_space_has_a_name_that_is_read_back(width):
+    space = SearchSpace.preset("cifar", width)
+    assert parse_search_space(search_space_name(space)) == space
+    with pytest.raises(ValueError, match="^search_space: only spaces with all modules have a name"):
+        search_space_name(space.only(2))
 
 
 def test_only_keeps_the_cells_and_renumbers_the_modules(lite_space):

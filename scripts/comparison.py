@@ -1,0 +1,101 @@
+"""The rows of a comparison: every policy touches the test split once, here."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.evaluation import (
+    choose_masks,
+    real_latency,
+    score_masks,
+    shuffle_between_images,
+    summarise,
+    summarise_network,
+)
+from instanas_env.bandit import InstanceBandit, Outcome
+from instanas_env.data import ImageSet
+from instanas_env.seeding import generator_for
+from instanas_env.timing import Backend, time_networks
+from scripts.alone import LoneNetwork
+from scripts.image_record import Choices, bits, choices
+
+
+class Comparison:
+    """Collects the rows of the table.
+
+    Args:
+        image_set: the test split.
+        seed: of what is shuffled and timed.
+        backend: what real latencies are measured with; None leaves them out.
+
+    Attributes:
+        rows: of the table, for results.json.
+        choices: by a row's name, which image got which network; of controllers that were not shuffled.
+    """
+
+    def __init__(self, image_set: ImageSet, seed: int = 0, backend: Backend | None = None):
+        self.image_set = image_set
+        self.seed = seed
+        self.backend = backend
+        self.rows: list[dict[str, Any]] = []
+        self.choices: dict[str, Choices] = {}
+
+    def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Tensor:
+        """Score a policy and keep its row; gives its masks."""
+        masks = bandit.space.repair(choose_masks(agent, self.image_set))
+        real = None
+        if self.backend is not None:
+            real = real_latency(bandit, agent, masks, generator_for(self.seed, 7), backend=self.backend)
+        outcome = self._keep(group, name, bandit, masks, agent.controller is not None, real)
+        if agent.controller is not None:
+            self.choices[name] = choices(outcome)
+        return masks
+
+    def add_shuffled(self, group: str, name: str, bandit: InstanceBandit, masks: Tensor) -> None:
+        """The control: a controller's ``masks`` exchanged between the images."""
+        shuffled = shuffle_between_images(masks, generator_for(self.seed, 8))
+        self._keep(group, name, bandit, shuffled, True, None)
+
+    def add_network(
+        self,
+        group: str,
+        name: str,
+        bandit: InstanceBandit,
+        lone: LoneNetwork,
+        latency: tuple[float, dict[str, Any]],
+    ) -> None:
+        """A network trained alone: its ``latency`` in ms, and what else its row tells of it."""
+        real = None
+        if self.backend is not None:
+            side, generator = lone.resolution, generator_for(self.seed, 7)
+            real = time_networks([lone.network], side, generator, backend=self.backend).item()
+        latency_ms, source = latency
+        result = summarise_network(name, lone.correct(self.image_set), latency_ms, bandit, real)
+        self.rows.append({"group": group, **dataclasses.asdict(result), "networks": None, **source})
+
+    def _keep(
+        self, group: str, name: str, bandit: InstanceBandit, masks: Tensor, chosen: bool, real: float | None
+    ) -> Outcome:
+        outcome = score_masks(bandit, masks)
+        result = summarise(name, outcome, bandit.latency_table.controller if chosen else 0.0, real)
+        row = dataclasses.asdict(result)
+        self.rows.append({"group": group, **row, "networks": networks(outcome) if chosen else None})
+        return outcome
+
+
+def networks(outcome: Outcome) -> list[dict[str, Any]]:
+    """The distinct networks of a policy: mask as a string of bits, latency in ms, number of images."""
+    masks, first, counts = np.unique(bits(outcome), axis=0, return_index=True, return_counts=True)
+    return [
+        {
+            "mask": "".join(map(str, mask)),
+            "latency_ms": round(float(latency), 4),
+            "images": int(count),
+        }
+        for mask, latency, count in zip(masks, outcome.latency_ms[first], counts, strict=True)
+    ]
