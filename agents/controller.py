@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instanas_env import paper
 from instanas_env.meta_graph import initialise
-from instanas_env.modules import ConvBN
+from instanas_env.modules import ConvBN, FoldedConv
 from instanas_env.search_space import SearchSpace
 
 
@@ -36,7 +37,7 @@ class Controller(nn.Module):
         first, second, third = channels
         k1, k2, k3 = paper.CONTROLLER_KERNELS
         with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation draws from the global one
-            self.features = nn.Sequential(
+            self.features = LargeKernels(
                 ConvBN(3, first, k1, stride=4),
                 ConvBN(first, second, k2, stride=2),
                 ConvBN(second, third, k3, stride=2),
@@ -49,7 +50,31 @@ class Controller(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 ``(B, 3, H, W)`` to ``(B, outputs)``."""
-        x = images.contiguous(memory_format=torch.channels_last).float().sub_(127.5).div_(127.5)
+        x = images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
         if self.shrink > 1:
-            x = nn.functional.avg_pool2d(x, self.shrink)
+            x = F.avg_pool2d(x, self.shrink)
         return self.output(self.features(x))
+
+
+class LargeKernels(nn.Sequential):
+    """Convolutions with ReLU, then a flattening, that are fast on a single image once folded.
+
+    There each convolution is one matrix product of its windows. oneDNN's convolution takes twice as long
+    on maps this small, most of it for rearranging the weights. Batches, GPUs and exported graphs get it.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, features)``."""
+        alone = not torch.jit.is_tracing() and input.shape[0] == 1 and input.is_cpu
+        if not alone or not isinstance(self[0], FoldedConv):
+            return super().forward(input)
+        *layers, flatten = self
+        x = input.permute(0, 2, 3, 1)
+        for layer in layers:
+            (kernel, _), (stride, _), (rim, _) = layer.conv.kernel_size, layer.conv.stride, layer.conv.padding
+            padded = F.pad(x, (0, 0, rim, rim, rim, rim))
+            windows = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (1, H', W', C, k, k)
+            columns = windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
+            weight = layer.conv.weight.permute(0, 2, 3, 1).flatten(1)  # a view: it lies in channels_last
+            x = F.linear(columns, weight, layer.conv.bias).relu_()
+        return flatten(x.permute(0, 3, 1, 2))

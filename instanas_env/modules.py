@@ -35,33 +35,6 @@ class DepthwiseConv2d(nn.Conv2d):
         return F.conv2d(padded, weight, self.bias, self.stride, 0, 1, self.groups)
 
 
-class Im2colConv2d(nn.Conv2d):
-    """A convolution that is fast on a single image: its windows gathered, then one matrix product.
-
-    Made for the large kernels of a controller, on maps so small that oneDNN takes twice as long as this,
-    most of it for rearranging the weights. Batches, gradients, GPUs and exported graphs get the convolution.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """As ``nn.Conv2d``: ``(B, C, H, H)`` to ``(B, C', H / stride, H / stride)``."""
-        elsewhere = torch.jit.is_tracing() or torch.is_grad_enabled() or input.device.type != "cpu"
-        if elsewhere or len(input) > 1:
-            return super().forward(input)
-        (kernel, _), (stride, _), (rim, _) = self.kernel_size, self.stride, self.padding  # type: ignore[misc]
-        padded = F.pad(input.permute(0, 2, 3, 1), (0, 0, rim, rim, rim, rim))
-        windows = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (1, H', W', C, k, k)
-        columns = windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # a view, as weights lie in channels_last
-        return F.linear(columns, weight, self.bias).permute(0, 3, 1, 2)
-
-
-def _convolution(groups: int, in_channels: int, kernel: int) -> type[nn.Conv2d]:
-    """The fastest kind of convolution."""
-    if groups == in_channels > 1:
-        return DepthwiseConv2d
-    return Im2colConv2d if groups == 1 and kernel > 3 else nn.Conv2d
-
-
 class ConvBN(nn.Module):
     """Convolution without bias, BatchNorm, activation ("relu", "relu6" or "none"); "same" padding."""
 
@@ -75,7 +48,8 @@ class ConvBN(nn.Module):
         activation: str = "relu",
     ):
         super().__init__()
-        self.conv = _convolution(groups, in_channels, kernel)(
+        convolution = DepthwiseConv2d if groups == in_channels > 1 else nn.Conv2d
+        self.conv = convolution(
             in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
         )
         self.bn = nn.BatchNorm2d(out_channels)
@@ -98,7 +72,7 @@ class FoldedConv(nn.Module):
         assert bn.running_mean is not None and bn.running_var is not None
         scale = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
         self.conv = nn.utils.skip_init(  # no draw from the global generator for weights set below
-            Im2colConv2d if isinstance(conv, Im2colConv2d) else nn.Conv2d,
+            nn.Conv2d,
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,

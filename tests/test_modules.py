@@ -6,15 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instanas_env.modules import (
-    BasicConv,
-    ConvBN,
-    DepthwiseConv2d,
-    Im2colConv2d,
-    MBConv,
-    build_module,
-    fold_batch_norm,
-)
+from instanas_env.modules import BasicConv, ConvBN, DepthwiseConv2d, MBConv, build_module, fold_batch_norm
 from instanas_env.search_space import ALL_MODULES, CellSpec
 
 
@@ -55,31 +47,6 @@ def test_folding_keeps_the_precision(randomise_batch_norm):
     block = randomise_batch_norm(ConvBN(3, 4, 3), 3).double()
     images = draw(1, 3, 5, 5).double()
     torch.testing.assert_close(block.folded()(images), block(images))
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("stride", [1, 2, 4])
-@pytest.mark.parametrize("kernel", [5, 7])
-@pytest.mark.parametrize("size", [4, 9, 32])
-def test_im2col_equals_conv2d(size, kernel, stride, batch):
-    """Without gradients a single image goes by another way."""
-    ours = Im2colConv2d(3, 4, kernel, stride, kernel // 2).to(memory_format=torch.channels_last)
-    images = draw(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    plain = nn.functional.conv2d(images, ours.weight, ours.bias, stride, kernel // 2)
-    with torch.inference_mode():
-        found = ours(images)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
-    ours(images).sum().backward()
-    assert ours.weight.grad.abs().sum() > 0
-
-
-def test_large_kernels_take_that_way_folded_or_not():
-    """The controller's: 7 px. 3 px, and depthwise kernels of 5 px, have their own ways."""
-    assert isinstance(ConvBN(3, 4, 7, 4).conv, Im2colConv2d)
-    assert isinstance(ConvBN(3, 4, 7, 4).folded().conv, Im2colConv2d)
-    assert not isinstance(ConvBN(3, 4, 3).conv, Im2colConv2d)
-    assert not isinstance(ConvBN(6, 6, 5, groups=6).conv, Im2colConv2d)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
