@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from instanas_env import paper
 from instanas_env.meta_graph import initialise
-from instanas_env.modules import ConvBN, FoldedConv
+from instanas_env.modules import ConvBN, Foldable, FoldedConv
 from instanas_env.search_space import SearchSpace
 
 
@@ -56,25 +56,49 @@ class Controller(nn.Module):
         return self.output(self.features(x))
 
 
-class LargeKernels(nn.Sequential):
-    """Convolutions with ReLU, then a flattening, that are fast on a single image once folded.
+class LargeKernels(Foldable, nn.Sequential):
+    """Convolutions with ReLU (:class:`ConvBN`), then a flattening: ``(B, C, H, W)`` to ``(B, features)``."""
 
-    There each convolution is one matrix product of its windows. oneDNN's convolution takes twice as long
-    on maps this small, most of it for rearranging the weights. Batches, GPUs and exported graphs get it.
+    def folded(self) -> FoldedLargeKernels:
+        """The same function in evaluation mode, faster; shares no memory."""
+        *convolutions, _ = self
+        return FoldedLargeKernels([layer.folded() for layer in convolutions])
+
+
+class FoldedLargeKernels(nn.Module):
+    """The convolutions of a single image as matrix products of its windows.
+
+    oneDNN's convolution takes twice as long on maps this small, most of it for rearranging the weights.
+    Batches, GPUs and exported graphs get it nevertheless.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, features)``."""
-        alone = not torch.jit.is_tracing() and input.shape[0] == 1 and input.is_cpu
-        if not alone or not isinstance(self[0], FoldedConv):
-            return super().forward(input)
-        *layers, flatten = self
-        x = input.permute(0, 2, 3, 1)
-        for layer in layers:
-            (kernel, _), (stride, _), (rim, _) = layer.conv.kernel_size, layer.conv.stride, layer.conv.padding
-            padded = F.pad(x, (0, 0, rim, rim, rim, rim))
-            windows = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (1, H', W', C, k, k)
-            columns = windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
-            weight = layer.conv.weight.permute(0, 2, 3, 1).flatten(1)  # a view: it lies in channels_last
-            x = F.linear(columns, weight, layer.conv.bias).relu_()
-        return flatten(x.permute(0, 3, 1, 2))
+    def __init__(self, convolutions: list[FoldedConv]):
+        super().__init__()
+        self.convolutions = nn.Sequential(*convolutions)
+        # Looked up beforehand: at this size looking up counts. A matrix is a view of weights in channels_last.
+        self._products = [
+            (
+                layer.conv.weight.permute(0, 2, 3, 1).flatten(1),
+                layer.conv.bias,
+                layer.conv.kernel_size[0],
+                layer.conv.stride[0],
+            )
+            for layer in convolutions
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As :class:`LargeKernels`."""
+        if torch.jit.is_tracing() or x.shape[0] > 1 or not x.is_cpu:
+            return self.convolutions(x).flatten(1)
+        x = x.permute(0, 2, 3, 1)
+        for matrix, bias, kernel, stride in self._products:
+            x = F.linear(_windows(x, kernel, stride), matrix, bias).relu_()
+        return x.permute(0, 3, 1, 2).flatten(1)
+
+
+def _windows(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """What a convolution with "same" padding sees: ``(B, H, W, C)`` to ``(B, H', W', k * k * C)``."""
+    rim = kernel // 2
+    padded = F.pad(x, (0, 0, rim, rim, rim, rim))
+    windows = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (B, H', W', C, k, k)
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
