@@ -61,8 +61,7 @@ class LargeKernels(Foldable, nn.Sequential):
 
     def folded(self) -> FoldedLargeKernels:
         """The same function in evaluation mode, faster; shares no memory."""
-        *convolutions, _ = self
-        return FoldedLargeKernels([layer.folded() for layer in convolutions])
+        return FoldedLargeKernels([layer.folded() for layer in self if isinstance(layer, ConvBN)])
 
 
 class FoldedLargeKernels(nn.Module):
@@ -75,7 +74,7 @@ class FoldedLargeKernels(nn.Module):
     def __init__(self, convolutions: list[FoldedConv]):
         super().__init__()
         self.convolutions = nn.Sequential(*convolutions)
-        # Looked up beforehand: at this size looking up counts. A matrix is a view of weights in channels_last.
+        # Looked up beforehand, as at this size that counts. A matrix is a view of channels_last weights.
         self._products = [
             (
                 layer.conv.weight.permute(0, 2, 3, 1).flatten(1),

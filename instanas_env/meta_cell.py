@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from instanas_env.modules import build_module
