@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instanas_env import paper
 from instanas_env.meta_graph import initialise
-from instanas_env.modules import ConvBN
+from instanas_env.modules import ConvBN, Foldable, FoldedConv
 from instanas_env.search_space import SearchSpace
 
 
@@ -36,7 +37,7 @@ class Controller(nn.Module):
         first, second, third = channels
         k1, k2, k3 = paper.CONTROLLER_KERNELS
         with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation draws from the global one
-            self.features = nn.Sequential(
+            self.features = LargeKernels(
                 ConvBN(3, first, k1, stride=4),
                 ConvBN(first, second, k2, stride=2),
                 ConvBN(second, third, k3, stride=2),
@@ -49,7 +50,54 @@ class Controller(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 ``(B, 3, H, W)`` to ``(B, outputs)``."""
-        x = images.contiguous(memory_format=torch.channels_last).float().sub_(127.5).div_(127.5)
+        x = images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
         if self.shrink > 1:
-            x = nn.functional.avg_pool2d(x, self.shrink)
+            x = F.avg_pool2d(x, self.shrink)
         return self.output(self.features(x))
+
+
+class LargeKernels(Foldable, nn.Sequential):
+    """Convolutions with ReLU (:class:`ConvBN`), then a flattening: ``(B, C, H, W)`` to ``(B, features)``."""
+
+    def folded(self) -> FoldedLargeKernels:
+        """The same function in evaluation mode, faster; shares no memory."""
+        return FoldedLargeKernels([layer.folded() for layer in self if isinstance(layer, ConvBN)])
+
+
+class FoldedLargeKernels(nn.Module):
+    """The convolutions of a single image as matrix products of its windows.
+
+    oneDNN's convolution takes twice as long on maps this small, most of it for rearranging the weights.
+    Batches, GPUs and exported graphs get it nevertheless.
+    """
+
+    def __init__(self, convolutions: list[FoldedConv]):
+        super().__init__()
+        self.convolutions = nn.Sequential(*convolutions)
+        # Looked up beforehand, as at this size that counts. A matrix is a view of channels_last weights.
+        self._products = [
+            (
+                layer.conv.weight.permute(0, 2, 3, 1).flatten(1),
+                layer.conv.bias,
+                layer.conv.kernel_size[0],
+                layer.conv.stride[0],
+            )
+            for layer in convolutions
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As :class:`LargeKernels`."""
+        if torch.jit.is_tracing() or x.shape[0] > 1 or not x.is_cpu:
+            return self.convolutions(x).flatten(1)
+        x = x.permute(0, 2, 3, 1)
+        for matrix, bias, kernel, stride in self._products:
+            x = F.linear(_windows(x, kernel, stride), matrix, bias).relu_()
+        return x.permute(0, 3, 1, 2).flatten(1)
+
+
+def _windows(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """What a convolution with "same" padding sees: ``(B, H, W, C)`` to ``(B, H', W', k * k * C)``."""
+    rim = kernel // 2
+    padded = F.pad(x, (0, 0, rim, rim, rim, rim))
+    windows = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (B, H', W', C, k, k)
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)

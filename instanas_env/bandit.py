@@ -7,7 +7,6 @@ actions -> repair -> meta-graph -> correct -> R_T; table -> z -> R_A(z; U_t, L_t
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,6 +72,9 @@ class InstanceBandit:
         order: "shuffled" anew each epoch, or "sequential".
         augmentation: None shows the images as they are.
         autocast: let convolutions compute in bfloat16, for GPUs that are made for it.
+
+    Attributes:
+        folded: the copy of the meta-graph that predicts, as it was at the last :meth:`refresh`.
     """
 
     def __init__(
@@ -118,14 +120,16 @@ class InstanceBandit:
         self.epoch = 0
         self._acted = 0
         self._in_window = False
-        self._queue: deque[int] = deque()
+        self._queue = np.empty(0, np.int64)
 
     def draw(self, count: int) -> Contexts:
         """The next ``count`` images; crosses into the next pass where the present one runs out."""
         while len(self._queue) < count:
             size = len(self.image_set)
-            self._queue.extend(self.rng.permutation(size) if self.order == "shuffled" else range(size))
-        return self.contexts(torch.tensor([self._queue.popleft() for _ in range(count)]))
+            one_pass = self.rng.permutation(size) if self.order == "shuffled" else np.arange(size)
+            self._queue = np.concatenate([self._queue, one_pass])
+        index, self._queue = self._queue[:count].copy(), self._queue[count:]
+        return self.contexts(torch.from_numpy(index))
 
     def contexts(self, index: Tensor) -> Contexts:
         """The images at ``index`` ``(n,)``, augmented if the bandit augments."""
@@ -212,7 +216,7 @@ class InstanceBandit:
 
     def refresh(self) -> None:
         """Take over the meta-graph's present weights."""
-        self._folded = self.meta_graph.folded()
+        self.folded = self.meta_graph.folded()
 
     # --- resuming --------------------------------------------------------------------------------
 
@@ -223,14 +227,14 @@ class InstanceBandit:
             "epoch": self.epoch,
             "acted": self._acted,
             "in_window": self._in_window,
-            "queue": [int(i) for i in self._queue],
+            "queue": self._queue.tolist(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where another bandit of the same make stood."""
         self.rng.bit_generator.state = state["rng"]
         self.epoch, self._acted = state["epoch"], state["acted"]
-        self._in_window, self._queue = state["in_window"], deque(state["queue"])
+        self._in_window, self._queue = state["in_window"], np.array(state["queue"], np.int64)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -240,7 +244,7 @@ class InstanceBandit:
     @torch.inference_mode()
     def _predict(self, contexts: Contexts, masks: Tensor) -> Tensor:
         """Predicted class of each mask, ``(n,)`` or ``(K, n)``."""
-        device = next(self._folded.parameters()).device
+        device = next(self.folded.parameters()).device
         images = self.image_set.normalize(contexts.images.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
-            return self._folded(images, masks).argmax(-1).cpu()
+            return self.folded(images, masks).argmax(-1).cpu()

@@ -35,7 +35,15 @@ class DepthwiseConv2d(nn.Conv2d):
         return F.conv2d(padded, weight, self.bias, self.stride, 0, 1, self.groups)
 
 
-class ConvBN(nn.Module):
+class Foldable(nn.Module):
+    """What has a form of its own for evaluation, without BatchNorm: see :func:`fold_batch_norm`."""
+
+    def folded(self) -> nn.Module:
+        """The same function in evaluation mode; shares no memory."""
+        raise NotImplementedError
+
+
+class ConvBN(Foldable):
     """Convolution without bias, BatchNorm, activation ("relu", "relu6" or "none"); "same" padding."""
 
     def __init__(
@@ -124,7 +132,7 @@ def build_module(spec: ModuleSpec, cell: CellSpec) -> nn.Sequential:
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
     """A copy of ``module`` for evaluation in which every :class:`ConvBN` is one convolution."""
-    if isinstance(module, ConvBN):
+    if isinstance(module, Foldable):
         return module.folded()
     folded = copy.copy(module)
     # A copy shares its source's dictionaries: hooks registered on one would run on the other.

@@ -29,9 +29,22 @@ def density_masks(space: SearchSpace, count: int, generator: torch.Generator) ->
     }
 
 
+def stem_and_head(folded: MetaGraph, images: Tensor) -> Tensor:
+    """What every image pays, whatever its mask: head of maps that have the last cell's shape."""
+    last = folded.space.cells[-1]
+    side = last.resolution // last.stride
+    stem = folded.stem(images.contiguous(memory_format=torch.channels_last))
+    maps = stem.new_zeros(len(images), side, side, last.out_channels).permute(0, 3, 1, 2)
+    return folded.head(maps)
+
+
 @torch.inference_mode()
 def evaluation(options: Options) -> Iterator[Figure]:
-    """The forward pass: against the released design, against the mask's share, against the machine."""
+    """The forward pass: against the released design, against the mask's share, against the machine.
+
+    The mask's share is counted in multiply-accumulates: of random fifths it is above a fifth, since cells
+    that change shape and were left empty get the default module, the dearest.
+    """
     space, batch = SearchSpace.preset("cifar"), 32 if options.quick else 256
     generator = generator_for(options.seed)
     meta_graph = MetaGraph(space, 10).eval()
@@ -41,15 +54,18 @@ def evaluation(options: Options) -> Iterator[Figure]:
     convolution = torch.nn.Conv2d(256, 256, 1, bias=False).to(memory_format=torch.channels_last)
     maps = torch.randn(64, 256, 32, 32).to(memory_format=torch.channels_last)
     actions: Actions = {"dense": partial(dense, images, masks["half"]), "1x1": partial(convolution, maps)}
+    actions["stem and head"] = partial(stem_and_head, folded, images)
     actions |= {name: partial(folded, images, mask) for name, mask in masks.items()}
     seconds = interleaved(actions, options.rounds)
     for name, goal in {"all": 3, "half": 8, "fifth": 14, "mobilenet_v2": 10}.items():
         yield figure(f"images/s, {name}", [batch / s for s in seconds[name]])
         yield ratio(f"dense NCHW over {name}", seconds["dense"], seconds[name], f">= {goal}")
-    yield ratio("half over all", seconds["half"], seconds["all"], "<= 0.52")
-    yield ratio("fifth over all", seconds["fifth"], seconds["all"], "<= 0.22")
-    macs = 1e6 * sum(count_macs(space, 10).lookup(masks["half"]).tolist())
-    speed = [macs / s for s in seconds["half"]]
+    macs = {name: 1e6 * count_macs(space, 10).lookup(mask).sum().item() for name, mask in masks.items()}
+    for name, most in {"half": 0.52, "fifth": 0.22}.items():
+        yield ratio(f"{name} over all", seconds[name], seconds["all"], f"<= {most}")
+        yield figure(f"{name} over all, MACs", [macs[name] / macs["all"]])
+    yield ratio("stem and head over all", seconds["stem and head"], seconds["all"])
+    speed = [macs["half"] / s for s in seconds["half"]]
     peak = [256 * 256 * 32 * 32 * 64 / s for s in seconds["1x1"]]
     yield figure("GFLOP/s, 1x1 convolution", [2e-9 * p for p in peak])
     yield ratio("FLOP/s at half over 1x1 convolution's", speed, peak, ">= 0.6")

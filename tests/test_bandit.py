@@ -260,7 +260,7 @@ def test_autocast_computes_in_half_the_bits():
     half = InstanceBandit(graph, images, table, autocast=True)
     actions = actions_for(exact, 200)
     types = []
-    half._folded.register_forward_hook(lambda module, args, logits: types.append(logits.dtype))
+    half.folded.register_forward_hook(lambda module, args, logits: types.append(logits.dtype))
     predictions = [each.score(each.contexts(torch.arange(200)), actions).prediction for each in (exact, half)]
     assert types == [torch.bfloat16]
     assert (predictions[0] == predictions[1]).mean() > 0.95

@@ -191,7 +191,7 @@ def test_the_meta_graph_is_trained_only_if_asked(rate):
     )
     images = bandit.image_set.normalize(bandit.image_set.images[torch.arange(4)])
     masks = TINY.full_mask().expand(4, -1, -1)
-    folded = bandit._folded(images, masks)
+    folded = bandit.folded(images, masks)
     assert torch.allclose(folded, bandit.meta_graph(images, masks), atol=1e-4)
 
 

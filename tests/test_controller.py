@@ -1,0 +1,44 @@
+"""The controller's form for inference gives what the controller gives, however many images come."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from agents.controller import Controller, FoldedLargeKernels
+from instanas_env.modules import fold_batch_norm
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+
+
+@pytest.mark.parametrize("preset", ["lite", "tiny_imagenet"])  # 32 px, and 64 px to be shrunk
+@pytest.mark.parametrize("channels", [(16, 32, 64), (3, 1, 2)])
+def test_the_folded_controller_is_the_controller(randomise_batch_norm, preset, channels):
+    """A batch goes through convolutions, a single image through matrix products."""
+    space = SearchSpace.preset(preset)
+    controller = Controller(space, channels, outputs=7, generator=generator_for(0))
+    nn.init.normal_(controller.output.weight, generator=generator_for(1))
+    randomise_batch_norm(controller, 2).eval()
+    folded = fold_batch_norm(controller)
+    side = space.resolution
+    images = torch.randint(256, (3, 3, side, side), generator=generator_for(3), dtype=torch.uint8)
+    expected = controller(images).detach()
+    assert isinstance(folded.features, FoldedLargeKernels) and expected.std() > 0.1
+    tolerance = {"rtol": 1e-5, "atol": 1e-5 * expected.abs().max().item()}
+    torch.testing.assert_close(folded(images), expected, **tolerance)
+    one_by_one = torch.cat([folded(image) for image in images.split(1)])
+    torch.testing.assert_close(one_by_one, expected, **tolerance)
+
+
+def test_the_folded_controller_shares_no_memory(randomise_batch_norm):
+    """It was taken in the middle of training: later steps must not reach it."""
+    controller = Controller(SearchSpace.preset("lite"), generator=generator_for(0)).eval()
+    nn.init.normal_(controller.output.weight, generator=generator_for(1))
+    folded, images = fold_batch_norm(controller), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    before = folded(images)
+    with torch.no_grad():
+        for parameter in controller.parameters():
+            parameter.zero_()
+    assert torch.equal(folded(images), before) and before.std() > 0
+    assert not folded.training and not any(p.requires_grad for p in folded.parameters())
