@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
+from agents.choices import Pick, controller_file
 from agents.files import load_agent
 from instanas_env.build import shipped
 from instanas_env.data import ImageSet
@@ -105,15 +106,17 @@ class InstaNASClassifier:
         latency_table: PathLike | None = None,
         device: str = "cpu",
         cache_size: int = 64,
+        prefer: Pick | None = None,
     ) -> InstaNASClassifier:
         """Read what ``scripts.search`` or ``scripts.finetune`` left in ``folder``.
 
         A run records the name of its data set but neither its statistics nor where it lies, hence
-        ``image_set``. The table is the shipped one by default.
+        ``image_set``. The table is the shipped one by default. ``prefer`` means one of the trade-offs
+        that ``scripts.choose`` picked from a search: "accuracy", "balanced", "latency", or its letter.
         """
         folder = Path(folder)
         return cls(
-            load_agent(folder / "controller.safetensors"),
+            load_agent(controller_file(folder, prefer)),
             MetaGraph.load(folder / "meta_graph.safetensors").to(device),
             image_set,
             LatencyTable.load(shipped("latency.json") if latency_table is None else latency_table),

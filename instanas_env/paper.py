@@ -47,6 +47,8 @@ SPREAD_FINAL = 0.9
 # weight decay 4e-5 (MobileNetV2's), linear warm-up and cosine decay.
 PRETRAIN_LEARNING_RATE = 0.1
 PRETRAIN_BATCH_SIZE = 32
+# CHOSEN (the paper refers to a supplement without numbers): the released code's.
+PRETRAIN_EPOCHS = 164
 MOMENTUM = 0.9
 WEIGHT_DECAY = 4e-5
 
@@ -75,8 +77,30 @@ BENCHMARK_LOWER = (0.0, "full")
 # and end below a MobileNetV2 path.
 SEARCH_UPPER = ((0.7, "full"), (0.8, "mobilenet_v2"))
 SEARCH_LOWER = ((0.1, "full"), (0.0, "full"))
+# STATED 4.2: TinyImageNet and ImageNet use the hyperparameters of CIFAR-10/100. CHOSEN where the paper has no
+# number: the released code's epochs, images a step (CIFAR; ImageNet), and Adam's rate for the controller.
+SEARCH_EPOCHS = 500
+SEARCH_EPOCHS_IMAGENET = 50
+SEARCH_BATCH_SIZE = 32
+SEARCH_BATCH_SIZE_IMAGENET = 100
+CONTROLLER_LEARNING_RATE = 5e-4
+# STATED 3.3, equation (1): the reward of one sample is compared with that of the greedy policy.
+SAMPLES_PER_IMAGE = 1
 # STATED 3.3: a three-layer convolutional network with large kernels. CHOSEN: which; sizes keep its
 # time small beside a child network's.
 CONTROLLER_KERNELS = (7, 5, 5)
 CONTROLLER_CHANNELS = (16, 32, 64)
 CONTROLLER_RESOLUTION = 32
+
+# --- After the search (sections 3.1 and 4.2) ---------------------------------------------------
+
+# STATED 4.2: the meta-graph is re-trained from scratch under a picked controller, with Adam at 0.01 and
+# cosine annealing. CHOSEN: the released code's epochs and images a step.
+FINETUNE_LEARNING_RATE = 0.01
+FINETUNE_EPOCHS = 300
+FINETUNE_BATCH_SIZE = 256
+
+# --- Baselines (section 4.2) -------------------------------------------------------------------
+
+# STATED 4.2: OneshotNAS samples 10,000 models from the meta-graph.
+ONE_SHOT_MASKS = 10_000

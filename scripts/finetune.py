@@ -1,9 +1,11 @@
 """Fine-tune a meta-graph under a fixed controller (section 3.1, stage three).
 
     python -m scripts.finetune --run runs/search --out runs/finetuned
+    python -m scripts.finetune --run runs/search --prefer accuracy --out runs/finetuned_a
 
 Each training image goes through the network that the controller chooses for it. With a regression
-controller, lambda is drawn for each image between those of two latencies, so that its dial stays usable.
+controller, lambda is drawn for each image between those of two latencies, so that its dial stays usable;
+a pick (``--prefer``, see ``scripts.choose``) is trained at its own lambda alone.
 Resumes where it was. Writes ``meta_graph.safetensors`` and copies the controller beside it.
 """
 
@@ -16,6 +18,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from agents.choices import Pick, controller_file
 from agents.evaluation import choose_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
@@ -24,7 +27,7 @@ from instanas_env.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
 from instanas_env.training import Teacher, accuracy
-from scripts.fit import fit
+from scripts.fit import Optimizer, fit
 from scripts.run_directory import RunDirectory
 
 
@@ -36,12 +39,16 @@ class Options:
     """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
     out: Path
     """Directory of this run."""
+    prefer: Pick | None = None
+    """Which of the trade-offs that scripts.choose picked; by default the search's last controller."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 0.02
     """Peak; cosine to 0."""
+    optimizer: Optimizer = "sgd"
+    """SGD with Nesterov momentum, or Adam as in section 4.2."""
     latencies: tuple[float, float] = (1.0, 2.2)
     """Range of a regression controller's mean latency, ms."""
     teacher: Path | None = None
@@ -63,7 +70,8 @@ def main(options: Options) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
     run = RunDirectory(options.out, options, free=("out", "data_dir"))
-    agent = load_agent(options.run / "controller.safetensors")
+    source = controller_file(options.run, options.prefer)
+    agent = load_agent(source)
     space = agent.space
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
     if meta_graph.space != space:
@@ -77,7 +85,7 @@ def main(options: Options) -> None:
     val_masks = space.repair(choose_masks(agent, val))
 
     def masks_for(images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
-        if not isinstance(agent, RewardRegression):
+        if not isinstance(agent, RewardRegression) or options.prefer is not None:
             return space.repair(agent.masks(images))
         return space.repair(agent.spread_masks(images, options.latencies, generator))
 
@@ -94,9 +102,9 @@ def main(options: Options) -> None:
         augmentation=options.augmentation,
         seed=options.seed,
         teacher=None if options.teacher is None else load_teacher(options.teacher),
+        optimizer_name=options.optimizer,
     )
-    controller = (options.run / "controller.safetensors").read_bytes()
-    write_atomic(options.out / "controller.safetensors", controller)
+    write_atomic(options.out / "controller.safetensors", source.read_bytes())
 
 
 if __name__ == "__main__":

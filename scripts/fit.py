@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.progress import track
@@ -21,6 +21,9 @@ EpochMasks = Callable[[Tensor, float, torch.Generator], Tensor]
 """Images uint8 ``(B, 3, H, W)``, progress in [0, 1) and a generator, to masks ``(B, cells, modules)``."""
 
 
+Optimizer = Literal["sgd", "adam"]
+
+
 def fit(
     meta_graph: MetaGraph,
     train: ImageSet,
@@ -35,6 +38,7 @@ def fit(
     augmentation: Augmentation,
     seed: int,
     teacher: Teacher | None = None,
+    optimizer_name: Optimizer = "sgd",
 ) -> None:
     """Train ``meta_graph`` in place to the last epoch, from the checkpoint of ``run`` if it has one.
 
@@ -47,12 +51,15 @@ def fit(
         masks_for: gives the masks of a batch.
         evaluate: validation figures after an epoch.
         run: keeps history and checkpoint.
-        epochs, batch_size, learning_rate, warmup_epochs: SGD with Nesterov momentum; cosine to 0.
+        epochs, batch_size, learning_rate, warmup_epochs: of the optimizer; cosine to 0.
         augmentation: of the images.
         seed: of order, augmentation and masks.
         teacher: gives logits to imitate.
+        optimizer_name: SGD with Nesterov momentum, or Adam.
     """
-    optimizer = sgd(meta_graph, learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
+    optimizer: torch.optim.Optimizer = sgd(meta_graph, learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
+    if optimizer_name == "adam":
+        optimizer = torch.optim.Adam(meta_graph.parameters(), learning_rate, weight_decay=paper.WEIGHT_DECAY)
     steps = -(-len(train) // batch_size)
     state = run.restore()
     if state is not None:

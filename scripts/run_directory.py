@@ -29,12 +29,10 @@ class RunDirectory:
     def __init__(self, path: Path, options: Any, free: tuple[str, ...] = ()):
         self.path = path
         self.history: list[dict[str, Any]] = []
-        config = json.loads(json.dumps(dataclasses.asdict(options), default=str))
-        self.config = {name: value for name, value in config.items() if name not in free}
+        self.config = config_of(options, free)
         recorded = path / "config.json"
         if recorded.exists():
-            before = load_json(recorded)
-            changed = sorted(k for k in before.keys() | self.config if before.get(k) != self.config.get(k))
+            changed = changed_options(load_json(recorded), self.config)
             if changed:
                 raise ValueError(
                     f"out: {path} holds a run with other {', '.join(changed)}; choose another folder"
@@ -60,6 +58,17 @@ class RunDirectory:
     def _write_history(self) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in self.history)
         write_atomic(self.path / "history.jsonl", lines.encode())
+
+
+def config_of(options: Any, free: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A dataclass of options as JSON has it, without the fields in ``free``."""
+    config = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    return {name: value for name, value in config.items() if name not in free}
+
+
+def changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Names of the options that differ; one that is absent counts as None."""
+    return sorted(name for name in before.keys() | now if before.get(name) != now.get(name))
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,200 @@
+"""Pick A to E, several trade-offs, from one search (section 4.2), on the validation split alone.
+
+    python -m scripts.choose --run runs/search
+
+Runs every controller that the search kept, a regression controller at several settings of its dial, on
+the search's final meta-graph. Of those that no other beats in both accuracy and latency (the
+controller's included) up to five are picked, evenly spaced in latency: A is the most accurate, the last
+the fastest. ``--prefer accuracy`` of ``scripts.finetune`` means A, ``latency`` the last, and ``balanced``
+the pick with the largest mean reward, equation (2), in the search's last window.
+Writes ``choices/A/controller.safetensors`` and so on, then ``choices.json``, then ``choices.png``. The
+meta-graph of all picks is that of the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from agents.agent import LearningAgent
+from agents.choices import LETTERS, non_dominated, spread
+from agents.evaluation import choose_masks, score_masks
+from agents.files import load_agent
+from agents.reward_regression import RewardRegression
+from instanas_env import paper
+from instanas_env.bandit import InstanceBandit
+from instanas_env.build import build_bandit
+from instanas_env.storage import load_json, save_json
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which search, and how finely to look at it."""
+
+    run: Path
+    """Directory of a finished search."""
+    data_dir: Path | None = None
+    """Where the images are, if the search had to be told; everything else is in its record."""
+    count: int = len(LETTERS)
+    """Picks at most."""
+    snapshots: int = 20
+    """Controllers looked at, evenly spaced among the epochs, the last one included."""
+    dials: int = 12
+    """Regression: settings of the dial for each controller."""
+    latencies: tuple[float, float] | None = None
+    """Regression: mean latencies (ms) of the first and last setting; by default what the search explored."""
+    threads: int = 1
+
+
+def validation(options: Options) -> InstanceBandit:
+    """The validation split as the search saw it last: final meta-graph, table, window of its last epoch."""
+    if not (options.run / "meta_graph.safetensors").is_file():
+        raise FileNotFoundError(f"run: {options.run} holds no finished search; scripts.search makes one")
+    config = load_json(options.run / "config.json")
+    if "wrong_reward" not in config:
+        raise ValueError(f"run: {options.run} holds something else than a search; scripts.search makes one")
+    bandit = build_bandit(
+        dataset=config["dataset"],
+        data_dir=None if options.data_dir is None else str(options.data_dir),
+        split="val",
+        search_space=config["search_space"],
+        meta_graph=str(options.run / "meta_graph.safetensors"),
+        latency_table=config["latency_table"],
+        wrong_reward=config["wrong_reward"],
+        bounds={"upper": paper.SEARCH_UPPER, "lower": paper.SEARCH_LOWER, "epochs": config["epochs"]},
+    )
+    bandit.epoch = config["epochs"] - 1
+    return bandit
+
+
+def snapshots(run: Path, count: int) -> list[Path]:
+    """At most ``count`` of the controllers that a search kept, evenly spaced, the last one among them."""
+    kept = sorted((run / "controllers").glob("epoch_*.safetensors"))
+    if count < 1:
+        raise ValueError(f"snapshots: got {count}; at least 1 will do")
+    places = np.linspace(len(kept) - 1, 0, min(count, len(kept))).round().astype(int)
+    return [kept[place] for place in places[::-1]]
+
+
+def settings(agent: LearningAgent, bandit: InstanceBandit, options: Options) -> Iterator[float | None]:
+    """Sets the agent's dial to one latency (ms) after the other; once None for an agent without a dial."""
+    if not isinstance(agent, RewardRegression):
+        yield None
+        return
+    ends = options.latencies or agent.latencies
+    assert ends is not None  # a trained agent has its own
+    images = bandit.image_set.images[torch.arange(len(bandit.image_set))]
+    for latency_ms in np.linspace(*ends, options.dials).tolist():
+        agent.dial(images, latency_ms)
+        yield latency_ms
+
+
+def points(options: Options, bandit: InstanceBandit) -> Iterator[dict[str, Any]]:
+    """What every controller and setting is worth on the validation split."""
+    for path in track(snapshots(options.run, options.snapshots), "controllers"):
+        agent = load_agent(path)
+        for dial_ms in settings(agent, bandit, options):
+            outcome = score_masks(bandit, bandit.space.repair(choose_masks(agent, bandit.image_set)))
+            yield {
+                "controller": str(path.relative_to(options.run)),
+                "dial_ms": dial_ms,
+                "trade_off": getattr(agent, "trade_off", None),
+                "accuracy": float(outcome.correct.mean()),
+                "latency_ms": float(outcome.latency_ms.mean()) + bandit.latency_table.controller,
+                "reward": float(outcome.reward.mean()),
+                "architectures": len(np.unique(outcome.mask.reshape(len(outcome.mask), -1), axis=0)),
+            }
+
+
+def choose(found: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    """The frontier of some points, the picks on it, and what each preference means."""
+    frontier = non_dominated([p["accuracy"] for p in found], [p["latency_ms"] for p in found])
+    places = spread([found[i]["latency_ms"] for i in frontier], count)
+    picked = {letter: frontier[place] for letter, place in zip(LETTERS, places, strict=False)}
+    letters = list(picked)
+    balanced = max(letters, key=lambda letter: found[picked[letter]]["reward"])
+    prefer = {"accuracy": letters[0], "balanced": balanced, "latency": letters[-1]}
+    return {"points": found, "frontier": frontier, "picks": picked, "prefer": prefer}
+
+
+def save_pick(run: Path, letter: str, point: dict[str, Any]) -> None:
+    """Write the controller of a pick, its dial set."""
+    agent = load_agent(run / point["controller"])
+    if isinstance(agent, RewardRegression):
+        agent.trade_off = point["trade_off"]
+    agent.save(run / "choices" / letter / "controller.safetensors", {"pick": letter, "validation": point})
+
+
+def draw_choices(content: dict[str, Any], path: Path) -> None:
+    """All points, the frontier, and the picks by their letters."""
+    from scripts.figures import pyplot, save
+
+    found = content["points"]
+
+    def at(index: list[int]) -> tuple[list[float], list[float]]:
+        return [found[i]["latency_ms"] for i in index], [100 * found[i]["accuracy"] for i in index]
+
+    figure, axes = pyplot().subplots(figsize=(7, 4.5), layout="constrained")
+    axes.scatter(*at(list(range(len(found)))), s=14, color="0.6", label="controllers and settings")
+    axes.plot(*at(content["frontier"]), "C0.-", linewidth=1, label="frontier")
+    axes.plot(*at(list(content["picks"].values())), "C3o", label="picks")
+    for letter, i in content["picks"].items():
+        position = (found[i]["latency_ms"], 100 * found[i]["accuracy"])
+        axes.annotate(letter, position, xytext=(5, -12), textcoords="offset points", weight="bold")
+    axes.set_xlabel("mean latency per image, ms (table, controller included)")
+    axes.set_ylabel("accuracy, % (validation)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    save(figure, path)
+
+
+def print_picks(content: dict[str, Any]) -> None:
+    """The picks on the terminal."""
+    meaning: dict[str, list[str]] = {letter: [] for letter in content["picks"]}
+    for preference, letter in content["prefer"].items():
+        meaning[letter].append(preference)
+    table = Table("pick", "accuracy", "ms", "reward", "networks", "controller", "lambda", "--prefer")
+    for letter, i in content["picks"].items():
+        point = content["points"][i]
+        table.add_row(
+            letter,
+            f"{100 * point['accuracy']:.1f}",
+            f"{point['latency_ms']:.2f}",
+            f"{point['reward']:.3f}",
+            f"{point['architectures']:,}",
+            Path(point["controller"]).stem,
+            "" if point["trade_off"] is None else f"{point['trade_off']:.3g}",
+            ", ".join(meaning[letter]),
+        )
+    Console(width=110).print(table)
+
+
+def main(options: Options) -> None:
+    """Look, pick, write."""
+    if not 2 <= options.count <= len(LETTERS):
+        raise ValueError(f"count: got {options.count}; 2 to {len(LETTERS)} will do")
+    torch.set_num_threads(options.threads)
+    bandit = validation(options)
+    content = choose(list(points(options, bandit)), options.count)
+    for letter, i in content["picks"].items():
+        save_pick(options.run, letter, content["points"][i])
+    window = {"upper_ms": bandit.bounds.upper, "lower_ms": bandit.bounds.lower}
+    images = {"split": "val", "images": len(bandit.image_set)}
+    record = {name: str(value) for name, value in asdict(options).items()}
+    save_json(options.run / "choices.json", {"options": record, **images, **window, **content})
+    print_picks(content)
+    draw_choices(content, options.run / "choices.png")
+    print(f"wrote {options.run}/choices.json, choices/, choices.png")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,205 @@
+"""The paper's experiment, whole, in one directory: every stage from pre-training to the report.
+
+    python -m scripts.experiment laptop-cifar10 --data-dir data/cifar10 --dry-run
+    python -m scripts.experiment laptop-cifar10 --data-dir data/cifar10 --out runs/laptop
+
+The preset comes first; its numbers can be changed one by one (``--pretrain.epochs 5``). Killed at any
+moment and called again with the same options, it goes on where it was: finished stages are passed over,
+and the one that was stopped resumes. ``--stages`` runs some of them. ``--dry-run`` prints what would run,
+and how long it might take on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import tyro
+
+from agents.choices import picks
+from instanas_env.latency import LatencyTable
+from scripts import choose, dry_run, evaluate, finetune, pretrain, profile_latency, report, search
+from scripts.presets import HERE, PRESETS, Preset
+from scripts.stage import Stage
+
+StageName = Literal["pretrain", "profile_latency", "search", "choose", "finetune", "evaluate", "report"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which experiment, on what, and where to."""
+
+    preset: Annotated[Preset, tyro.conf.arg(name="")]
+    out: Path
+    """Directory of the run; every stage writes into it."""
+    data_dir: Path | None = None
+    """Where the images are, see instanas_env.data.load_images."""
+    stages: tuple[StageName, ...] = STAGES
+    """Those to run, of pretrain, profile_latency, search, choose, finetune, evaluate, report."""
+    dry_run: bool = False
+    """Only print what would run."""
+    seed: int = 0
+    threads: int = 1
+    """Of every stage but the report and the latency table, which is always measured with one."""
+
+
+def wired(stage: str, options: T, **values: Any) -> T:
+    """The options of a stage with what the experiment sets itself.
+
+    Raises:
+        ValueError: one of these was set by hand.
+    """
+    for entry in fields(options):  # type: ignore[arg-type]
+        if entry.name in values and getattr(options, entry.name) != default(entry):
+            raise ValueError(
+                f"{stage}.{entry.name}: got {getattr(options, entry.name)!r}, but the experiment sets it;"
+                " leave it out"
+            )
+    return replace(options, **values)  # type: ignore[type-var]
+
+
+def default(entry: Field[Any]) -> Any:
+    """Of a script's option; that of one without is :data:`HERE`."""
+    return HERE if entry.default is MISSING else entry.default
+
+
+class Plan:
+    """The stages of an experiment, each with its options, in order.
+
+    Those of later stages depend on the files of earlier ones (the table, the picks), so :meth:`stages`
+    looks at these when it gets there; a dry run, which has none, gives the scripts' defaults instead.
+    """
+
+    def __init__(self, options: Options):
+        self.preset = options.preset
+        self.options = options
+        self.out = options.out
+        self.data = {"dataset": self.preset.dataset, "data_dir": options.data_dir}
+        self.chance = {"seed": options.seed, "threads": options.threads}
+        self.table = self.out / "latency.json"
+        self.meta_graph = self.out / "meta_graph" / "meta_graph.safetensors"
+        self.mobilenet_v2 = self.out / "mobilenet_v2" / "meta_graph.safetensors"
+
+    def stages(self) -> Iterator[Stage]:
+        """Every stage, whether asked for or not."""
+        yield from self._pretrain()
+        yield self._profile_latency()
+        yield from (self._search(agent) for agent in self.preset.agents)
+        yield from (self._choose(agent) for agent in self.preset.agents)
+        for target in self.preset.fine_tuned:
+            yield from self._finetune(target)
+        yield self._evaluate()
+        yield Stage("report", "report", report.main, report.Options(run=self.out))
+
+    def _pretrain(self) -> Iterator[Stage]:
+        space, _, width = self.preset.search_space.partition("@")
+        both = {**self.data, **self.chance, "search_space": space, "width": float(width or 1)}
+        for name, only in (("meta_graph", {}), ("mobilenet_v2", {"modules": (2,)})):
+            given = self.preset.pretrain if name == "meta_graph" else self.preset.mobilenet_v2
+            options = wired("pretrain", given, out=self.out / name, **both, **only)
+            file = self.out / name / "meta_graph.safetensors"
+            yield Stage("pretrain", f"pretrain {name}", pretrain.main, options, file)
+
+    def _profile_latency(self) -> Stage:
+        options = wired(
+            "profile_latency",
+            self.preset.profile_latency,
+            out=self.table,
+            search_space=self.preset.search_space,
+            num_classes=self.preset.classes,
+            seed=self.options.seed,
+        )
+        return Stage("profile_latency", "profile_latency", profile_latency.main, options, self.table)
+
+    def _search(self, agent: str) -> Stage:
+        given: search.Options = getattr(self.preset, agent.replace("-", "_"))
+        options = wired(
+            agent,
+            given,
+            out=self.out / agent,
+            agent=agent,
+            meta_graph=self.meta_graph,
+            latency_table=self.table,
+            search_space=self.preset.search_space,
+            latencies=self._ms(*self.preset.explored) or given.latencies,
+            dial=(self._ms(self.preset.dial) or (given.dial,))[0],
+            **self.data,
+            **self.chance,
+        )
+        return Stage(
+            "search", f"search {agent}", search.main, options, options.out / "meta_graph.safetensors"
+        )
+
+    def _choose(self, agent: str) -> Stage:
+        more = {"data_dir": self.options.data_dir, "threads": self.options.threads}
+        options = wired("choose", self.preset.choose, run=self.out / agent, **more)
+        return Stage("choose", f"choose {agent}", choose.main, options, options.run / "choices.json")
+
+    def _finetune(self, target: str) -> Iterator[Stage]:
+        agent, _, pick = target.partition("/")
+        if agent not in self.preset.agents:
+            raise ValueError(
+                f"fine_tuned: got {target!r}, but the agents are {', '.join(self.preset.agents)}"
+            )
+        run, given = self.out / agent, self.preset.finetune
+        if pick and (run / "choices.json").exists() and pick not in picks(run):
+            print(f"finetune {target}: left out, the search gave {', '.join(picks(run))} only")
+            return
+        options = wired(
+            "finetune",
+            given,
+            run=run,
+            out=self.out / f"{agent}_finetuned{'_' + pick if pick else ''}",
+            prefer=pick or None,
+            latencies=self._ms(*self.preset.tuned) or given.latencies,
+            teacher=self.mobilenet_v2 if self.preset.distilled else None,
+            **self.data,
+            **self.chance,
+        )
+        file = options.out / "controller.safetensors"
+        yield Stage("finetune", f"finetune {target}", finetune.main, options, file)
+
+    def _evaluate(self) -> Stage:
+        finished = (path.parent for path in self.out.glob("*/controller.safetensors"))
+        runs = tuple(sorted(path for path in finished if (path / "meta_graph.safetensors").exists()))
+        options = wired("evaluate", self.preset.evaluate, out=self.out, runs=runs, **self.data, **self.chance)
+        return Stage("evaluate", "evaluate", evaluate.main, options, self.out / "results.json")
+
+    def _ms(self, *multiples: float) -> tuple[float, ...]:
+        """Multiples of MobileNetV2's latency in ms; empty while there is no table."""
+        if not self.table.exists():
+            return ()
+        reference = LatencyTable.load(self.table).reference("mobilenet_v2")
+        return tuple(multiple * reference for multiple in multiples)
+
+
+def main(options: Options) -> None:
+    """Run the stages that are asked for, or print them."""
+    plan = Plan(options)
+    asked = (stage for stage in plan.stages() if stage.name in options.stages)
+    if options.dry_run:
+        dry_run.show(options.preset, list(asked), options.threads)
+        return
+    for stage in asked:
+        stage.run(options.out / "stages")
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Options from the command line: a preset's name, then what is to differ from it."""
+    choices = {
+        name: (preset_line(preset), Options(preset, Path("runs") / name)) for name, preset in PRESETS.items()
+    }
+    return tyro.extras.overridable_config_cli(choices, description=__doc__, args=arguments)
+
+
+def preset_line(preset: Preset) -> str:
+    """What a preset is, for the list of them."""
+    return f"{preset.dataset}, search space {preset.search_space}: {', '.join(preset.agents)}"
+
+
+if __name__ == "__main__":
+    main(parse())

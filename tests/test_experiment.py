@@ -1,0 +1,204 @@
+"""The whole experiment, end to end, on the tiny world; what a second call leaves alone; the dry run."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pipeline_fixtures import history, home, image_folder, read_strictly
+
+from agents.classifier import InstaNASClassifier
+from agents.reward_regression import RewardRegression
+from instanas_env.data import load_images
+from instanas_env.latency import LatencyTable
+from instanas_env.storage import load_weights
+from scripts.experiment import Options, Plan, main, parse
+from scripts.presets import HERE, PRESETS, Preset
+from scripts.stage import Stage
+
+# In two epochs the window falls faster than a controller can follow; that is what the warning is for.
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
+
+
+def tiny() -> Preset:
+    """The embedded preset on a folder with 80 training images of its kind, in steps of 40 or 16."""
+    preset = PRESETS["embedded"]
+    training = replace(preset.pretrain, epochs=1, batch_size=40)
+    return replace(
+        preset,
+        dataset="folder",
+        images=(80, 40, 40),
+        pretrain=training,
+        mobilenet_v2=training,
+        regression=replace(preset.regression, num_envs=16),
+        reinforce=replace(preset.reinforce, num_envs=16),
+        choose=replace(preset.choose, dials=4),
+        finetune=replace(preset.finetune, batch_size=40),
+        evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4),
+    )
+
+
+def options(out: Path, **changes) -> Options:
+    return Options(tiny(), out, image_folder(), **changes)
+
+
+@functools.cache
+def finished() -> Path:
+    """The directory of an experiment that ran all its stages."""
+    out = home() / "experiment"
+    main(options(out))
+    return out
+
+
+def test_every_stage_leaves_its_files():
+    files = {str(path.relative_to(finished())) for path in finished().rglob("*") if path.is_file()}
+    assert {
+        "meta_graph/meta_graph.safetensors",
+        "mobilenet_v2/meta_graph.safetensors",
+        "latency.json",
+        "regression/controller.safetensors",
+        "reinforce/choices.json",
+        "reinforce/choices/A/controller.safetensors",
+        "regression_finetuned/meta_graph.safetensors",
+        "reinforce_finetuned_balanced/controller.safetensors",
+        "results.json",
+        "images.safetensors",
+        "report.html",
+    } <= files
+
+
+def test_what_one_stage_made_the_next_one_used():
+    """Weights, table, teacher and pick, as the records of the runs have them."""
+    out = finished()
+    search = read_strictly(out / "regression" / "config.json")
+    assert search["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
+    assert search["latency_table"] == str(out / "latency.json")
+    reference = LatencyTable.load(out / "latency.json").reference("mobilenet_v2")
+    assert search["latencies"] == pytest.approx([0.3 * reference, 0.9 * reference])
+    assert search["dial"] == pytest.approx(0.45 * reference)
+    tuned = read_strictly(out / "reinforce_finetuned_balanced" / "config.json")
+    assert tuned["run"] == str(out / "reinforce") and tuned["prefer"] == "balanced"
+    assert tuned["teacher"] == str(out / "mobilenet_v2" / "meta_graph.safetensors")
+    assert len(history(out / "regression")) == 2 and len(history(out / "regression_finetuned")) == 1
+    modules = load_weights(out / "mobilenet_v2" / "meta_graph.safetensors")[1]["search_space"]["modules"]
+    assert modules == [2]
+
+
+def test_the_comparison_and_the_page_show_the_searches():
+    names = {row["name"] for row in read_strictly(finished() / "results.json")["policies"]}
+    assert {"reinforce", "reinforce_finetuned_balanced", "regression_finetuned, dial 0.5"} <= names
+    page = (finished() / "report.html").read_text()
+    assert "reinforce_finetuned_balanced" in page and "Course of the search" in page
+
+
+def test_a_pick_is_deployed_with_the_meta_graph_of_its_search():
+    test = load_images("folder", "test", image_folder())
+    table = finished() / "latency.json"
+    for prefer in ("accuracy", "balanced", "latency", "A"):
+        classifier = InstaNASClassifier.load(finished() / "regression", test, table, prefer=prefer)
+        assert classifier(test.images[0]).name in test.classes
+
+
+def test_a_second_call_makes_the_report_only(capsys):
+    out = finished()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
+    main(options(out))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert capsys.readouterr().out.count(": finished before") == 10
+
+
+def test_a_finished_stage_with_other_options_is_refused():
+    changed = replace(tiny(), profile_latency=replace(tiny().profile_latency, repetitions=21))
+    with pytest.raises(ValueError, match="^out: profile_latency has finished with other repetitions;"):
+        main(Options(changed, finished(), image_folder(), stages=("profile_latency",)))
+
+
+def test_a_stage_that_was_stopped_is_called_again(tmp_path):
+    """Without a note it has not finished, whatever files there are."""
+    calls = []
+    file = tmp_path / "made"
+    stage = Stage(
+        "choose",
+        "choose a/b",
+        lambda given: (calls.append(given), file.touch()),
+        Options(tiny(), tmp_path),
+        file,
+    )
+    file.touch()
+    stage.run(tmp_path / "stages")
+    stage.run(tmp_path / "stages")
+    assert len(calls) == 1
+    assert [path.name for path in (tmp_path / "stages").iterdir()] == ["choose_a_b.json"]
+    file.unlink()
+    stage.run(tmp_path / "stages")
+    assert len(calls) == 2
+
+
+def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
+    changed = replace(tiny(), finetune=replace(tiny().finetune, prefer="A"))
+    with pytest.raises(ValueError, match="^finetune.prefer: got 'A', but the experiment sets it"):
+        list(Plan(Options(changed, tmp_path)).stages())
+    stray = replace(tiny(), fine_tuned=("blockdrop",))
+    with pytest.raises(ValueError, match="^fine_tuned: got 'blockdrop', but the agents are regression, rein"):
+        list(Plan(Options(stray, tmp_path)).stages())
+
+
+def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
+    (tmp_path / "reinforce").mkdir()
+    (tmp_path / "reinforce" / "choices.json").write_text(
+        '{"picks": {"A": 0, "B": 1}, "prefer": {"latency": "B"}}'
+    )
+    asked = replace(tiny(), fine_tuned=("reinforce/B", "reinforce/C"))
+    labels = [stage.label for stage in Plan(Options(asked, tmp_path)).stages() if stage.name == "finetune"]
+    assert labels == ["finetune reinforce/B"]
+    assert "finetune reinforce/C: left out, the search gave A, B, latency only" in capsys.readouterr().out
+
+
+def test_a_preset_and_single_numbers_from_the_command_line():
+    words = (
+        "laptop-cifar10 --data-dir d --pretrain.epochs 7 --agents reinforce --stages search choose --seed 3"
+    )
+    parsed = parse(words.split())
+    laptop = PRESETS["laptop-cifar10"]
+    assert parsed.preset == replace(
+        laptop, pretrain=replace(laptop.pretrain, epochs=7), agents=("reinforce",)
+    )
+    assert parsed.out == Path("runs/laptop-cifar10") and parsed.data_dir == Path("d")
+    assert parsed.stages == ("search", "choose") and parsed.seed == 3 and not parsed.dry_run
+
+
+def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
+    """MobileNetV2 of "lite" has 157,530 parameters; two epochs of ceil(80 / 16) = 5 steps in each search."""
+    main(options(tmp_path / "out", dry_run=True))
+    shown = capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert "157,530" in shown and "80 training, 40 validation and 40 test images" in shown
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
+    steps = {line[0]: line[1] for line in lines if len(line) == 4 and line[0]}
+    assert steps == {
+        "pretrain meta_graph": "2",
+        "pretrain mobilenet_v2": "2",
+        "profile_latency": "20",
+        "search regression": "10",
+        "search reinforce": "10",
+        "choose regression": "8",
+        "choose reinforce": "2",
+        "finetune regression": "2",
+        "finetune reinforce/balanced": "2",
+        "evaluate": "24",
+        "report": "0",
+    }
+    assert "in all, with 1 thread" in shown
+
+
+def test_the_dial_of_a_regression_search_stays_after_fine_tuning():
+    agent = RewardRegression.load(finished() / "regression_finetuned" / "controller.safetensors")
+    search = RewardRegression.load(finished() / "regression" / "controller.safetensors")
+    assert agent.trade_off == search.trade_off
+
+
+def test_here_is_no_path_that_anybody_has():
+    assert not HERE.exists()
