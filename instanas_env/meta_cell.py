@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from instanas_env.modules import build_module
@@ -51,41 +52,40 @@ class MetaCell(nn.Module):
         self.out_resolution = cell.resolution // cell.stride
         self.keeps_shape = cell.keeps_shape
 
-    def forward(self, x: Tensor, indices: Sequence[Tensor], counts: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, indices: Sequence[Tensor], share: Tensor | None) -> Tensor:
         """Run the cell.
 
         Args:
             x: ``(B, C_in, H, W)``, channels_last.
             indices: for each module, the batch positions ``(n,)`` of the images that chose it.
-            counts: ``(B,)``, how many modules each image chose (1 where none); None where nobody chose two.
+            share: ``(B,)``, one over the number of modules each image chose (any value where none); None
+                where nobody chose two.
 
         Returns:
             ``(B, C_out, H / stride, W / stride)``, channels_last.
         """
         whole = self.training or x.device.type != "cpu"  # BatchNorm normalises over all that chose the module
-        divisor = None if counts is None else counts.to(x.dtype).unsqueeze(1)
-        total = self._identity(x, divisor)
+        total: Tensor | None = None
         for option, index, limit in zip(self.options, indices, self.limits, strict=True):
-            size = len(x) if whole else limit
-            if len(index) < len(x):
-                for part in index.split(size) if len(index) else ():
-                    total.index_add_(0, part, _rows(option(_take(x, part))))
-            elif size >= len(x):
-                total.add_(_rows(option(x)))
-            else:
-                for start in range(0, len(x), size):
-                    stop = start + size
-                    total[start:stop].add_(_rows(option(x[start:stop])))
-        if divisor is not None:
-            total.div_(divisor)
+            size = max(1, len(index)) if whole else limit
+            if len(index) == len(x):
+                parts = [option(part) for part in x.split(size)]
+                output = _rows(parts[0] if len(parts) == 1 else torch.cat(parts))
+                total = output if total is None else total.add_(output)
+                continue
+            for part in index.split(size) if len(index) else ():
+                output = _rows(option(_take(x, part)))
+                if total is None:
+                    total = output.new_zeros(len(x), output.shape[1])
+                total.index_add_(0, part, output)
+        if total is None:
+            total = x.new_zeros(len(x), self.out_channels * self.out_resolution**2)
+        if share is not None:
+            total.mul_(share.to(total.dtype).unsqueeze(1))
+        if self.keeps_shape:
+            total.add_(_rows(x))
         shape = (-1, self.out_resolution, self.out_resolution, self.out_channels)
         return total.view(shape).permute(0, 3, 1, 2)
-
-    def _identity(self, x: Tensor, divisor: Tensor | None) -> Tensor:
-        """What the modules' outputs are added to, as new rows; multiplied by what the sum is divided by."""
-        if not self.keeps_shape:
-            return x.new_zeros(len(x), self.out_channels * self.out_resolution**2)
-        return _rows(x).clone() if divisor is None else _rows(x) * divisor
 
 
 def _images_at_a_time(module: ModuleSpec, cell: CellSpec) -> int:

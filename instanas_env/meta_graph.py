@@ -69,11 +69,11 @@ class MetaGraph(nn.Module):
         indices = chosen.nonzero()[:, 2].to(x.device, non_blocking=True).split(counts)
         numbers = rows.sum(2)
         several = (numbers > 1).any(0).tolist()
-        numbers = numbers.clamp(min=1).to(x.device, non_blocking=True)
+        shares = (1.0 / numbers.clamp(min=1)).to(x.device, non_blocking=True)
         for t, cell in enumerate(self.cells):
             start = t * self.space.num_modules
-            counts_here = numbers[:, t] if several[t] else None
-            x = cell(x, indices[start : start + self.space.num_modules], counts_here)
+            share = shares[:, t] if several[t] else None
+            x = cell(x, indices[start : start + self.space.num_modules], share)
         return self.head(x).unflatten(0, masks.shape[:-2])
 
     def _check(self, images: Tensor, masks: Tensor) -> None:
