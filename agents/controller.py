@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from instanas_env import paper
 from instanas_env.meta_graph import initialise
-from instanas_env.modules import ConvBN, Foldable, FoldedConv
+from instanas_env.modules import ConvBN, Foldable
 from instanas_env.search_space import SearchSpace
+
+MIDDLE = 127.5  # of the range of uint8
 
 
 class Controller(nn.Module):
@@ -33,11 +35,11 @@ class Controller(nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        self.shrink = max(1, space.resolution // paper.CONTROLLER_RESOLUTION)
         first, second, third = channels
         k1, k2, k3 = paper.CONTROLLER_KERNELS
         with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation draws from the global one
             self.features = LargeKernels(
+                max(1, space.resolution // paper.CONTROLLER_RESOLUTION),
                 ConvBN(3, first, k1, stride=4),
                 ConvBN(first, second, k2, stride=2),
                 ConvBN(second, third, k3, stride=2),
@@ -50,54 +52,63 @@ class Controller(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 ``(B, 3, H, W)`` to ``(B, outputs)``."""
-        x = images.to(torch.float32, memory_format=torch.channels_last).sub_(127.5).div_(127.5)
-        if self.shrink > 1:
-            x = F.avg_pool2d(x, self.shrink)
-        return self.output(self.features(x))
+        return self.output(self.features(images))
 
 
 class LargeKernels(Foldable, nn.Sequential):
-    """Convolutions with ReLU (:class:`ConvBN`), then a flattening: ``(B, C, H, W)`` to ``(B, features)``."""
+    """uint8 images ``(B, 3, H, W)`` to ``(B, features)``: shrunk by a factor, scaled, then all layers."""
+
+    def __init__(self, shrink: int, *layers: nn.Module):
+        super().__init__(*layers)
+        self.shrink = shrink
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(_scaled(images, self.shrink))
 
     def folded(self) -> FoldedLargeKernels:
         """The same function in evaluation mode, faster; shares no memory."""
-        return FoldedLargeKernels([layer.folded() for layer in self if isinstance(layer, ConvBN)])
+        return FoldedLargeKernels(self)
 
 
 class FoldedLargeKernels(nn.Module):
-    """The convolutions of a single image as matrix products of its windows.
+    """The same, where a single image's convolutions are matrix products of its windows.
 
-    oneDNN's convolution takes twice as long on maps this small, most of it for rearranging the weights.
-    Batches, GPUs and exported graphs get it nevertheless.
+    oneDNN takes twice as long for maps this small, most of it for rearranging the weights. Batches, GPUs and
+    exported graphs get its convolutions nevertheless.
     """
 
-    def __init__(self, convolutions: list[FoldedConv]):
+    def __init__(self, source: LargeKernels):
         super().__init__()
-        self.convolutions = nn.Sequential(*convolutions)
-        # Looked up beforehand, as at this size that counts. A matrix is a view of channels_last weights.
+        convolutions = [layer.folded() for layer in source if isinstance(layer, ConvBN)]
+        self.shrink = source.shrink
+        self.convolutions = nn.Sequential(*convolutions, nn.Flatten())
+        # Looked up beforehand, as at this size that counts: kernel, stride, matrix, bias.
         self._products = [
-            (
-                layer.conv.weight.permute(0, 2, 3, 1).flatten(1),
-                layer.conv.bias,
-                layer.conv.kernel_size[0],
-                layer.conv.stride[0],
-            )
-            for layer in convolutions
+            (conv.kernel_size[0], conv.stride[0], conv.weight.permute(2, 3, 1, 0).flatten(0, 2), conv.bias)
+            for conv in (layer.conv for layer in convolutions)
         ]
+        kernel, stride, matrix, bias = self._products[0]  # takes images as they are: scaling is linear
+        self._products[0] = (kernel, stride, matrix / MIDDLE, bias - matrix.sum(0))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """As :class:`LargeKernels`."""
-        if torch.jit.is_tracing() or x.shape[0] > 1 or not x.is_cpu:
-            return self.convolutions(x).flatten(1)
-        x = x.permute(0, 2, 3, 1)
-        for matrix, bias, kernel, stride in self._products:
-            x = F.linear(_windows(x, kernel, stride), matrix, bias).relu_()
-        return x.permute(0, 3, 1, 2).flatten(1)
+        if torch.jit.is_tracing() or images.shape[0] > 1 or not images.is_cpu:
+            return self.convolutions(_scaled(images, self.shrink))
+        x, padding = images[0].float(), MIDDLE  # which is 0 when scaled
+        if self.shrink > 1:
+            x = F.avg_pool2d(x, self.shrink)
+        x = x.permute(1, 2, 0)
+        for kernel, stride, matrix, bias in self._products:
+            rim = kernel // 2
+            padded = F.pad(x, (0, 0, rim, rim, rim, rim), value=padding)
+            windows = padded.unfold(0, kernel, stride).unfold(1, kernel, stride)  # (H', W', C, k, k)
+            columns = windows.permute(0, 1, 3, 4, 2).reshape(-1, matrix.shape[0])
+            x = torch.addmm(bias, columns, matrix).relu_().view(*windows.shape[:2], -1)
+            padding = 0.0
+        return x.permute(2, 0, 1).reshape(1, -1)
 
 
-def _windows(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """What a convolution with "same" padding sees: ``(B, H, W, C)`` to ``(B, H', W', k * k * C)``."""
-    rim = kernel // 2
-    padded = F.pad(x, (0, 0, rim, rim, rim, rim))
-    windows = padded.unfold(1, kernel, stride).unfold(2, kernel, stride)  # (B, H', W', C, k, k)
-    return windows.permute(0, 1, 2, 4, 5, 3).flatten(3)
+def _scaled(images: Tensor, shrink: int) -> Tensor:
+    """uint8 images as float in [-1, 1], their side divided by ``shrink``."""
+    x = images.to(torch.float32, memory_format=torch.channels_last).sub_(MIDDLE).div_(MIDDLE)
+    return F.avg_pool2d(x, shrink) if shrink > 1 else x
