@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from instanas_env.storage import load_json
+from instanas_env.storage import load_config, load_json
 
 Preference = Literal["accuracy", "balanced", "latency"]
 Pick = Literal["accuracy", "balanced", "latency", "A", "B", "C", "D", "E"]
@@ -78,6 +78,11 @@ def controller_file(run: Path, prefer: Pick | None = None) -> Path:
         raise ValueError(f"prefer: {run} has no pick {prefer!r}; choose from {', '.join(present)}")
     letter = load_json(run / "choices.json")["prefer"].get(prefer, prefer)
     return run / "choices" / letter / "controller.safetensors"
+
+
+def is_pick(controller: Path) -> bool:
+    """Whether a controller's file was picked, so that its trade-off is not to be moved."""
+    return "pick" in (load_config(controller).get("record") or {})
 
 
 assert set(get_args(Pick)) == {*get_args(Preference), *LETTERS}

@@ -6,7 +6,7 @@ Runs every controller that the search kept, a regression controller at several s
 the search's final meta-graph. Of those that no other beats in both accuracy and latency (the
 controller's included) up to five are picked, evenly spaced in latency: A is the most accurate, the last
 the fastest. ``--prefer accuracy`` of ``scripts.finetune`` means A, ``latency`` the last, and ``balanced``
-the pick with the largest mean reward, equation (2), in the search's last window.
+the pick with the largest mean reward, equation (2), in the window at its last place.
 Writes ``choices/A/controller.safetensors`` and so on, then ``choices.json``, then ``choices.png``. The
 meta-graph of all picks is that of the search.
 """
@@ -56,13 +56,13 @@ class Options:
 
 
 def validation(options: Options) -> InstanceBandit:
-    """The validation split as the search saw it last: final meta-graph, table, window of its last epoch."""
+    """The validation split, the search's final meta-graph and its table, the window at its last place."""
     if not (options.run / "meta_graph.safetensors").is_file():
         raise FileNotFoundError(f"run: {options.run} holds no finished search; scripts.search makes one")
     config = load_json(options.run / "config.json")
     if "wrong_reward" not in config:
         raise ValueError(f"run: {options.run} holds something else than a search; scripts.search makes one")
-    bandit = build_bandit(
+    return build_bandit(
         dataset=config["dataset"],
         data_dir=None if options.data_dir is None else str(options.data_dir),
         split="val",
@@ -70,17 +70,13 @@ def validation(options: Options) -> InstanceBandit:
         meta_graph=str(options.run / "meta_graph.safetensors"),
         latency_table=config["latency_table"],
         wrong_reward=config["wrong_reward"],
-        bounds={"upper": paper.SEARCH_UPPER, "lower": paper.SEARCH_LOWER, "epochs": config["epochs"]},
+        bounds={"upper": paper.SEARCH_UPPER[-1], "lower": paper.SEARCH_LOWER[-1]},
     )
-    bandit.epoch = config["epochs"] - 1
-    return bandit
 
 
 def snapshots(run: Path, count: int) -> list[Path]:
     """At most ``count`` of the controllers that a search kept, evenly spaced, the last one among them."""
     kept = sorted((run / "controllers").glob("epoch_*.safetensors"))
-    if count < 1:
-        raise ValueError(f"snapshots: got {count}; at least 1 will do")
     places = np.linspace(len(kept) - 1, 0, min(count, len(kept))).round().astype(int)
     return [kept[place] for place in places[::-1]]
 
@@ -182,6 +178,8 @@ def main(options: Options) -> None:
     """Look, pick, write."""
     if not 2 <= options.count <= len(LETTERS):
         raise ValueError(f"count: got {options.count}; 2 to {len(LETTERS)} will do")
+    if options.snapshots < 1 or options.dials < 1:
+        raise ValueError(f"snapshots, dials: got {options.snapshots}, {options.dials}; at least 1 will do")
     torch.set_num_threads(options.threads)
     bandit = validation(options)
     content = choose(list(points(options, bandit)), options.count)

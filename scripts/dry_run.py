@@ -108,7 +108,8 @@ class Stopwatch:
             size = min(options.num_envs, BATCH)
             own = replace(options, dataset="embedded", data_dir=None, latency_table=table)
             envs = search.make_envs(replace(own, meta_graph=Path("random")), "val", size)
-        return fastest_step(search.make_agent(options, envs, 3 * size).train(3 * size)) / size
+        agent = search.make_agent(options, envs, 3 * size, None)
+        return fastest_step(agent.train(3 * size)) / size
 
     # --- stages ----------------------------------------------------------------------------------
 

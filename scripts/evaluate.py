@@ -25,6 +25,7 @@ from rich.table import Table
 
 from agents.agent import Agent
 from agents.baselines import OneShotSearch, RandomAgent, StaticAgent
+from agents.choices import is_pick
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
@@ -63,7 +64,7 @@ class Options:
     data_dir: Path | None = None
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)
     """Settings of a regression controller's dial: mean latency of its networks on the validation split,
-    in multiples of MobileNetV2's."""
+    in multiples of MobileNetV2's. A pick of scripts.choose stays at its own."""
     one_shot_masks: int = 400
     """Masks that the one-shot search ranks on validation."""
     one_shot_limits: tuple[float, ...] = (0.4, 0.6, 1.0)
@@ -103,7 +104,8 @@ def compare(options: Options) -> Comparison:
         )
     for name, folder in found.items():
         graph, agent = MetaGraph.load(folder / META_GRAPH), load_agent(folder / CONTROLLER)
-        add_search(comparison, name, InstanceBandit(graph, test, table), agent, val, options.dial)
+        dial = () if is_pick(folder / CONTROLLER) else options.dial
+        add_search(comparison, name, InstanceBandit(graph, test, table), agent, val, dial)
     return comparison
 
 
@@ -168,8 +170,11 @@ def add_search(
     val: ImageSet,
     dial: Sequence[float],
 ) -> None:
-    """The rows of one controller: at each setting of its dial, and its masks shuffled."""
-    if not isinstance(agent, RewardRegression):
+    """The rows of one controller: at each setting of its dial, and its masks shuffled.
+
+    One without a dial, or with no settings for it, is taken as it is.
+    """
+    if not isinstance(agent, RewardRegression) or not dial:
         masks = comparison.add(name, name, bandit, agent)
         comparison.add_shuffled(name, f"{name}, shuffled", bandit, masks)
         return

@@ -166,7 +166,17 @@ class Plan:
     def _evaluate(self) -> Stage:
         finished = (path.parent for path in self.out.glob("*/controller.safetensors"))
         runs = tuple(sorted(path for path in finished if (path / "meta_graph.safetensors").exists()))
-        options = wired("evaluate", self.preset.evaluate, out=self.out, runs=runs, **self.data, **self.chance)
+        options = wired(
+            "evaluate",
+            self.preset.evaluate,
+            out=self.out,
+            runs=runs,
+            meta_graph=self.meta_graph,
+            latency_table=self.table,
+            alone=(self.out / "mobilenet_v2",),
+            **self.data,
+            **self.chance,
+        )
         return Stage("evaluate", "evaluate", evaluate.main, options, self.out / "results.json")
 
     def _ms(self, *multiples: float) -> tuple[float, ...]:

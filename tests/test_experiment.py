@@ -14,7 +14,7 @@ from agents.reward_regression import RewardRegression
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
-from scripts.experiment import Options, Plan, main, parse
+from scripts.experiment import STAGES, Options, Plan, main, parse
 from scripts.presets import HERE, PRESETS, Preset
 from scripts.stage import Stage
 
@@ -101,11 +101,12 @@ def test_a_pick_is_deployed_with_the_meta_graph_of_its_search():
         assert classifier(test.images[0]).name in test.classes
 
 
-def test_a_second_call_makes_the_report_only(capsys):
+def test_a_second_call_finds_nothing_to_do(capsys):
+    """But for the report, which is always drawn anew."""
     out = finished()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
-    main(options(out))
+    main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert capsys.readouterr().out.count(": finished before") == 10
 
@@ -202,3 +203,11 @@ def test_the_dial_of_a_regression_search_stays_after_fine_tuning():
 
 def test_here_is_no_path_that_anybody_has():
     assert not HERE.exists()
+
+
+def test_the_comparison_is_of_the_run_s_own_networks():
+    """No row of the package's; the MobileNetV2 that this run trained has the latency of this run's table."""
+    rows = {row["name"]: row for row in read_strictly(finished() / "results.json")["policies"]}
+    assert not any("shipped" in row["group"] for row in rows.values())
+    reference = LatencyTable.load(finished() / "latency.json").reference("mobilenet_v2")
+    assert rows["MobileNetV2 x 1"]["latency_ms"] == pytest.approx(reference)

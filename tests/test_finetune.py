@@ -107,6 +107,16 @@ def test_a_teacher_changes_what_is_learnt(tmp_path):
         main(options(tmp_path / "alone", "reinforce", teacher=teacher))
 
 
+def test_adam_moves_every_weight_by_its_learning_rate_at_first(tmp_path):
+    """Its first step is lr * g / (|g| + 1e-8): 0.01 for each of the ten biases of the head, up or down."""
+    main(options(tmp_path, "reinforce", optimizer="adam", learning_rate=0.01))
+    before, after = (
+        load_weights(folder / "meta_graph.safetensors")[0]["head.3.bias"]
+        for folder in (searched("reinforce"), tmp_path)
+    )
+    assert (after - before).abs().tolist() == pytest.approx([0.01] * 10, rel=1e-3)
+
+
 def test_killed_and_resumed_equals_unbroken(tmp_path):
     """With lambdas drawn and images augmented, as by default."""
     folder = {"dataset": "folder", "data_dir": image_folder()}

@@ -1,0 +1,72 @@
+"""Presets: the paper's numbers where the paper has them, and stages that fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from instanas_env import paper
+from instanas_env.build import parse_search_space
+from instanas_env.data.sources import DATASETS
+from scripts.experiment import Options, Plan
+from scripts.presets import PRESETS
+
+PAPER = [name for name in PRESETS if name.startswith("paper-")]
+
+
+def test_the_names_that_are_promised():
+    assert set(PRESETS) >= {
+        "paper-cifar10", "paper-cifar100", "paper-tiny-imagenet", "paper-imagenet", "laptop-cifar10",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_paper_s_numbers(name):
+    """Section 4.2: SGD from 0.1 in batches of 32; Adam at 0.01 from scratch; 10,000 one-shot masks."""
+    preset = PRESETS[name]
+    assert (preset.pretrain.learning_rate, preset.pretrain.batch_size) == (0.1, 32)
+    assert preset.pretrain.schedule == "paper" and preset.pretrain.augmentation.cutout == 0.5
+    assert preset.mobilenet_v2 == preset.pretrain, "the same budget"
+    assert (preset.finetune.optimizer, preset.finetune.learning_rate) == ("adam", 0.01)
+    assert preset.finetune.from_scratch and not preset.distilled
+    assert preset.agents == ("reinforce",) and preset.reinforce.samples_per_image == 1
+    assert preset.reinforce.shuffle == "on" and preset.evaluate.one_shot_masks == 10_000
+    assert preset.fine_tuned == tuple(f"reinforce/{letter}" for letter in "ABCDE")
+    space = parse_search_space(preset.search_space)
+    assert (space.num_cells, space.num_modules, space.width) == (17, 5, 1.0)
+
+
+def test_the_four_data_sets():
+    classes = [PRESETS[name].classes for name in PAPER]
+    sides = [parse_search_space(PRESETS[name].search_space).resolution for name in PAPER]
+    assert classes == [10, 100, 200, 1000] and sides == [32, 32, 64, 224]
+    epochs = [PRESETS[name].reinforce.epochs for name in PAPER]
+    assert epochs == [paper.SEARCH_EPOCHS] * 3 + [paper.SEARCH_EPOCHS_IMAGENET] == [500, 500, 500, 50]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_stages_of_every_preset_fit_together(name, tmp_path):
+    """Each stage reads what an earlier one makes; every stage has its own place."""
+    preset = PRESETS[name]
+    assert preset.dataset in DATASETS and sum(preset.images) > 0
+    stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
+    order = ["pretrain", "profile_latency", "search", "choose", "finetune", "evaluate", "report"]
+    assert list(dict.fromkeys(stage.name for stage in stages)) == order
+    made = [stage.makes for stage in stages[:-1]]
+    assert len(set(made)) == len(made) and len({stage.label for stage in stages}) == len(stages)
+    for stage in stages:
+        before = made[: stages.index(stage)]
+        needed = [getattr(stage.options, name, None) for name in ("meta_graph", "latency_table", "teacher")]
+        assert all(file is None or file in before for file in needed)
+        assert getattr(stage.options, "seed", 5) == 5
+        assert getattr(stage.options, "data_dir", Path("data")) == Path("data")
+
+
+def test_a_laptop_trains_both_networks_alike_and_teaches_with_mobilenet_v2():
+    laptop = PRESETS["laptop-cifar10"]
+    assert laptop.pretrain == laptop.mobilenet_v2 and laptop.distilled
+    space = parse_search_space(laptop.search_space)
+    assert (space.stem_channels, space.stem_stride, space.resolution) == (16, 2, 32), (
+        "half of MobileNetV2's 32"
+    )
