@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_weights, save_weights
 from instanas_env.vector_env import InstaNASVectorEnv
@@ -86,6 +87,7 @@ class LearningAgent(Agent):
         space: the search space; by default the environment's.
         controller: the network.
         seed: of all the agent's draws.
+        world: the processes that learn together, each from its shard of the environment.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = ()
@@ -94,12 +96,19 @@ class LearningAgent(Agent):
     controller: nn.Module
 
     def __init__(
-        self, env: gym.vector.VectorEnv | None, space: SearchSpace, controller: nn.Module, seed: int
+        self,
+        env: gym.vector.VectorEnv | None,
+        space: SearchSpace,
+        controller: nn.Module,
+        seed: int,
+        world: World = ALONE,
     ):
         super().__init__(space)
         self.env = env
         self.controller = controller
         self.seed = seed
+        self.world = world
+        world.synchronise(controller)
         self.num_timesteps = 0
         self._begun = False
 
@@ -115,7 +124,7 @@ class LearningAgent(Agent):
         if progress_bar:
             from rich.progress import track
 
-            steps = track(steps, type(self).__name__, total=-(-total_timesteps // self._native().num_envs))
+            steps = track(steps, type(self).__name__, total=self._steps(total_timesteps))
         for _ in steps:
             pass
         return self
@@ -126,7 +135,22 @@ class LearningAgent(Agent):
         inner = native(self.env)
         if inner.autoreset_mode is not gym.vector.AutoresetMode.SAME_STEP:
             raise ValueError(f"env: got autoreset_mode {inner.autoreset_mode}; SAME_STEP will do")
+        bandit, world = inner.bandit, self.world
+        if (bandit.shard, bandit.shards) != (world.rank, world.size):
+            shard = (bandit.shard, bandit.shards)
+            raise ValueError(f"env: got shard {shard}; this agent's, {(world.rank, world.size)}, will do")
         return inner
+
+    def _steps(self, total_timesteps: int) -> int:
+        """How many steps of the environment bring at least so many images."""
+        return -(-total_timesteps // (self._native().num_envs * self.world.size))
+
+    def _update(self, loss: Tensor) -> None:
+        """One step of the optimizer along the gradient of the mean ``loss`` of all processes."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.world.average_gradients(self.controller.parameters())
+        self.optimizer.step()
 
     def _begin(self) -> np.ndarray:
         """The images that wait; resets the environment before this agent's very first step only."""
@@ -141,7 +165,7 @@ class LearningAgent(Agent):
         assert self.env is not None
         bits = actions.to(torch.int8).cpu().numpy()
         _, reward, _, _, info = self.env.step(bits)
-        self.num_timesteps += len(bits)
+        self.num_timesteps += len(bits) * self.world.size
         return np.asarray(reward), info
 
     # --- files -----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from torch import Tensor
 from agents.agent import space_of
 from agents.controller import Controller
 from agents.reinforce import LogProbability, SelfCriticalReinforce
+from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 
 RewardName = Literal["blocks", "environment"]
@@ -84,7 +85,7 @@ class BlockDrop(SelfCriticalReinforce):
         curriculum_timesteps: over so many images blocks are freed one by one, the last ones first; None
             lets all be dropped from the start.
         learning_rate, alpha, alpha_timesteps, entropy_coefficient, samples_per_image,
-        log_probability_under, seed, space: see :class:`SelfCriticalReinforce`. The defaults here are
+        log_probability_under, seed, space, world: see :class:`SelfCriticalReinforce`. The defaults here are
             BlockDrop's: the greedy baseline, and alpha fixed.
     """
 
@@ -108,6 +109,7 @@ class BlockDrop(SelfCriticalReinforce):
         log_probability_under: LogProbability = "p_prime",
         seed: int = 0,
         space: SearchSpace | None = None,
+        world: World = ALONE,
     ):
         if reward not in get_args(RewardName):
             raise ValueError(f"reward: unknown {reward!r}; blocks or environment will do")
@@ -128,6 +130,7 @@ class BlockDrop(SelfCriticalReinforce):
             log_probability_under=log_probability_under,
             seed=seed,
             space=space,
+            world=world,
         )
         self.reward: RewardName = reward
         self.gamma = gamma

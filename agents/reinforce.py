@@ -15,6 +15,7 @@ from agents.agent import LearningAgent, space_of
 from agents.controller import Controller
 from agents.exploration import encourage, greedy, linear_schedule, sample
 from instanas_env import paper
+from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
@@ -74,6 +75,7 @@ class SelfCriticalReinforce(LearningAgent):
             image and compares each with the mean of the others, which has less variance.
         log_probability_under: "p" as equation (1) has it, or "p_prime", the distribution sampled from.
         seed: of the initial weights and the samples.
+        world: see :class:`LearningAgent`.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
@@ -92,6 +94,7 @@ class SelfCriticalReinforce(LearningAgent):
         log_probability_under: LogProbability = "p_prime",
         seed: int = 0,
         space: SearchSpace | None = None,
+        world: World = ALONE,
     ):
         if samples_per_image < 1:
             raise ValueError(f"samples_per_image: got {samples_per_image}; at least 1 will do")
@@ -104,7 +107,7 @@ class SelfCriticalReinforce(LearningAgent):
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
-        super().__init__(env, space, self._network(space, generator_for(seed, 0)), seed)
+        super().__init__(env, space, self._network(space, generator_for(seed, 0)), seed, world)
         self.learning_rate = learning_rate
         self.alpha = (float(alpha[0]), float(alpha[1]))
         self.alpha_timesteps = alpha_timesteps
@@ -123,30 +126,36 @@ class SelfCriticalReinforce(LearningAgent):
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
-        env = self._native()
+        world = self.world
         begun = 0 if self.alpha_timesteps else self.num_timesteps
         horizon = self.alpha_timesteps or total_timesteps
-        for _ in range(-(-total_timesteps // env.num_envs)):
+        for _ in range(self._steps(total_timesteps)):
             alpha = linear_schedule(*self.alpha, (self.num_timesteps - begun) / horizon)
             images = torch.from_numpy(self._begin())
             probabilities = self._held(self.controller.train()(images).sigmoid())
             sampled_from = self._held(encourage(probabilities, alpha))
-            choices = sample(sampled_from.detach(), self.generator, self.samples_per_image)
+            everyone = world.gather(sampled_from.detach())
+            choices = world.own(sample(everyone, self.generator, self.samples_per_image), dim=1)
             reward, baseline, info = self._rewards(choices, greedy(probabilities))
             under = probabilities if self.log_probability_under == "p" else sampled_from
             bits_entropy = entropy(probabilities).mean()
             loss = self_critical_loss(log_probability(under, choices), reward, baseline)
             loss = loss - self.entropy_coefficient * bits_entropy
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            self._update(loss)
+            figures = (
+                reward.mean().item(),
+                bits_entropy.item(),
+                info["correct"].mean(),
+                info["latency_ms"].mean(),
+            )
+            mean_reward, mean_entropy, accuracy, latency = world.mean([float(figure) for figure in figures])
             yield {
-                "reward": reward.mean().item(),
-                "advantage_std": (reward - baseline).std(unbiased=False).item(),
-                "entropy": bits_entropy.item(),
+                "reward": mean_reward,
+                "advantage_std": world.gather(reward - baseline, dim=1).std(unbiased=False).item(),
+                "entropy": mean_entropy,
                 "alpha": alpha,
-                "accuracy": float(info["correct"].mean()),
-                "latency_ms": float(info["latency_ms"].mean()),
+                "accuracy": accuracy,
+                "latency_ms": latency,
             }
 
     def _rewards(self, choices: Tensor, greedy_choices: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:

@@ -31,6 +31,7 @@ from typing_extensions import Self
 from agents.agent import LearningAgent, native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
 from agents.controller import Controller
+from instanas_env.distributed import ALONE, World
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
@@ -66,6 +67,7 @@ class RewardRegression(LearningAgent):
             second loss that shapes its features with a full answer for every image. The policy ignores it.
         seed: of the initial weights and all draws.
         table: what latency_i is; by default the environment's.
+        world: see :class:`LearningAgent`.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
@@ -90,6 +92,7 @@ class RewardRegression(LearningAgent):
         seed: int = 0,
         space: SearchSpace | None = None,
         table: LatencyTable | None = None,
+        world: World = ALONE,
     ):
         if latencies is not None and not 0 < latencies[0] <= latencies[1]:
             raise ValueError(f"latencies: got {latencies}; two positive numbers, rising, will do")
@@ -104,7 +107,7 @@ class RewardRegression(LearningAgent):
         space = space_of(env, space)
         arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
         controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
-        super().__init__(env, space, controller, seed)
+        super().__init__(env, space, controller, seed, world)
         self.trade_off = trade_off
         self.learning_rate = learning_rate
         self.random_timesteps = random_timesteps
@@ -157,16 +160,30 @@ class RewardRegression(LearningAgent):
 
     @torch.no_grad()
     def spread_masks(
-        self, images: Tensor, latencies: tuple[float, float], generator: torch.Generator
+        self,
+        images: Tensor,
+        latencies: tuple[float, float],
+        generator: torch.Generator,
+        total: int | None = None,
     ) -> Tensor:
-        """Masks of a batch at lambdas drawn for each image between those of two mean latencies (ms)."""
-        return self.arms.masks(self._spread(images, latencies, generator))
+        """Masks of a batch at lambdas drawn for each image between those of two mean latencies (ms).
 
-    def _spread(self, images: Tensor, latencies: tuple[float, float], generator: torch.Generator) -> Tensor:
+        In a world ``images`` are this process's and the masks those of the whole batch, of ``total`` images
+        unless all processes have as many.
+        """
+        return self.arms.masks(self._spread(images, latencies, generator, total))
+
+    def _spread(
+        self,
+        images: Tensor,
+        latencies: tuple[float, float],
+        generator: torch.Generator,
+        total: int | None = None,
+    ) -> Tensor:
         """The choices of :meth:`spread_masks`."""
-        _, gains, _ = self.controller.eval()(images)
+        gains = self.world.gather(self.controller.eval()(images)[1], total)
         fast, slow = (np.log(self._trade_off_at(gains, latency)) for latency in latencies)
-        draws = torch.rand(len(images), generator=generator)
+        draws = torch.rand(len(gains), generator=generator)
         return self._worthwhile(gains, torch.exp(slow + (fast - slow) * draws))
 
     def _trade_off_at(self, gains: Tensor, latency_ms: float) -> float:
@@ -185,30 +202,30 @@ class RewardRegression(LearningAgent):
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
-        env = self._native()
-        for _ in range(-(-total_timesteps // env.num_envs)):
+        for _ in range(self._steps(total_timesteps)):
             if self.anneal_timesteps is not None:
                 remaining = max(0.0, 1 - self.num_timesteps / self.anneal_timesteps)
                 for group in self.optimizer.param_groups:
                     group["lr"] = remaining * self.learning_rate
             images = torch.from_numpy(self._begin())
-            choices = self._explore(images)
+            choices = self.world.own(self._explore(images))
             _, info = self._step(self.arms.masks(choices).flatten(1))
             correct, labels = (torch.from_numpy(np.asarray(info[name])) for name in ("correct", "label"))
             self._memory.append((images, choices, correct, labels))
             losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
-            yield {
+            figures = {
                 "loss": sum(losses) / len(losses),
                 "reward": float(info["reward_task"].mean()),
                 "accuracy": float(info["correct"].mean()),
                 "latency_ms": float(info["latency_ms"].mean()),
             }
+            yield dict(zip(figures, self.world.mean(list(figures.values())), strict=True))
 
     @torch.no_grad()
     def _explore(self, images: Tensor) -> Tensor:
-        """Choices ``(n, arms)`` to try: random ones at first, then some near the policy's."""
+        """Choices to try: random ones at first, then some near the policy's; those of the whole batch."""
         if self.num_timesteps < self.random_timesteps:
-            return self.arms.random(len(images), self.generator)
+            return self.arms.random(len(images) * self.world.size, self.generator)
         assert self.latencies is not None  # an environment came with a table
         choices = self._spread(images, self.latencies, self.generator)
         return self.arms.explore(choices, self.flip, self.generator)
@@ -221,21 +238,22 @@ class RewardRegression(LearningAgent):
         base, gains, classes = self.controller.train()(images)
         loss = F.binary_cross_entropy_with_logits(base + (gains * choices).sum(1), correct.float())
         total = loss + F.cross_entropy(classes, labels) if self.num_classes else loss
-        self.optimizer.zero_grad()
-        total.backward()
-        self.optimizer.step()
+        self._update(total)
         return loss.item()
 
     def state_dict(self) -> dict[str, Any]:
-        """As in :class:`LearningAgent`, with the memory and the dial."""
-        return {**super().state_dict(), "memory": list(self._memory), "trade_off": self.trade_off}
+        """As in :class:`LearningAgent`, with the memory of all processes and the dial."""
+        memory = [tuple(map(self.world.gather, experience)) for experience in self._memory]
+        return {**super().state_dict(), "memory": memory, "trade_off": self.trade_off}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As in :class:`LearningAgent`, with the memory."""
         super().load_state_dict(state)
         self.trade_off = state["trade_off"]
         self._memory.clear()
-        self._memory.extend(tuple(experience) for experience in state["memory"])
+        for images, choices, correct, labels in state["memory"]:
+            own = self.world.own
+            self._memory.append((own(images), own(choices), own(correct), own(labels)))
 
     @classmethod
     def _restore(

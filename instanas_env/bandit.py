@@ -72,6 +72,8 @@ class InstanceBandit:
         order: "shuffled" anew each epoch, or "sequential".
         augmentation: None shows the images as they are.
         autocast: let convolutions compute in bfloat16, for GPUs that are made for it.
+        shard: ``(k, n)`` where n bandits of one seed share every batch: this one draws the k-th part of it,
+            all together what one would draw. Epochs and their ends are those of all.
 
     Attributes:
         folded: the copy of the meta-graph that predicts, as it was at the last :meth:`refresh`.
@@ -89,11 +91,14 @@ class InstanceBandit:
         order: Order = "shuffled",
         augmentation: Augmentation | None = None,
         autocast: bool = False,
+        shard: tuple[int, int] = (0, 1),
     ):
         if order not in ("shuffled", "sequential"):
             raise ValueError(f"order: unknown {order!r}; choose from shuffled, sequential")
         if not correct_reward > wrong_reward:
             raise ValueError(f"correct_reward: got {correct_reward}, not above wrong_reward {wrong_reward}")
+        if not 0 <= shard[0] < shard[1]:
+            raise ValueError(f"shard: got {shard}; (k, n) with k in 0..n - 1 will do")
         self.meta_graph = meta_graph
         self.space = meta_graph.space
         self.image_set = image_set
@@ -104,6 +109,7 @@ class InstanceBandit:
         self.order: Order = order
         self.augmentation = augmentation
         self.autocast = autocast
+        self.shard, self.shards = shard
         self.refresh()
         self.reset(np.random.default_rng(0))
         for epoch in (
@@ -124,20 +130,25 @@ class InstanceBandit:
 
     def draw(self, count: int) -> Contexts:
         """The next ``count`` images; crosses into the next pass where the present one runs out."""
-        while len(self._queue) < count:
+        while len(self._queue) < count * self.shards:
             size = len(self.image_set)
             one_pass = self.rng.permutation(size) if self.order == "shuffled" else np.arange(size)
             self._queue = np.concatenate([self._queue, one_pass])
-        index, self._queue = self._queue[:count].copy(), self._queue[count:]
-        return self.contexts(torch.from_numpy(index))
+        total = count * self.shards
+        index, self._queue = self._queue[:total], self._queue[total:]
+        return self.contexts(torch.from_numpy(index[self._own(count)].copy()))
 
     def contexts(self, index: Tensor) -> Contexts:
         """The images at ``index`` ``(n,)``, augmented if the bandit augments."""
         images = self.image_set.images[index]
         if self.augmentation is not None:
-            uniforms = torch.from_numpy(self.rng.random((len(index), DRAWS_PER_IMAGE)))
-            images = augment(images, self.augmentation, uniforms)
+            uniforms = torch.from_numpy(self.rng.random((len(index) * self.shards, DRAWS_PER_IMAGE)))
+            images = augment(images, self.augmentation, uniforms[self._own(len(index))])
         return Contexts(index, images)
+
+    def _own(self, count: int) -> slice:
+        """Which of ``count * shards`` are this shard's."""
+        return slice(count * self.shard, count * (self.shard + 1))
 
     # --- scoring ---------------------------------------------------------------------------------
 
@@ -198,7 +209,7 @@ class InstanceBandit:
         """
         outcome = self.score(contexts, actions)
         self._in_window |= bool((outcome.reward_latency > 0).any())
-        self._acted += len(contexts)
+        self._acted += len(contexts) * self.shards
         return outcome, self._acted >= len(self.image_set)
 
     def next_epoch(self) -> None:

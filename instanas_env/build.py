@@ -45,6 +45,7 @@ def build_bandit(
     order: Order = "shuffled",
     device: str = "cpu",
     autocast: bool = False,
+    shard: tuple[int, int] = (0, 1),
 ) -> InstanceBandit:
     """Load images, weights and table, see that they belong together, and make the bandit.
 
@@ -60,6 +61,7 @@ def build_bandit(
         order: "shuffled" or "sequential".
         device: torch device of the meta-graph.
         autocast: convolutions in bfloat16.
+        shard: ``(k, n)``: n environments of one seed share every batch, and this is the k-th.
 
     Raises:
         ValueError: a name that does not exist, or parts that do not belong together.
@@ -95,6 +97,7 @@ def build_bandit(
         order,
         Augmentation(crop_padding=2 / 32, cutout=0.0) if augment else None,
         autocast,
+        shard,
     )
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import Augmentation
+from instanas_env.distributed import ALONE, World
 from instanas_env.seeding import generator_for
 from instanas_env.training import sgd, train_epoch
 
@@ -74,6 +75,7 @@ class MetaGraphUpdate(EnvCallback):
         shuffle: True, False, or the number of first epochs with shuffling.
         augmentation: of the training images.
         seed: of the order, the exchanges and the augmentation.
+        world: the processes that share every batch, each with its shard of the environment.
         history: one row per meta-graph epoch: epoch, loss, accuracy on the training images, learning rate.
     """
 
@@ -87,12 +89,14 @@ class MetaGraphUpdate(EnvCallback):
     shuffle: bool | int = True
     augmentation: Augmentation | None = Augmentation(crop_padding=2 / 32, cutout=0.0)
     seed: int = 0
+    world: World = ALONE
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._indices: list[Tensor] = []
         self._masks: list[Tensor] = []
         self._optimizer: torch.optim.SGD | None = None
+        self._replica: nn.Module | None = None
 
     def on_restart(self, env: BanditEnv) -> None:
         """Forget the pass that was broken off. The weights stay as they are."""
@@ -100,8 +104,8 @@ class MetaGraphUpdate(EnvCallback):
 
     def on_step(self, step: Outcome) -> None:
         """Record the images and their masks."""
-        self._indices.append(torch.from_numpy(step.index))
-        self._masks.append(torch.from_numpy(step.mask))
+        self._indices.append(self.world.gather(torch.from_numpy(step.index)))
+        self._masks.append(self.world.gather(torch.from_numpy(step.mask)))
 
     def on_epoch_end(self, env: BanditEnv) -> None:
         """Train on the record and let the environment take over the weights."""
@@ -123,13 +127,16 @@ class MetaGraphUpdate(EnvCallback):
         if self._optimizer is None:
             self._optimizer = sgd(bandit.meta_graph, learning_rate, self.momentum, self.weight_decay)
 
+        if self._replica is None:
+            self._replica = self.world.replicate(bandit.meta_graph)
+
         def masks_for(images: Tensor, positions: Tensor) -> Tensor:
             chosen = masks[positions]
             return shuffle_policies(chosen, generator) if shuffle else chosen
 
         batches = list(
             train_epoch(
-                bandit.meta_graph,
+                self._replica,
                 bandit.image_set,
                 masks_for,
                 self._optimizer,
@@ -138,6 +145,7 @@ class MetaGraphUpdate(EnvCallback):
                 learning_rate_at=lambda step: learning_rate,
                 augmentation=self.augmentation,
                 index=index,
+                world=self.world,
             )
         )
         total = max(1, sum(batch.count for batch in batches))

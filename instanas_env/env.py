@@ -83,7 +83,7 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
 
     ## Arguments
     ``dataset, data_dir, split, augment, search_space, meta_graph, latency_table, cost, correct_reward,
-    wrong_reward, bounds, order, device, autocast``: see :func:`instanas_env.build.build_bandit`. By
+    wrong_reward, bounds, order, device, autocast, shard``: see :func:`instanas_env.build.build_bandit`. By
     default the benchmark: the embedded images, the shipped meta-graph, frozen, and a fixed window.
 
     ## Vectorized environment

@@ -32,13 +32,13 @@ CACHE_BYTES = 8 * 2**20
 
 def _rows(x: Tensor) -> Tensor:
     """``(B, C, H, W)`` in channels_last memory as ``(B, H * W * C)``, without copying."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1)
+    return x.permute(0, 2, 3, 1).flatten(1)
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """``x[index]`` along the batch; keeps channels_last, which ``index_select`` alone does not."""
     _, channels, height, width = x.shape
-    return _rows(x).index_select(0, index).view(-1, height, width, channels).permute(0, 3, 1, 2)
+    return _rows(x).index_select(0, index).view(len(index), height, width, channels).permute(0, 3, 1, 2)
 
 
 class MetaCell(nn.Module):
@@ -52,7 +52,13 @@ class MetaCell(nn.Module):
         self.out_resolution = cell.resolution // cell.stride
         self.keeps_shape = cell.keeps_shape
 
-    def forward(self, x: Tensor, indices: Sequence[Tensor], share: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        indices: Sequence[Tensor],
+        share: Tensor | None,
+        elsewhere: Sequence[bool] | None = None,
+    ) -> Tensor:
         """Run the cell.
 
         Args:
@@ -60,20 +66,22 @@ class MetaCell(nn.Module):
             indices: for each module, the batch positions ``(n,)`` of the images that chose it.
             share: ``(B,)``, one over the number of modules each image chose (any value where none); None
                 where nobody chose two.
+            elsewhere: for each module, whether it runs even if no image here chose it: then without any.
 
         Returns:
             ``(B, C_out, H / stride, W / stride)``, channels_last.
         """
         whole = self.training or x.device.type != "cpu"  # BatchNorm normalises over all that chose the module
         total: Tensor | None = None
-        for option, index, limit in zip(self.options, indices, self.limits, strict=True):
+        always = [False] * len(self.options) if elsewhere is None else elsewhere
+        for option, index, limit, empty in zip(self.options, indices, self.limits, always, strict=True):
             size = max(1, len(index)) if whole else limit
             if len(index) == len(x):
                 parts = [option(part) for part in x.split(size)]
                 output = _rows(parts[0] if len(parts) == 1 else torch.cat(parts))
                 total = output if total is None else total.add_(output)
                 continue
-            for part in index.split(size) if len(index) else ():
+            for part in index.split(size) if len(index) or empty else ():
                 output = _rows(option(_take(x, part)))
                 if total is None:
                     total = output.new_zeros(len(x), output.shape[1])

@@ -44,7 +44,7 @@ class MetaGraph(nn.Module):
         initialise(self, generator or torch.Generator().manual_seed(0))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, images: Tensor, masks: Tensor, elsewhere: Tensor | None = None) -> Tensor:
         """Class logits of each image under its own child network.
 
         Args:
@@ -52,6 +52,8 @@ class MetaGraph(nn.Module):
             masks: bool ``(B, num_cells, num_modules)`` on any device, or ``(K, B, ...)`` for K masks of
                 each image, which then share the stem. Not repaired here: an empty cell that changes shape
                 gives zeros.
+            elsewhere: bool ``(num_cells, num_modules)``, modules that images of other processes chose. They
+                run here as well, be it without an image: all processes meet in their BatchNorms.
 
         Returns:
             float ``(B, num_classes)`` or ``(K, B, num_classes)``.
@@ -67,13 +69,14 @@ class MetaGraph(nn.Module):
         chosen = rows.permute(1, 2, 0)
         counts = chosen.sum(2).flatten().tolist()
         indices = chosen.nonzero()[:, 2].to(x.device, non_blocking=True).split(counts)
+        always = [None] * len(self.cells) if elsewhere is None else elsewhere.tolist()
         numbers = rows.sum(2)
         several = (numbers > 1).any(0).tolist()
         shares = (1.0 / numbers.clamp(min=1)).to(x.device, non_blocking=True)
         for t, cell in enumerate(self.cells):
             start = t * self.space.num_modules
             share = shares[:, t] if several[t] else None
-            x = cell(x, indices[start : start + self.space.num_modules], share)
+            x = cell(x, indices[start : start + self.space.num_modules], share, always[t])
         return self.head(x).unflatten(0, masks.shape[:-2])
 
     def _check(self, images: Tensor, masks: Tensor) -> None:

@@ -57,8 +57,9 @@ class InstaNASVectorEnv(VectorEnv):
             raise ValueError(f"autoreset_mode: unknown {autoreset_mode!r}; choose from {modes}") from error
         self.bandit = build_bandit(**bandit_options)
         size = len(self.bandit.image_set)
-        if not 1 <= num_envs <= size:
-            raise ValueError(f"num_envs: got {num_envs}; 1 to {size}, the images of the split, will do")
+        most = size // self.bandit.shards
+        if not 1 <= num_envs <= most:
+            raise ValueError(f"num_envs: got {num_envs}; 1 to {most}, the images of the split, will do")
         self.num_envs = num_envs
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}

@@ -6,7 +6,8 @@
 Each training image goes through the network that the controller chooses for it. With a regression
 controller, lambda is drawn for each image between those of two latencies, so that its dial stays usable;
 a pick (``--prefer``, see ``scripts.choose``) is trained at its own lambda alone.
-Resumes where it was. Writes ``meta_graph.safetensors`` and copies the controller beside it.
+Resumes where it was. Writes ``meta_graph.safetensors`` and copies the controller beside it. Several processes
+share every batch under torchrun, see instanas_env.distributed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from agents.evaluation import choose_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env.data import Augmentation, load_images
+from instanas_env.distributed import ALONE, World, launch
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
@@ -60,18 +62,19 @@ class Options:
     threads: int = 1
 
 
-def load_teacher(path: Path) -> Teacher:
+def load_teacher(path: Path, device: torch.device) -> Teacher:
     """The network of a weights file with all its modules on."""
     network = MetaGraph.load(path)
-    return network.child(network.space.full_mask())
+    return network.child(network.space.full_mask()).to(device)
 
 
-def main(options: Options) -> None:
+def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
-    run = RunDirectory(options.out, options, free=("out", "data_dir"))
+    run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     source = controller_file(options.run, options.prefer)
     agent = load_agent(source)
+    agent.world = world
     space = agent.space
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
     if meta_graph.space != space:
@@ -80,20 +83,21 @@ def main(options: Options) -> None:
         )
     if options.from_scratch:
         meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))
-    train = load_images(options.dataset, "train", options.data_dir, space.resolution)
-    val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    with world.one_first():
+        train = load_images(options.dataset, "train", options.data_dir, space.resolution)
+        val = load_images(options.dataset, "val", options.data_dir, space.resolution)
     val_masks = space.repair(choose_masks(agent, val))
 
-    def masks_for(images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
+    def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
         if not isinstance(agent, RewardRegression) or options.prefer is not None:
-            return space.repair(agent.masks(images))
-        return space.repair(agent.spread_masks(images, options.latencies, generator))
+            return world.gather(space.repair(agent.masks(images)), count)
+        return space.repair(agent.spread_masks(images, options.latencies, generator, count))
 
     fit(
         meta_graph,
         train,
         masks_for,
-        lambda: {"policy": accuracy(meta_graph, val, val_masks)},
+        lambda: {"policy": accuracy(meta_graph, val, val_masks, world)},
         run,
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -101,11 +105,14 @@ def main(options: Options) -> None:
         warmup_epochs=0,
         augmentation=options.augmentation,
         seed=options.seed,
-        teacher=None if options.teacher is None else load_teacher(options.teacher),
+        teacher=None if options.teacher is None else load_teacher(options.teacher, world.device),
         optimizer_name=options.optimizer,
     )
-    write_atomic(options.out / "controller.safetensors", source.read_bytes())
+    if world.is_main:
+        write_atomic(options.out / "controller.safetensors", source.read_bytes())
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    chosen = tyro.cli(Options, description=__doc__)
+    with launch() as world:
+        main(chosen, world)

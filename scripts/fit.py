@@ -17,8 +17,9 @@ from instanas_env.seeding import generator_for
 from instanas_env.training import Teacher, sgd, train_epoch, warmup_cosine
 from scripts.run_directory import RunDirectory, machine
 
-EpochMasks = Callable[[Tensor, float, torch.Generator], Tensor]
-"""Images uint8 ``(B, 3, H, W)``, progress in [0, 1) and a generator, to masks ``(B, cells, modules)``."""
+EpochMasks = Callable[[Tensor, int, float, torch.Generator], Tensor]
+"""This process's images of a batch, uint8 ``(n, 3, H, W)``, how many there are in all (B), progress in [0, 1)
+and a generator, to the masks of the whole batch ``(B, cells, modules)``."""
 
 
 Optimizer = Literal["sgd", "adam"]
@@ -50,13 +51,15 @@ def fit(
         train: the images.
         masks_for: gives the masks of a batch.
         evaluate: validation figures after an epoch.
-        run: keeps history and checkpoint.
+        run: keeps history and checkpoint; the processes of its world share every batch.
         epochs, batch_size, learning_rate, warmup_epochs: of the optimizer; cosine to 0.
         augmentation: of the images.
         seed: of order, augmentation and masks.
         teacher: gives logits to imitate.
         optimizer_name: SGD with Nesterov momentum, or Adam.
     """
+    world = run.world
+    replica = world.replicate(meta_graph)
     optimizer: torch.optim.Optimizer = sgd(meta_graph, learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
     if optimizer_name == "adam":
         optimizer = torch.optim.Adam(meta_graph.parameters(), learning_rate, weight_decay=paper.WEIGHT_DECAY)
@@ -71,14 +74,14 @@ def fit(
         def masks_of_batch(
             images: Tensor, index: Tensor, epoch: int = epoch, generator: torch.Generator = generator
         ) -> Tensor:
-            return masks_for(images, epoch / epochs, generator)
+            return masks_for(images, len(index), epoch / epochs, generator)
 
         def rate_at(step: int, epoch: int = epoch) -> float:
             return warmup_cosine(epoch * steps + step, epochs * steps, learning_rate, warmup_epochs * steps)
 
         start = time.perf_counter()
         batches = train_epoch(
-            meta_graph,
+            replica,
             train,
             masks_of_batch,
             optimizer,
@@ -87,8 +90,10 @@ def fit(
             learning_rate_at=rate_at,
             augmentation=augmentation,
             teacher=teacher,
+            world=world,
         )
-        done = list(track(batches, f"epoch {epoch + 1}/{epochs}", total=steps))
+        label = f"epoch {epoch + 1}/{epochs}"
+        done = list(track(batches, label, total=steps, disable=not world.is_main))
         row: dict[str, Any] = {
             "epoch": epoch + 1,
             "loss": sum(batch.loss for batch in done) / len(done),
@@ -97,8 +102,10 @@ def fit(
             "seconds": round(time.perf_counter() - start, 1),
         }
         figures = {"loss": row["loss"], **row["val"]}
-        print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
+        if world.is_main:
+            print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
         run.checkpoint(row, {"model": meta_graph.state_dict(), "optimizer": optimizer.state_dict()})
-    record = {"options": run.config, "machine": machine(), "history": run.history[-1:]}
-    meta_graph.save(run.path / "meta_graph.safetensors", record)
-    print(f"wrote {run.path / 'meta_graph.safetensors'}")
+    if world.is_main:
+        record = {"options": run.config, "machine": machine(world), "history": run.history[-1:]}
+        meta_graph.save(run.path / "meta_graph.safetensors", record)
+        print(f"wrote {run.path / 'meta_graph.safetensors'}")

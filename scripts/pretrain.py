@@ -5,7 +5,8 @@
 
 Resumes where it was when called again with the same options. Writes ``meta_graph.safetensors`` and
 ``history.jsonl``: validation accuracy with all modules, random halves and fifths, and the MobileNetV2
-path, so that a meta-graph whose sub-networks are at chance level is seen at once.
+path, so that a meta-graph whose sub-networks are at chance level is seen at once. Several processes share
+every batch under torchrun, see instanas_env.distributed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from instanas_env import paper
 from instanas_env.data import Augmentation, ImageSet, load_images
+from instanas_env.distributed import ALONE, World, launch
 from instanas_env.drop_path import Schedule, drop_path_masks
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
@@ -62,39 +64,42 @@ class Options:
     """Two runs of one thread each are faster than one run of two."""
 
 
-def evaluate_densities(meta_graph: MetaGraph, val: ImageSet, seed: int) -> dict[str, float]:
+def evaluate_densities(
+    meta_graph: MetaGraph, val: ImageSet, seed: int, world: World = ALONE
+) -> dict[str, float]:
     """Validation accuracy with all modules and, where there is something to drop, of sub-networks."""
     space = meta_graph.space
-    scores = {"all": accuracy(meta_graph, val, space.full_mask())}
+    scores = {"all": accuracy(meta_graph, val, space.full_mask(), world)}
     if space.num_modules > 1:
         for name, keep in (("half", 0.5), ("fifth", 0.2)):
             masks = space.random_masks(len(val), keep, generator_for(seed, 1))
-            scores[name] = accuracy(meta_graph, val, masks)
+            scores[name] = accuracy(meta_graph, val, masks, world)
     if space.num_modules > 1 and MOBILENET_V2_BLOCK in space.modules:
-        scores["mobilenet_v2_path"] = accuracy(meta_graph, val, space.mobilenet_v2_mask())
+        scores["mobilenet_v2_path"] = accuracy(meta_graph, val, space.mobilenet_v2_mask(), world)
     return scores
 
 
-def main(options: Options) -> None:
+def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
-    run = RunDirectory(options.out, options, free=("out", "data_dir"))
+    run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     space = SearchSpace.preset(options.search_space, options.width).only(*options.modules)
-    train = load_images(options.dataset, "train", options.data_dir, space.resolution)
-    val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    with world.one_first():
+        train = load_images(options.dataset, "train", options.data_dir, space.resolution)
+        val = load_images(options.dataset, "val", options.data_dir, space.resolution)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
 
-    def masks_for(images: Tensor, progress: float, generator: torch.Generator) -> Tensor:
+    def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
         if space.num_modules == 1:
-            return space.full_mask().expand(len(images), -1, -1)
+            return space.full_mask().expand(count, -1, -1)
         per_image = options.masks == "per-image"
-        return drop_path_masks(space, len(images), progress, generator, options.schedule, per_image)
+        return drop_path_masks(space, count, progress, generator, options.schedule, per_image)
 
     fit(
         meta_graph,
         train,
         masks_for,
-        lambda: evaluate_densities(meta_graph, val, options.seed),
+        lambda: evaluate_densities(meta_graph, val, options.seed, world),
         run,
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -106,4 +111,6 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    chosen = tyro.cli(Options, description=__doc__)
+    with launch() as world:
+        main(chosen, world)

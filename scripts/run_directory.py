@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from instanas_env.distributed import ALONE, World
 from instanas_env.storage import load_checkpoint, load_json, save_checkpoint, save_json, write_atomic
 
 
@@ -21,15 +22,19 @@ class RunDirectory:
         options: the dataclass of options that makes the run. A directory with other options is refused,
             except for the fields named in ``free`` (they change nothing in the result).
         free: names of such fields.
+        world: all its processes resume, from a directory that all can read; the main one alone writes.
 
     Raises:
         ValueError: the directory belongs to a run with other options.
     """
 
-    def __init__(self, path: Path, options: Any, free: tuple[str, ...] = ()):
+    def __init__(self, path: Path, options: Any, free: tuple[str, ...] = (), world: World = ALONE):
         self.path = path
+        self.world = world
         self.history: list[dict[str, Any]] = []
         self.config = config_of(options, free)
+        if not world.is_main:
+            return
         recorded = path / "config.json"
         if recorded.exists():
             changed = changed_options(load_json(recorded), self.config)
@@ -46,14 +51,16 @@ class RunDirectory:
             return None
         state = load_checkpoint(file)
         self.history = state.pop("history")
-        self._write_history()
+        if self.world.is_main:
+            self._write_history()
         return state
 
     def checkpoint(self, row: dict[str, Any], state: dict[str, Any]) -> None:
         """Add ``row`` to ``history.jsonl`` and save ``state``; the checkpoint is the truth of both."""
         self.history.append(row)
-        save_checkpoint(self.path / "checkpoint.pt", {**state, "history": self.history})
-        self._write_history()
+        if self.world.is_main:
+            save_checkpoint(self.path / "checkpoint.pt", {**state, "history": self.history})
+            self._write_history()
 
     def _write_history(self) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in self.history)
@@ -71,13 +78,15 @@ def changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return sorted(name for name in before.keys() | now if before.get(name) != now.get(name))
 
 
-def machine() -> dict[str, Any]:
+def machine(world: World = ALONE) -> dict[str, Any]:
     """What the numbers of a run depend on besides its options."""
+    several = {} if world.size == 1 else {"processes": world.size, "device": world.device.type}
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.split("+")[0],
         "python": platform.python_version(),
+        **several,
     }
 
 

@@ -4,7 +4,8 @@
 
 Works through the environment's public API: ``MetaGraphUpdate`` trains the meta-graph between the agent's
 epochs. Resumes where it was. Writes ``meta_graph.safetensors``, ``controller.safetensors``, a snapshot of
-the controller per epoch, and ``history.jsonl``.
+the controller per epoch, and ``history.jsonl``. Under torchrun each process has its shard of every step's
+images, see instanas_env.distributed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from agents.warm_start import warm_start
 from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
 from instanas_env.callbacks import MetaGraphUpdate
+from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
 from scripts.run_directory import RunDirectory, machine
 
@@ -64,7 +66,7 @@ class Options:
     frozen_epochs: int = 0
     """So many epochs come first in which the meta-graph stays as it is."""
     num_envs: int = 256
-    """Images a step."""
+    """Images a step, of all processes together."""
     shuffle: Shuffle = "on"
     """Policy random shuffling in the meta-graph's epochs; "early": in the first half only."""
     meta_graph_learning_rate: float = 0.02
@@ -104,7 +106,11 @@ class Options:
 
 
 def make_agent(
-    options: Options, envs: gym.vector.VectorEnv, images: int, source: LearningAgent | None
+    options: Options,
+    envs: gym.vector.VectorEnv,
+    images: int,
+    source: LearningAgent | None,
+    world: World = ALONE,
 ) -> LearningAgent:
     """The agent of the options, for a search over ``images`` per epoch; it will start from ``source``."""
     rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
@@ -117,6 +123,7 @@ def make_agent(
             samples_per_image=options.samples_per_image,
             log_probability_under=options.log_probability_under,
             seed=options.seed,
+            world=world,
             **rate,
         )
     if options.agent == "blockdrop":
@@ -127,9 +134,12 @@ def make_agent(
             curriculum_timesteps=images * options.curriculum_epochs or None,
             entropy_coefficient=options.entropy_coefficient,
             seed=options.seed,
+            world=world,
             **rate,
         )
     if options.agent == "convnet-aig":
+        if world.size > 1:
+            raise ValueError(f"agent: convnet-aig learns in one process only; got {world.size}")
         return ConvNetAIG(envs, target=options.target_rate, seed=options.seed, **rate)
     same = source if isinstance(source, RewardRegression) else None
     random_epochs = max(1, options.frozen_epochs) if same is None else 0
@@ -141,6 +151,7 @@ def make_agent(
         menu=None if same is None else same.menu,
         num_classes=options.num_classes if same is None else same.num_classes,
         seed=options.seed,
+        world=world,
         **rate,
     )
 
@@ -169,15 +180,16 @@ def search(
     options: Options, run: RunDirectory, progress: Callable[..., Any] = track
 ) -> tuple[LearningAgent, gym.vector.VectorEnv]:
     """Run or resume the search; gives the agent and the environment with the trained meta-graph."""
+    world = run.world
     upper, lower = paper.SEARCH_UPPER, paper.SEARCH_LOWER
     if options.steady_bounds:
         upper, lower = (upper[-1], upper[-1]), (lower[-1], lower[-1])
     bounds = {"upper": upper, "lower": lower, "epochs": options.epochs}
-    envs = make_envs(options, "train", options.num_envs, augment=True, bounds=bounds)
+    envs = make_shard(options, world, augment=True, bounds=bounds)
     bandit = native(envs).bandit
     images = len(bandit.image_set)
     source = None if options.start_from is None else load_agent(options.start_from)
-    agent = make_agent(options, envs, images, source)
+    agent = make_agent(options, envs, images, source, world)
     update = MetaGraphUpdate(
         learning_rate=options.meta_graph_learning_rate,
         final_learning_rate=options.meta_graph_learning_rate / 10,
@@ -187,8 +199,10 @@ def search(
             options.shuffle
         ],
         seed=options.seed,
+        world=world,
     )
-    validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
+    with world.one_first():
+        validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
 
     if source is not None:
@@ -199,7 +213,7 @@ def search(
         bandit.meta_graph.load_state_dict(state["meta_graph"])
         update.load_state_dict(state["update"], bandit)
         bandit.refresh()
-        native(envs).load_state_dict(state["envs"])
+        native(envs).load_state_dict(waiting(state["envs"], world.own))
     native(envs).add_callback(update)
     for epoch in range(len(run.history), options.epochs):
         start = time.perf_counter()
@@ -207,7 +221,7 @@ def search(
         remaining = images * (epoch + 1) - agent.num_timesteps
         steps = -(-remaining // options.num_envs)
         label = f"{options.agent} epoch {epoch + 1}/{options.epochs}"
-        rows = list(progress(agent.train(remaining), label, total=steps))
+        rows = list(progress(agent.train(remaining), label, total=steps, disable=not world.is_main))
         validation.refresh()
         validation.epoch = epoch
         if isinstance(agent, RewardRegression):
@@ -221,14 +235,15 @@ def search(
             "val": validate(agent, validation, options.seed),
             "seconds": round(time.perf_counter() - start, 1),
         }
-        agent.save(options.out / "controllers" / f"epoch_{epoch + 1:03d}.safetensors")
+        if world.is_main:
+            agent.save(options.out / "controllers" / f"epoch_{epoch + 1:03d}.safetensors")
         run.checkpoint(
             row,
             {
                 "agent": agent.state_dict(),
                 "meta_graph": bandit.meta_graph.state_dict(),
                 "update": update.state_dict(),
-                "envs": native(envs).state_dict(),
+                "envs": waiting(native(envs).state_dict(), world.gather),
             },
         )
     return agent, envs
@@ -237,6 +252,25 @@ def search(
 def all_images(bandit: InstanceBandit) -> Tensor:
     """The images of a bandit's split, uint8 ``(n, 3, H, W)``."""
     return bandit.image_set.images[torch.arange(len(bandit.image_set))]
+
+
+def make_shard(options: Options, world: World, **more: Any) -> gym.vector.VectorEnv:
+    """This process's part of the training environment."""
+    count, left = divmod(options.num_envs, world.size)
+    if left:
+        raise ValueError(
+            f"num_envs: got {options.num_envs}; a multiple of {world.size}, the processes, will do"
+        )
+    with world.one_first():
+        shard = (world.rank, world.size)
+        return make_envs(options, "train", count, device=str(world.device), shard=shard, **more)
+
+
+def waiting(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """The state of an environment with other images waiting: all processes' for this one's, or back."""
+    contexts = {name: change(tensor) for name, tensor in state["contexts"].items()}
+    flags = change(torch.tensor(state["waiting"])).tolist()
+    return {**state, "contexts": contexts, "waiting": flags}
 
 
 def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
@@ -255,19 +289,23 @@ def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
 
 def save_results(options: Any, run: RunDirectory, agent: LearningAgent, meta_graph: Any) -> None:
     """Write the controller and the meta-graph of a finished run, with its record."""
-    record = {"options": run.config, "machine": machine(), "history": run.history[-1:]}
-    agent.save(options.out / "controller.safetensors", record)
-    meta_graph.save(options.out / "meta_graph.safetensors", record)
+    if run.world.is_main:
+        record = {"options": run.config, "machine": machine(run.world), "history": run.history[-1:]}
+        agent.save(options.out / "controller.safetensors", record)
+        meta_graph.save(options.out / "meta_graph.safetensors", record)
 
 
-def main(options: Options) -> None:
+def main(options: Options, world: World = ALONE) -> None:
     """Search to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
-    run = RunDirectory(options.out, options, free=("out", "data_dir"))
+    run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     agent, envs = search(options, run)
     save_results(options, run, agent, native(envs).bandit.meta_graph)
-    print(f"{run.history[-1]['val']}\nwrote {options.out}")
+    if world.is_main:
+        print(f"{run.history[-1]['val']}\nwrote {options.out}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    chosen = tyro.cli(Options, description=__doc__)
+    with launch() as world:
+        main(chosen, world)

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From the bottom up. A file may import its own row and those above it in this list.
 LAYERS = [
-    ["paper", "seeding", "storage", "assets"],
+    ["paper", "seeding", "storage", "assets", "sync_batch_norm", "distributed"],
     ["search_space", "reward"],
     ["latency", "modules", "drop_path", "data", "onnx_network"],
     ["timing"],
