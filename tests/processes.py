@@ -12,45 +12,45 @@ from pathlib import Path
 from typing import Any
 
 from instanas_env.build import shipped
-from instanas_env.distributed import launch
+from instanas_env.distributed import ALONE, World, launch
 from scripts import finetune, pretrain, search
 
 
 def search_options(images: Path, out: Path, agent: str, **changes: Any) -> search.Options:
-    """Three epochs; 24 does not divide the 80 images, so that a step crosses from one pass into the next."""
-    chosen = {"epochs": 3, "frozen_epochs": 1, "num_envs": 24, **changes}
+    """24 does not divide the 80 images: a step crosses into the next pass, and a record has 96 entries."""
+    chosen = {"epochs": 2, "frozen_epochs": 1, "num_envs": 24, **changes}
     return search.Options(out=out, agent=agent, dataset="folder", data_dir=images, **chosen)
 
 
 def stages(images: Path, out: Path) -> dict[str, tuple[Callable[..., None], Any]]:
-    """Every stage's ``main`` and options. 27 images a step: two processes have 13 and 14 of them."""
-    fit: dict[str, Any] = {"dataset": "folder", "data_dir": images, "batch_size": 27, "epochs": 2}
+    """Every stage's ``main`` and options. 27 images a step: two processes have 13 and 14 of them.
+
+    Learning rates are small where weights are new: there rounding grows tenfold with every step.
+    """
+    fit: dict[str, Any] = {"dataset": "folder", "data_dir": images, "batch_size": 27, "epochs": 1}
+    new = pretrain.Options(out / "pretrain", width=0.5, modules=(0, 2), learning_rate=0.01, **fit)
+    shipped_run = shipped("searched_regression/controller.safetensors").parent
+    tuned = finetune.Options(
+        shipped_run, out / "finetune", teacher=shipped("mobilenet_v2.safetensors"), **fit
+    )
     return {
-        "pretrain": (
-            pretrain.main,
-            pretrain.Options(out / "pretrain", width=0.25, modules=(0, 2), learning_rate=0.05, **fit),
-        ),
+        "pretrain": (pretrain.main, new),
         "regression": (search.main, search_options(images, out / "regression", "regression")),
         "reinforce": (search.main, search_options(images, out / "reinforce", "reinforce")),
-        "blockdrop": (
-            search.main,
-            search_options(images, out / "blockdrop", "blockdrop", epochs=1, curriculum_epochs=1),
-        ),
-        "finetune": (
-            finetune.main,
-            finetune.Options(
-                shipped("searched_regression/controller.safetensors").parent,
-                out / "finetune",
-                teacher=shipped("mobilenet_v2.safetensors"),
-                **fit,
-            ),
-        ),
+        "blockdrop": (search.main, search_options(images, out / "blockdrop", "blockdrop", epochs=1)),
+        "finetune": (finetune.main, tuned),
     }
+
+
+def run_stages(images: Path, out: Path, world: World = ALONE) -> None:
+    """All of them."""
+    for main, options in stages(images, out).values():
+        main(options, world)
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "epoch .* no latency fell inside")
-    arguments = [Path(argument) for argument in sys.argv[1:]]
+    images, out = map(Path, sys.argv[1:])
     with launch() as world:
-        for main, options in stages(*arguments).values():
-            main(options, world)
+        run_stages(images, out, world)
+        search.main(search_options(images, out / "killed", "regression"), world)

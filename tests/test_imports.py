@@ -89,7 +89,7 @@ def test_the_environment_needs_no_agent_and_draws_nothing():
             tops = {name.split(".")[0] for name in imports_of(path)}
             assert not tops & {"agents", "scripts", "stable_baselines3"}, f"{module}: {tops}"
             at_import = {name.split(".")[0] for name in imports_of(path, functions=False)}
-            assert "matplotlib" not in at_import, module
+            assert not at_import & {"matplotlib", "lightning_fabric"}, module
 
 
 def test_only_one_agent_file_imports_sb3():
