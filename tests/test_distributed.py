@@ -37,7 +37,7 @@ from scripts.search import make_agent, make_shard
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
 
 ROOT = Path(__file__).parent.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 STAGES = ("pretrain", "regression", "reinforce", "blockdrop", "finetune")
 
 
@@ -315,7 +315,7 @@ def test_what_does_not_go_together_is_refused(tmp_path):
         make_shard(options, World(0, 5))
     envs = make_shard(options, World(1, 2))
     with pytest.raises(ValueError, match="^agent: convnet-aig learns in one process only; got 2"):
-        make_agent(options, envs, 80, World(1, 2))
+        make_agent(options, envs, 80, None, World(1, 2))
     for agent in (ConvNetAIG(envs), RewardRegression(envs), SelfCriticalReinforce(envs)):
         with pytest.raises(ValueError, match=r"^env: got shard \(1, 2\); this agent's, \(0, 1\), will do"):
             agent.learn(24)
