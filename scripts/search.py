@@ -109,7 +109,7 @@ def make_agent(
     options: Options,
     envs: gym.vector.VectorEnv,
     images: int,
-    source: LearningAgent | None,
+    source: LearningAgent | None = None,
     world: World = ALONE,
 ) -> LearningAgent:
     """The agent of the options, for a search over ``images`` per epoch; it will start from ``source``."""
