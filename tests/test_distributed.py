@@ -119,7 +119,7 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor], running: bool) ->
 def test_two_processes_end_where_one_does(stage):
     """No further apart than a thousandth of the way that both have gone; figures to four digits.
 
-    A twentieth for new weights, whose gradients in float32 are uncertain by a hundredth: with every module on,
+    A twentieth for new weights, whose gradients in float32 are uncertain by a hundredth: with all modules on,
     images changed by 1e-7 change them as much. ``test_gradients_of_a_meta_graph`` is sharper.
     """
     one, two = one_process() / stage, two_processes() / stage
