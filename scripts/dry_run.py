@@ -28,7 +28,7 @@ from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training import predict_classes, sgd, train_epoch
-from scripts import choose, evaluate, finetune, pretrain, profile_latency, search
+from scripts import choose, evaluate, finetune, pretrain, profile_latency, search, search_setup
 from scripts.presets import Preset
 from scripts.stage import Stage
 
@@ -107,8 +107,8 @@ class Stopwatch:
             count_macs(self.space, len(self.images.classes)).save(table)
             size = min(options.num_envs, BATCH)
             own = replace(options, dataset="embedded", data_dir=None, latency_table=table)
-            envs = search.make_envs(replace(own, meta_graph=Path("random")), "val", size)
-        agent = search.make_agent(options, envs, 3 * size, None)
+            envs = search_setup.make_envs(replace(own, meta_graph=Path("random")), "val", size)
+        agent = search_setup.make_agent(options, envs, 3 * size, None)
         return fastest_step(agent.train(3 * size)) / size
 
     # --- stages ----------------------------------------------------------------------------------

@@ -23,21 +23,19 @@ import tyro
 from rich.progress import track
 from torch import Tensor
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.agent import LearningAgent, native
-from agents.blockdrop import BlockDrop, RewardName
-from agents.convnet_aig import ConvNetAIG
+from agents.blockdrop import RewardName
 from agents.evaluation import choose_masks, score_masks, shuffle_between_images
 from agents.files import load_agent
-from agents.reinforce import LogProbability, SelfCriticalReinforce
+from agents.reinforce import LogProbability
 from agents.reward_regression import RewardRegression
 from agents.warm_start import warm_start
 from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
-from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
 from scripts.run_directory import RunDirectory, machine
+from scripts.search_setup import make_agent, make_envs, make_shard, make_update
 
 AgentName = Literal["reinforce", "regression", "blockdrop", "convnet-aig"]
 Shuffle = Literal["on", "off", "early"]
@@ -105,77 +103,6 @@ class Options:
     threads: int = 1
 
 
-def make_agent(
-    options: Options,
-    envs: gym.vector.VectorEnv,
-    images: int,
-    source: LearningAgent | None = None,
-    world: World = ALONE,
-) -> LearningAgent:
-    """The agent of the options, for a search over ``images`` per epoch; it will start from ``source``."""
-    rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
-    if options.agent == "reinforce":
-        return SelfCriticalReinforce(
-            envs,
-            alpha=options.alpha,
-            alpha_timesteps=images * options.epochs,
-            entropy_coefficient=options.entropy_coefficient,
-            samples_per_image=options.samples_per_image,
-            log_probability_under=options.log_probability_under,
-            seed=options.seed,
-            world=world,
-            **rate,
-        )
-    if options.agent == "blockdrop":
-        return BlockDrop(
-            envs,
-            reward=options.block_reward,
-            gamma=options.gamma,
-            curriculum_timesteps=images * options.curriculum_epochs or None,
-            entropy_coefficient=options.entropy_coefficient,
-            seed=options.seed,
-            world=world,
-            **rate,
-        )
-    if options.agent == "convnet-aig":
-        if world.size > 1:
-            raise ValueError(f"agent: convnet-aig learns in one process only; got {world.size}")
-        return ConvNetAIG(envs, target=options.target_rate, seed=options.seed, **rate)
-    same = source if isinstance(source, RewardRegression) else None
-    random_epochs = max(1, options.frozen_epochs) if same is None else 0
-    return RewardRegression(
-        envs,
-        latencies=options.latencies,
-        random_timesteps=images * random_epochs,
-        anneal_timesteps=images * options.epochs if options.anneal else None,
-        menu=None if same is None else same.menu,
-        num_classes=options.num_classes if same is None else same.num_classes,
-        seed=options.seed,
-        world=world,
-        **rate,
-    )
-
-
-def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
-    """The native vector environment of the options."""
-
-    def text(path: Path | None) -> str | None:
-        return None if path is None else str(path)
-
-    return gym.make_vec(
-        "InstaNAS-v0",
-        num_envs=num_envs,
-        dataset=options.dataset,
-        data_dir=text(options.data_dir),
-        split=split,
-        search_space=options.search_space,
-        meta_graph=text(options.meta_graph),
-        latency_table=text(options.latency_table),
-        wrong_reward=options.wrong_reward,
-        **more,
-    )
-
-
 def search(
     options: Options, run: RunDirectory, progress: Callable[..., Any] = track
 ) -> tuple[LearningAgent, gym.vector.VectorEnv]:
@@ -190,17 +117,7 @@ def search(
     images = len(bandit.image_set)
     source = None if options.start_from is None else load_agent(options.start_from)
     agent = make_agent(options, envs, images, source, world)
-    update = MetaGraphUpdate(
-        learning_rate=options.meta_graph_learning_rate,
-        final_learning_rate=options.meta_graph_learning_rate / 10,
-        epochs=options.epochs,
-        frozen_epochs=options.frozen_epochs,
-        shuffle={"on": True, "off": False, "early": (options.epochs + options.frozen_epochs) // 2}[
-            options.shuffle
-        ],
-        seed=options.seed,
-        world=world,
-    )
+    update = make_update(options, world)
     with world.one_first():
         validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
@@ -252,18 +169,6 @@ def search(
 def all_images(bandit: InstanceBandit) -> Tensor:
     """The images of a bandit's split, uint8 ``(n, 3, H, W)``."""
     return bandit.image_set.images[torch.arange(len(bandit.image_set))]
-
-
-def make_shard(options: Options, world: World, **more: Any) -> gym.vector.VectorEnv:
-    """This process's part of the training environment."""
-    count, left = divmod(options.num_envs, world.size)
-    if left:
-        raise ValueError(
-            f"num_envs: got {options.num_envs}; a multiple of {world.size}, the processes, will do"
-        )
-    with world.one_first():
-        shard = (world.rank, world.size)
-        return make_envs(options, "train", count, device=str(world.device), shard=shard, **more)
 
 
 def waiting(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:

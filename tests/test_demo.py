@@ -12,7 +12,7 @@ from pipeline_fixtures import ROOT
 from agents.agent import native
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.storage import load_json, save_json
-from scripts import demo, search
+from scripts import demo, search_setup
 from scripts.run_directory import RunDirectory
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text())
@@ -73,8 +73,11 @@ def test_options_reach_the_search_with_reward_regression(tmp_path):
 def test_a_finished_search_is_passed_over_and_options_reach_the_next(tmp_path):
     """The first search has its five rows already; the second is refused. The demo goes on after a stop."""
     done = expected(tmp_path, "regression", frozen_epochs=2)
-    run, envs = RunDirectory(done.out, done, free=("out", "data_dir")), search.make_envs(done, "train", 256)
-    agent, bandit = search.make_agent(done, envs, 4000), native(envs).bandit
+    run, envs = (
+        RunDirectory(done.out, done, free=("out", "data_dir")),
+        search_setup.make_envs(done, "train", 256),
+    )
+    agent, bandit = search_setup.make_agent(done, envs, 4000), native(envs).bandit
     state = {
         "agent": agent.state_dict(),
         "meta_graph": bandit.meta_graph.state_dict(),

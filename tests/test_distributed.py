@@ -31,7 +31,7 @@ from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, load_weights
 from scripts.compare_runs import compare_runs
 from scripts.run_directory import RunDirectory
-from scripts.search import make_agent, make_shard
+from scripts.search_setup import make_agent, make_shard
 
 # In two epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
