@@ -12,7 +12,7 @@ from pipeline_fixtures import ROOT
 from agents.agent import native
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.storage import load_json, save_json
-from scripts import demo, search_setup
+from scripts import demo, search, search_setup
 from scripts.run_directory import RunDirectory
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text())
