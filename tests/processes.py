@@ -25,7 +25,7 @@ def search_options(images: Path, out: Path, agent: str, **changes: Any) -> searc
 def stages(images: Path, out: Path) -> dict[str, tuple[Callable[..., None], Any]]:
     """Every stage's ``main`` and options. 27 images a step: two processes have 13 and 14 of them.
 
-    The learning rate is tiny where weights are new: there rounding grows tenfold with every larger step.
+    The learning rate is tiny where weights are new: there rounding grows tenfold with every step.
     """
     fit: dict[str, Any] = {"dataset": "folder", "data_dir": images, "batch_size": 27, "epochs": 1}
     new = pretrain.Options(out / "pretrain", width=0.5, modules=(0, 2), learning_rate=1e-4, **fit)
