@@ -178,12 +178,16 @@ def sizes(name: str, classes: int) -> Table:
 
 def told(options: Any) -> str:
     """Options that are not their script's default, but for paths."""
+
+    def is_path(value: Any) -> bool:
+        return isinstance(value, Path) or isinstance(value, tuple) and any(map(is_path, value))
+
     values = {entry.name: getattr(options, entry.name) for entry in fields(options)}
     defaults = {entry.name: entry.default for entry in fields(options) if entry.default is not MISSING}
     return ", ".join(
         f"{name} {value}"
         for name, value in values.items()
-        if name in defaults and value != defaults[name] and not isinstance(value, Path)
+        if name in defaults and value != defaults[name] and not is_path(value)
     )
 
 

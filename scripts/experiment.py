@@ -168,12 +168,12 @@ class Plan:
         runs = tuple(sorted(path for path in finished if (path / "meta_graph.safetensors").exists()))
         options = wired(
             "evaluate",
-            self.preset.evaluate,
+            replace(self.preset.evaluate, alone=()),
             out=self.out,
             runs=runs,
             meta_graph=self.meta_graph,
             latency_table=self.table,
-            alone=(self.out / "mobilenet_v2",),
+            alone=(self.out / "mobilenet_v2", *self.preset.evaluate.alone),
             **self.data,
             **self.chance,
         )

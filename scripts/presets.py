@@ -59,6 +59,7 @@ class Preset:
     choose: Choose = Choose(HERE)
     finetune: Finetune = Finetune(HERE, HERE)
     evaluate: Evaluate = Evaluate(HERE)
+    """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
 
 def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[int, int, int]) -> Preset:

@@ -147,6 +147,12 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
         list(Plan(Options(stray, tmp_path)).stages())
 
 
+def test_further_networks_are_compared_besides_the_run_s_own(tmp_path):
+    more = replace(tiny(), evaluate=replace(tiny().evaluate, alone=(Path("half"),)))
+    (stage,) = (s for s in Plan(Options(more, tmp_path)).stages() if s.name == "evaluate")
+    assert stage.options.alone == (tmp_path / "mobilenet_v2", Path("half"))
+
+
 def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
     (tmp_path / "reinforce").mkdir()
     (tmp_path / "reinforce" / "choices.json").write_text(
