@@ -10,10 +10,7 @@ from typing import Any
 
 import torch
 
-<<<<<<< HEAD
 from instanas_env.distributed import ALONE, World
-from instanas_env.storage import load_checkpoint, load_json, save_checkpoint, save_json, write_atomic
-=======
 from instanas_env.storage import (
     load_checkpoint,
     load_json,
@@ -22,7 +19,6 @@ from instanas_env.storage import (
     save_json,
     write_atomic,
 )
->>>>>>> loaders
 
 
 class RunDirectory:
