@@ -173,7 +173,8 @@ def all_images(bandit: InstanceBandit) -> Tensor:
 
 def waiting(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """The state of an environment with other images waiting: all processes' for this one's, or back."""
-    contexts = {name: change(tensor) for name, tensor in state["contexts"].items()}
+    shown = state["contexts"]  # None before the first reset
+    contexts = shown and {name: change(tensor) for name, tensor in shown.items()}
     flags = change(torch.tensor(state["waiting"])).tolist()
     return {**state, "contexts": contexts, "waiting": flags}
 
