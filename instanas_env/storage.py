@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pickle
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,16 @@ from torch import Tensor
 
 PathLike = str | os.PathLike[str]
 
+PARTIAL = ".partial"
+"""What the name of a file ends in that is being written, or was when its writer was killed."""
+ABANDONED_SECONDS = 600.0  # since the last byte: no writer that lives pauses so long
+
 
 def write_atomic(path: PathLike, content: bytes) -> None:
     """Write ``content``; a reader, or a kill at any moment, sees the old file or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -33,6 +39,18 @@ def write_atomic(path: PathLike, content: bytes) -> None:
     except BaseException:  # an interrupt too must leave no temporary file behind
         os.unlink(temporary)
         raise
+
+
+def remove_abandoned(folder: PathLike) -> None:
+    """Delete what killed calls of :func:`write_atomic` left in ``folder`` and below.
+
+    By its age, as another process, perhaps on another machine, may be writing there now.
+    """
+    newest = time.time() - ABANDONED_SECONDS
+    for path in Path(folder).rglob(f".*{PARTIAL}"):
+        with contextlib.suppress(FileNotFoundError):  # its writer was faster: it has the final name
+            if path.stat().st_mtime < newest:
+                path.unlink()
 
 
 def save_json(path: PathLike, value: Any) -> None:

@@ -11,11 +11,20 @@ from typing import Any
 import torch
 
 from instanas_env.distributed import ALONE, World
-from instanas_env.storage import load_checkpoint, load_json, save_checkpoint, save_json, write_atomic
+from instanas_env.storage import (
+    load_checkpoint,
+    load_json,
+    remove_abandoned,
+    save_checkpoint,
+    save_json,
+    write_atomic,
+)
 
 
 class RunDirectory:
     """Artifacts of one script's run.
+
+    Opening one clears away what killed calls of the script left half written.
 
     Args:
         path: the directory; made if absent.
@@ -42,6 +51,7 @@ class RunDirectory:
                 raise ValueError(
                     f"out: {path} holds a run with other {', '.join(changed)}; choose another folder"
                 )
+        remove_abandoned(path)
         save_json(recorded, self.config)
 
     def restore(self) -> dict[str, Any] | None:

@@ -166,8 +166,10 @@ def test_identical_means_bits_and_type():
 
 
 def test_what_is_left_of_a_write_is_hidden_and_ends_in_nothing_known(tmp_path):
-    """mkstemp's names, as in storage.write_atomic, against names that a glob for outputs would find."""
-    fine, visible, named = (tmp_path / n for n in (".w.safetensors.a1b2", "w.safetensors.a1", ".w.pt"))
+    """Names as in storage.write_atomic against names that a glob for outputs would find."""
+    fine, visible, named = (
+        tmp_path / n for n in (".w.safetensors.a1b2.partial", "w.safetensors.a1", ".w.pt")
+    )
     for path in (fine, visible, named):
         path.touch()
     assert temporary_files(tmp_path) == {fine, named}

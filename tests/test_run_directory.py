@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from instanas_env.data import Augmentation
-from instanas_env.storage import load_json, save_checkpoint, save_json
+from instanas_env.storage import PARTIAL, load_json, save_checkpoint, save_json
 from scripts.finetune import Options
 from scripts.run_directory import RunDirectory, machine
 
@@ -120,6 +121,16 @@ def test_a_directory_holds_whole_files_only(tmp_path):
     RunDirectory(tmp_path, options(tmp_path), FREE).checkpoint({"epoch": 1}, {})
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["checkpoint.pt", "config.json", "history.jsonl"]
+
+
+def test_opening_a_directory_clears_what_kills_left_long_ago(tmp_path):
+    RunDirectory(tmp_path, options(tmp_path), FREE)
+    old, young = (tmp_path / f".checkpoint.pt.{name}{PARTIAL}" for name in ("a1b2", "c3d4"))
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    RunDirectory(tmp_path, options(tmp_path), FREE)
+    assert not old.exists() and young.exists(), "another process may be writing the young one"
 
 
 def test_machine_tells_what_numbers_depend_on():

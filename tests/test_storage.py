@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from instanas_env.storage import (
+    ABANDONED_SECONDS,
     load_checkpoint,
     load_json,
     load_weights,
+    remove_abandoned,
     save_checkpoint,
     save_json,
     save_weights,
@@ -46,6 +52,34 @@ def test_a_failed_replacement_leaves_no_temporary_file(tmp_path):
     with pytest.raises(OSError, match="name"):
         write_atomic(folder, b"content")
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def killed_while_writing(path: Path) -> Path:
+    """What is left of a ``write_atomic`` whose process died (here of ``os._exit``) before the renaming."""
+    code = "import os, sys; from instanas_env.storage import write_atomic; os.fsync = lambda _: os._exit(1)"
+    before = set(path.parent.iterdir())
+    command = [sys.executable, "-c", f"{code}; write_atomic(sys.argv[1], b'half')", str(path)]
+    assert subprocess.run(command, cwd=Path(__file__).parent.parent).returncode == 1
+    (left,) = set(path.parent.iterdir()) - before
+    assert left.read_bytes() == b"half" and not path.exists()
+    return left
+
+
+def test_what_a_killed_writer_left_goes_when_it_is_old(tmp_path):
+    """A second past its time; one that may still be written to stays, and so does everything of others."""
+    (tmp_path / "sub").mkdir()
+    old, deep, young = (killed_while_writing(tmp_path / name) for name in ("a.pt", "sub/b.json", "a.pt"))
+    others = [tmp_path / name for name in ("a.json", ".a.json.swp", "a.partial", ".hidden")]
+    now = time.time()
+    for path in others:
+        path.touch()
+    for path in (old, deep, *others):
+        os.utime(path, (now, now - ABANDONED_SECONDS - 1))
+    os.utime(young, (now, now - ABANDONED_SECONDS + 60))
+    remove_abandoned(tmp_path)
+    assert not old.exists() and not deep.exists()
+    assert {*tmp_path.iterdir()} == {young, tmp_path / "sub", *others}
+    remove_abandoned(tmp_path / "not there")
 
 
 def test_json_round_trip(tmp_path):
