@@ -86,8 +86,11 @@ class Life:
             return False
         return bool(temporary_files(self.run) - present)
 
-    def orphans(self, patience_seconds: float = 2.0) -> bool:
-        """Whether a process that the stage started lives on after it; ends it if so."""
+    def orphans(self, patience_seconds: float = 30.0) -> bool:
+        """Whether a process that the stage started lives on after it; ends it if so.
+
+        On a loaded machine a worker needs seconds to import torch, and only then looks for its parent.
+        """
         deadline = time.perf_counter() + patience_seconds
         try:
             while time.perf_counter() < deadline:

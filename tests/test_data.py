@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_sets import colour, colours, write
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,28 +23,11 @@ RAMP = torch.arange(1, 17, dtype=torch.uint8).reshape(1, 1, 4, 4).expand(1, 3, 4
 debian = pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="needs dataset-fashion-mnist")
 
 
-def colour(split: int, label: int, number: int) -> tuple[int, int, int]:
-    """A colour by which an image is known again."""
-    return 60 * split, 60 * label, number
-
-
-def write(path: Path, image: tuple[int, int, int] | Image.Image) -> None:
-    """Write ``image``, or one of 40 x 30 px in one colour."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (image if isinstance(image, Image.Image) else Image.new("RGB", (40, 30), image)).save(path)
-
-
-def fill(folder: Path, split: int, per_class: int, suffix: str = ".png", inside: str = "") -> None:
-    """``folder/{cat,dog}/<inside>/0..`` with colours of (split, label, number)."""
+def fill(folder: Path, split: int, per_class: int) -> None:
+    """``folder/{cat,dog}/0..`` with colours of (split, label, number)."""
     for label, name in enumerate(("cat", "dog")):
         for number in range(per_class):
-            write(folder / name / inside / f"{number:02}{suffix}", colour(split, label, number))
-
-
-def colours(images: Tensor) -> list[tuple[int, ...]]:
-    """The colour of each one-coloured image."""
-    assert (images == images[:, :, :1, :1]).all()
-    return [tuple(pixel) for pixel in images[:, :, 0, 0].tolist()]
+            write(folder / name / f"{number:02}.png", colour(split, label, number))
 
 
 def test_embedded_splits():
@@ -177,24 +161,6 @@ def test_without_val_a_tenth_of_every_class_is_cut_off(tmp_path):
     both = {*colours(train.images), *colours(val.images)}
     assert both == {colour(0, label, i) for label in (0, 1) for i in range(20)}
     assert [c[1] // 60 for c in colours(val.images)] == val.labels.tolist()
-
-
-@pytest.mark.parametrize("dataset", ["tiny_imagenet", "imagenet"])
-def test_the_public_val_of_these_sets_is_the_test_split(tmp_path, dataset):
-    """In the layouts that one downloads; "val" is cut from "train". JPEG, so colours are within a few."""
-    tiny = dataset == "tiny_imagenet"
-    fill(tmp_path / "train", 0, 10, ".JPEG", "images" if tiny else "")
-    fill(tmp_path / "val", 1, 0 if tiny else 3, ".JPEG")
-    for i, (name, label) in enumerate([("dog", 1), ("cat", 0)] * 3 if tiny else []):
-        write(tmp_path / "val" / "images" / f"val_{i}.JPEG", colour(1, label, i))
-        with (tmp_path / "val" / "val_annotations.txt").open("a") as file:
-            file.write(f"val_{i}.JPEG\t{name}\t0\t32\t44\t62\n")
-    for split, number, count in (("train", 0, 18), ("val", 0, 2), ("test", 1, 6)):
-        loaded = load_images(dataset, split, tmp_path, 8)
-        means = loaded.images.float().mean((2, 3))
-        assert len(loaded) == count and loaded.labels.bincount().tolist() == [count // 2] * 2
-        torch.testing.assert_close(means[:, 0], torch.full((count,), 60.0 * number), rtol=0, atol=4)
-        torch.testing.assert_close(means[:, 1], 60.0 * loaded.labels, rtol=0, atol=4)
 
 
 def test_grey_transparent_and_wide_images(tmp_path):

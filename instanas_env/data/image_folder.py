@@ -5,7 +5,7 @@ Small sets are decoded once and kept; large ones (ImageNet) are decoded whenever
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,11 @@ FOLDER_SETS = ("folder", "tiny_imagenet", "imagenet")
 # These two keep their public "val" for testing; their test labels are not public.
 _TEST_IS_VAL = ("tiny_imagenet", "imagenet")
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp"}
-KEEP_DECODED_BYTES = 2**30
+KEEP_DECODED_BYTES = 2**31  # TinyImageNet's 90,000 training images take 1.1e9
 STATISTICS_IMAGES = 2000
+FLAT_VAL = (
+    "; the archive of ImageNet's val has no folders, torchvision.datasets.ImageNet(root, 'val') makes them"
+)
 
 Cut = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Labels ``(N,)`` to the positions kept for training and those cut off for validation."""
@@ -36,17 +39,24 @@ class FolderImages:
 
     def __getitem__(self, index: Tensor) -> Tensor:
         """uint8 ``(n, 3, H, W)`` of the files at ``index`` ``(n,)``."""
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            images = list(pool.map(self._decode, index.tolist()))
-        stacked = np.stack(images) if images else np.empty((0, self.resolution, self.resolution, 3), np.uint8)
-        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+        images = np.empty((len(index), self.resolution, self.resolution, 3), np.uint8)
 
-    def _decode(self, position: int) -> np.ndarray:
+        def decode(row: int, position: int) -> None:
+            images[row] = self._decode(self.paths[position])
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(decode, range(len(index)), index.tolist()))  # raises what a thread raised
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def _decode(self, path: Path) -> np.ndarray:
         from PIL import Image, ImageOps
 
-        with Image.open(self.paths[position]) as image:
-            side = (self.resolution, self.resolution)
-            return np.asarray(ImageOps.fit(image.convert("RGB"), side, Image.Resampling.BILINEAR))
+        side = (self.resolution, self.resolution)
+        try:
+            with Image.open(path) as image:
+                return np.asarray(ImageOps.fit(image.convert("RGB"), side, Image.Resampling.BILINEAR))
+        except OSError as error:
+            raise ValueError(f"data_dir: {path} is no whole image ({error}); fetch or remove it") from error
 
 
 def load_folder(dataset: str, folder: Path, split: str, resolution: int, cut: Cut) -> ImageSet:
@@ -64,7 +74,8 @@ def load_folder(dataset: str, folder: Path, split: str, resolution: int, cut: Cu
     for place, found in ((train, train_paths), (source, paths)):
         if not found:
             raise FileNotFoundError(
-                f"data_dir: no images in {place}/<class>/; readable: {sorted(EXTENSIONS)}"
+                f"data_dir: no images in {place}/<class>/; readable: {', '.join(sorted(EXTENSIONS))}"
+                f"{FLAT_VAL if place.name == 'val' and dataset == 'imagenet' else ''}"
             )
     if source == train and not own_val:
         index = cut(labels)[split == "val"]
@@ -83,18 +94,29 @@ def load_folder(dataset: str, folder: Path, split: str, resolution: int, cut: Cu
 
 def _scan(source: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor]:
     """Image files and their labels; also TinyImageNet's ``val/images`` with ``val_annotations.txt``."""
-    annotations = source / "val_annotations.txt"
-    if annotations.is_file():
-        rows = [line.split("\t")[:2] for line in annotations.read_text().splitlines()]
-        found = [(source / "images" / name, classes.index(label)) for name, label in rows]
+    annotations, flat = source / "val_annotations.txt", source / "images"
+    if annotations.is_file() and flat.is_dir():
+        found = [(flat / name, label) for name, label in _annotated(annotations, classes)]
     else:
         found = [
             (path, label)
             for label, name in enumerate(classes)
             for path in sorted((source / name).rglob("*"))
-            if path.suffix.lower() in EXTENSIONS
+            if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
         ]
     return [path for path, _ in found], torch.tensor([label for _, label in found], dtype=torch.long)
+
+
+def _annotated(annotations: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """File name and label of every line of TinyImageNet's ``val_annotations.txt``."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    for line in annotations.read_text().splitlines():
+        name, class_name = line.split("\t")[:2]
+        if class_name not in label_of:
+            raise ValueError(
+                f"data_dir: {annotations} names the class {class_name}, which has no folder in train"
+            )
+        yield name, label_of[class_name]
 
 
 def _statistics(store: FolderImages) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
