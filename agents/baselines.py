@@ -1,21 +1,12 @@
-"""Policies to compare with: fixed masks, random masks, and the best fixed mask of a one-shot search."""
+"""The plainest policies to compare with: one mask for all images, and random masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from instanas_env.bandit import InstanceBandit
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from instanas_env.training import predict_classes
-
-PROPOSALS = 10_000  # masks drawn for one in range before giving up
-PRICES = (0.01, 0.03, 0.1)  # accuracy that the latency of a MobileNetV2 must bring, on a menu
 
 
 class StaticAgent(Agent):
@@ -41,143 +32,3 @@ class RandomAgent(Agent):
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """A fresh draw for each image."""
         return self.space.random_masks(len(images), self.keep, self.generator)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A fixed mask, its latency in ms, and its accuracy on the images searched on: of all, of each class."""
-
-    mask: Tensor
-    accuracy: float
-    latency_ms: float
-    class_accuracy: Tensor
-
-
-class OneShotSearch(Agent):
-    """The best fixed masks (Bender et al., 2018; section 4.2): sample, rank on validation, keep the frontier.
-
-    Half of the masks are sampled at every density; the rest are mutations of the frontier so far, which
-    makes the baseline stronger than sampling alone.
-
-    Args:
-        bandit: of the validation split.
-        seed: of the samples.
-        images: of the validation split that each mask is ranked on.
-        latencies: from, to, in ms: masks outside are passed over without being ranked; None takes all.
-    """
-
-    def __init__(
-        self,
-        bandit: InstanceBandit,
-        seed: int = 0,
-        images: int = 1000,
-        latencies: tuple[float, float] | None = None,
-    ):
-        table = bandit.latency_table
-        low, high = latencies or (0.0, float("inf"))
-        if not low < high or high < table.reference("cheapest") or low > table.reference("full"):
-            reach = f"{table.reference('cheapest'):.3g} to {table.reference('full'):.3g} ms"
-            raise ValueError(f"latencies: got {low:.3g} to {high:.3g} ms; masks take {reach}")
-        super().__init__(bandit.space)
-        self.bandit = bandit
-        self.latencies = (low, high)
-        self.generator = generator_for(seed)
-        count = min(images, len(bandit.image_set))
-        order = torch.randperm(len(bandit.image_set), generator=self.generator)[:count]
-        self.image_set = bandit.image_set.take(order)
-        self.candidates: list[Candidate] = []
-        self.frontier: list[Candidate] = []
-        self.limit_ms = float("inf")
-
-    def rank(self, count: int) -> Iterator[Candidate]:
-        """Rank ``count`` masks, yielding each."""
-        folded = self.bandit.meta_graph.folded()
-        class_sizes = torch.bincount(self.image_set.labels, minlength=len(self.image_set.classes)).double()
-        for number in range(count):
-            mask, latency_ms = self._propose(mutate=number >= count // 2)
-            predictions = predict_classes(folded, self.image_set, mask)
-            correct = (predictions == self.image_set.labels).double()
-            by_class = torch.zeros_like(class_sizes).index_add_(0, self.image_set.labels, correct)
-            candidate = Candidate(
-                mask, correct.mean().item(), latency_ms, by_class / class_sizes.clamp(min=1)
-            )
-            self.candidates.append(candidate)
-            self._keep(candidate)
-            yield candidate
-
-    def search(self, count: int) -> OneShotSearch:
-        """Rank ``count`` masks."""
-        for _ in self.rank(count):
-            pass
-        return self
-
-    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
-        """The most accurate mask found at no more than ``limit_ms``."""
-        return self.best(self.limit_ms).mask.expand(len(images), -1, -1)
-
-    def best(self, limit_ms: float) -> Candidate:
-        """The most accurate candidate of at most ``limit_ms``; the fastest one if there is none."""
-        if not self.frontier:
-            raise ValueError("frontier: empty; call search(count) first")
-        affordable = [candidate for candidate in self.frontier if candidate.latency_ms <= limit_ms]
-        if affordable:
-            return max(affordable, key=lambda candidate: candidate.accuracy)
-        return min(self.frontier, key=lambda candidate: candidate.latency_ms)
-
-    def menu(self, size: int) -> Tensor:
-        """``size`` masks ``(size, num_cells, num_modules)`` to choose between, for a learner.
-
-        Up to a half are the frontier, the most accurate first. But the best masks err on the same images;
-        there is more to choose between masks that are good at different classes. So the menu then grows by
-        whichever mask helps most a chooser who knows the class c and pays a price p for latency:
-
-            sum over c and p of max over m in the menu of accuracy(m, c) - p latency(m)
-
-        A mask ranked twice counts once. Fewer than ``size`` if no more were ranked.
-        """
-        if not self.candidates:
-            raise ValueError("candidates: empty; call search(count) first")
-        accurate = sorted(self.frontier, key=lambda candidate: -candidate.accuracy)[: size // 2]
-        # The frontier comes first, so that of equal masks the one counts that is on it.
-        unique = {tuple(each.mask.flatten().tolist()): each for each in [*accurate, *self.candidates]}
-        pool = list(unique.values())
-        accuracy = torch.stack([candidate.class_accuracy for candidate in pool])
-        latency = torch.tensor([candidate.latency_ms for candidate in pool], dtype=torch.float64)
-        prices = torch.tensor(PRICES) / self.bandit.latency_table.reference("mobilenet_v2")
-        worth = accuracy - (prices.unsqueeze(1) * latency).unsqueeze(2)  # (prices, masks, classes)
-        chosen = list(range(len(accurate)))
-        while len(chosen) < min(size, len(pool)):
-            best = worth[:, chosen].amax(1, keepdim=True) if chosen else torch.tensor(-float("inf"))
-            total = torch.maximum(best, worth).sum((0, 2))
-            total[chosen] = -float("inf")
-            chosen.append(int(total.argmax()))
-        return torch.stack([pool[i].mask for i in chosen])
-
-    def _propose(self, mutate: bool) -> tuple[Tensor, float]:
-        """The next mask in range, and its latency."""
-        low, high = self.latencies
-        for _ in range(PROPOSALS):
-            mask = self._draw(mutate)
-            latency_ms = self.bandit.latency_table.lookup(mask).item()
-            if low <= latency_ms <= high:
-                return mask, latency_ms
-        raise ValueError(f"latencies: none of {PROPOSALS} masks drawn took {low:.3g} to {high:.3g} ms; widen")
-
-    def _draw(self, mutate: bool) -> Tensor:
-        space = self.space
-        if not mutate or not self.frontier:
-            keep = torch.rand((), generator=self.generator).square()  # mostly sparse: that is where we look
-            return space.random_masks(1, keep, self.generator)[0]
-        parent = self.frontier[int(torch.randint(len(self.frontier), (), generator=self.generator))].mask
-        flips = torch.rand(parent.shape, generator=self.generator) < 2 / space.num_bits
-        return space.repair(parent ^ flips)
-
-    def _keep(self, new: Candidate) -> None:
-        """Add ``new`` unless something is as fast and as accurate; drop what it makes pointless."""
-        if not any(_dominates(old, new) for old in self.frontier):
-            self.frontier = [old for old in self.frontier if not _dominates(new, old)] + [new]
-
-
-def _dominates(a: Candidate, b: Candidate) -> bool:
-    """Whether ``a`` is as fast and as accurate."""
-    return a.accuracy >= b.accuracy and a.latency_ms <= b.latency_ms

@@ -26,8 +26,8 @@ from rich.table import Table
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.agent import native
-from agents.baselines import OneShotSearch
 from agents.evaluation import choose_masks, mean_interval, score_masks, shuffle_between_images
+from agents.one_shot import OneShotSearch
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import SHIPPED_SPACE, search_space_name

@@ -24,9 +24,10 @@ from rich.progress import track
 from rich.table import Table
 
 from agents.agent import Agent
-from agents.baselines import OneShotSearch, RandomAgent, StaticAgent
+from agents.baselines import RandomAgent, StaticAgent
 from agents.choices import is_pick
 from agents.files import load_agent
+from agents.one_shot import OneShotSearch
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import shipped

@@ -1,8 +1,6 @@
-"""Policies to compare with. The frontier of the one-shot search holds what nothing beats."""
+"""Policies to compare with: one mask for all, coins, and another policy's masks shuffled."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,29 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.baselines import Candidate, OneShotSearch, RandomAgent, StaticAgent
+from agents.baselines import RandomAgent, StaticAgent
 from agents.evaluation import shuffle_between_images
-from instanas_env.bandit import InstanceBandit
-from instanas_env.data import load_images
-from instanas_env.latency import LatencyTable
 from instanas_env.seeding import generator_for
-from instanas_env.training import predict_classes
 
 IMAGES = np.zeros((6, 3, 32, 32), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def bandit(tiny_graph, tiny_space) -> InstanceBandit:
-    """Eight images whose labels are the answers of the full network: it is right about all of them.
-
-    Module m costs m + 1 ms, so the cheapest network takes 7 and the full one 17 * 15.
-    """
-    few = load_images("embedded", "val").take(torch.arange(8))
-    labels = predict_classes(tiny_graph, few, tiny_space.full_mask())
-    costs = torch.arange(1.0, 6.0).double().expand(17, 5)
-    return InstanceBandit(
-        tiny_graph, replace(few, labels=labels), LatencyTable(tiny_space, costs, stem=0.0, head=0.0)
-    )
 
 
 def test_a_static_agent_gives_every_image_its_mask(tiny_space):
@@ -61,169 +41,3 @@ def test_shuffling_between_images_keeps_the_multiset(seed, count):
     masks = torch.rand(count, 17, 5, generator=generator_for(seed, 0)) < 0.5
     shuffled = shuffle_between_images(masks, generator_for(seed, 1))
     assert sorted(shuffled.flatten(1).tolist()) == sorted(masks.flatten(1).tolist())
-
-
-def candidate(
-    mask, accuracy: float, latency_ms: float, by_class: tuple[float, ...] | None = None
-) -> Candidate:
-    """A candidate as good at its one class as on the whole, unless told."""
-    return Candidate(mask, accuracy, latency_ms, torch.tensor(by_class or (accuracy,)).double())
-
-
-points = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 20)), min_size=1, max_size=30)
-
-
-@given(points=points)
-def test_the_frontier_is_what_nothing_beats(bandit, points):
-    """Against the definition, over all pairs; of equals, one stays."""
-    search = OneShotSearch(bandit)
-    for right, latency in points:
-        search._keep(candidate(bandit.space.full_mask(), right / 8, float(latency)))
-
-    def beaten(right: int, latency: int) -> bool:
-        return any(r >= right and z <= latency and (r, z) != (right, latency) for r, z in points)
-
-    unbeaten = {(right / 8, float(latency)) for right, latency in points if not beaten(right, latency)}
-    kept = [(candidate.accuracy, candidate.latency_ms) for candidate in search.frontier]
-    assert len(kept) == len(set(kept)) and set(kept) == unbeaten
-
-
-@given(points=points, limit=st.integers(0, 21))
-def test_the_best_within_a_limit(bandit, points, limit):
-    """The most accurate of those affordable; where nothing is, the fastest of all."""
-    search = OneShotSearch(bandit)
-    for right, latency in points:
-        search._keep(candidate(bandit.space.full_mask(), right / 8, float(latency)))
-    best = search.best(limit)
-    affordable = [right / 8 for right, latency in points if latency <= limit]
-    if affordable:
-        assert best.latency_ms <= limit and best.accuracy == max(affordable)
-    else:
-        assert best.latency_ms == min(latency for _, latency in points)
-
-
-def test_a_search_ranks_by_the_meta_graph(bandit, tiny_graph):
-    """Accuracies and latencies of the frontier are those of its masks on the images searched on."""
-    search = OneShotSearch(bandit, seed=3, images=6).search(12)
-    assert len(search.image_set) == 6 and search.frontier
-    for candidate in search.frontier:
-        mask = candidate.mask
-        assert torch.equal(bandit.space.repair(mask), mask)
-        right = predict_classes(tiny_graph, search.image_set, mask) == search.image_set.labels
-        assert candidate.accuracy == pytest.approx(right.sum().item() / 6)
-        assert candidate.latency_ms == sum(m + 1 for _, m in mask.nonzero().tolist())
-
-
-def test_a_search_yields_every_candidate(bandit):
-    """More candidates never make the frontier worse."""
-    search, frontier_at = OneShotSearch(bandit, seed=4), []
-    ranked = []
-    for candidate in search.rank(10):
-        ranked.append((candidate.accuracy, candidate.latency_ms))
-        frontier_at.append(search.best(80.0).accuracy if search.best(80.0).latency_ms <= 80 else 0.0)
-    assert len(ranked) == 10
-    assert frontier_at == sorted(frontier_at)
-    assert {(c.accuracy, c.latency_ms) for c in search.frontier} <= set(ranked)
-
-
-def test_the_agent_plays_the_best_mask_within_its_limit(bandit):
-    search = OneShotSearch(bandit, seed=3).search(12)
-    fastest = min(search.frontier, key=lambda candidate: candidate.latency_ms)
-    for limit in (float("inf"), fastest.latency_ms):
-        search.limit_ms = limit
-        actions = search.predict(IMAGES)[0].reshape(6, 17, 5)
-        assert (actions == search.best(limit).mask.numpy()).all()
-    assert (actions == fastest.mask.numpy()).all()
-
-
-def test_the_seed_decides_the_search(bandit):
-    def found(seed: int) -> list:
-        search = OneShotSearch(bandit, seed=seed).search(6)
-        return [(c.accuracy, c.latency_ms, c.mask.tolist()) for c in search.frontier]
-
-    first = found(1)
-    torch.manual_seed(7)
-    assert found(1) == first != found(2)
-
-
-def test_a_search_that_has_not_searched_says_so(bandit):
-    with pytest.raises(ValueError, match="search"):
-        OneShotSearch(bandit).predict(IMAGES)
-
-
-def ranked(bandit: InstanceBandit, candidates: list[Candidate]) -> OneShotSearch:
-    """A search that has ranked these."""
-    search = OneShotSearch(bandit)
-    for each in candidates:
-        search.candidates.append(each)
-        search._keep(each)
-    return search
-
-
-def test_a_menu_is_of_masks_that_complement_each_other(bandit):
-    """All at 2 ms. A is the frontier; B helps where A fails; C, nearly as good as A, adds nothing to it.
-
-    The classes' accuracies are A (.9, .8), B (.2, .95), C (.85, .8). After A, B adds .15 on the second
-    class and C nothing. What adds nothing comes last.
-    """
-    a, b, c = bandit.space.random_masks(3, 0.5, generator_for(0))
-    by_class = ((c, (0.85, 0.8)), (a, (0.9, 0.8)), (b, (0.2, 0.95)))
-    search = ranked(bandit, [candidate(mask, sum(by) / 2, 2.0, by) for mask, by in by_class])
-    assert torch.equal(search.menu(1), a[None]), "nothing from the frontier: A serves best in both classes"
-    assert torch.equal(search.menu(2), torch.stack([a, b]))
-    assert torch.equal(search.menu(9), torch.stack([a, b, c]))
-
-
-def test_a_menu_has_slow_masks_and_fast_ones(bandit):
-    """MobileNetV2 takes 17 * 3 = 51 ms here, so prices are 0.01, 0.03 and 0.1 for 51 ms.
-
-    Of one class, A has .9 at 51 ms, B .88 at 10 ms, C .85 at 30 ms. Over the prices A is worth .89, .87
-    and .8, B .878, .874 and .86, C .844, .832 and .791. A menu of one is B; of two, A from the frontier
-    and then B; of three C too, which helps nobody.
-    """
-    a, b, c = bandit.space.random_masks(3, 0.5, generator_for(0))
-    values = ((c, 0.85, 30.0), (a, 0.9, 51.0), (b, 0.88, 10.0))
-    search = ranked(bandit, [candidate(*value) for value in values])
-    assert torch.equal(search.menu(1), b[None])
-    assert torch.equal(search.menu(2), torch.stack([a, b]))
-    assert torch.equal(search.menu(3), torch.stack([a, b, c]))
-
-
-def test_a_mask_that_was_ranked_twice_is_on_the_menu_once(bandit):
-    a, b = bandit.space.random_masks(2, 0.5, generator_for(0))
-    search = ranked(bandit, [candidate(b, 0.4, 3.0), *[candidate(a, 0.5, 2.0)] * 2])
-    assert torch.equal(search.menu(9), torch.stack([a, b]))
-
-
-def test_a_menu_of_nothing_ranked_says_so(bandit):
-    with pytest.raises(ValueError, match=r"^candidates: empty; call search\(count\) first"):
-        OneShotSearch(bandit).menu(3)
-
-
-def test_accuracy_by_class_averages_to_that_of_all(bandit):
-    """Weighted by the images of each class; a class without images counts as 0."""
-    search = OneShotSearch(bandit, seed=3, images=6).search(4)
-    sizes = torch.bincount(search.image_set.labels, minlength=10).double()
-    for each in search.candidates:
-        assert each.class_accuracy.shape == (10,)
-        assert (each.class_accuracy * sizes).sum().item() / 6 == pytest.approx(each.accuracy)
-        assert (each.class_accuracy[sizes == 0] == 0).all()
-
-
-def test_only_masks_in_range_are_ranked(bandit):
-    """The table's networks take 7 to 255 ms; of random ones, hardly any takes less than 40."""
-    search = OneShotSearch(bandit, seed=1, images=2, latencies=(30.0, 60.0)).search(8)
-    assert len(search.candidates) == 8
-    assert all(30 <= candidate.latency_ms <= 60 for candidate in search.candidates)
-
-
-@pytest.mark.parametrize("latencies", [(60.0, 30.0), (1.0, 6.9), (256.0, 300.0)])
-def test_a_range_without_masks_is_refused(bandit, latencies):
-    with pytest.raises(ValueError, match=r"^latencies: got .* ms; masks take 7 to 255 ms"):
-        OneShotSearch(bandit, latencies=latencies)
-
-
-def test_a_range_that_no_draw_meets_says_so(bandit, monkeypatch):
-    monkeypatch.setattr("agents.baselines.PROPOSALS", 20)
-    with pytest.raises(ValueError, match=r"^latencies: none of 20 masks drawn took 254 to 255 ms; widen"):
-        OneShotSearch(bandit, latencies=(254.1, 254.9)).search(1)

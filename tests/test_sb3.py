@@ -12,7 +12,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.agent import native
-from agents.baselines import OneShotSearch, RandomAgent, StaticAgent
+from agents.baselines import RandomAgent, StaticAgent
+from agents.one_shot import OneShotSearch
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.sb3 import ControllerFeatures, NativeVecEnv
