@@ -117,7 +117,7 @@ def train_epoch(
 
 @torch.inference_mode()
 def predict_classes(
-    meta_graph: MetaGraph,
+    meta_graph: nn.Module,
     image_set: ImageSet,
     masks: Tensor,
     batch_size: int = 256,

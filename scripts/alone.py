@@ -1,6 +1,7 @@
 """Networks trained alone, which every image goes through: what a comparison sets the controllers against.
 
-MobileNetV2 of any width (``scripts.pretrain --modules 2 --width w``).
+MobileNetV2 of any width (``scripts.pretrain --modules 2 --width w``), ShuffleNetV2 and ResNet
+(``scripts.train_baseline``).
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from instanas_env.bandit import InstanceBandit
 from instanas_env.data import ImageSet
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
+from instanas_env.storage import load_config
 from instanas_env.timing import time_networks
 from scripts.matching import META_GRAPH
+from scripts.torchvision_networks import NETWORK, TorchvisionNetwork
 
 BATCH_SIZE = 256
 REPETITIONS = 200
@@ -45,6 +49,18 @@ class LoneNetwork:
     classes: int
     space: SearchSpace | None = None
 
+    @property
+    def parameters(self) -> int:
+        """How many there are, BatchNorm folded."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    @property
+    def mmacs(self) -> float:
+        """Millions of multiply-accumulates for one image."""
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.network(torch.zeros(1, 3, self.resolution, self.resolution))
+        return counter.get_total_flops() / 2e6  # it counts the multiplication and the addition
+
     @torch.inference_mode()
     def correct(self, image_set: ImageSet) -> Tensor:
         """Which images of a set it gets right, bool ``(N,)``."""
@@ -57,11 +73,32 @@ class LoneNetwork:
 
 def load_lone(path: Path) -> LoneNetwork:
     """The network of a weights file, or of the run directory that holds one."""
-    file = path / META_GRAPH if path.is_dir() else path
+    file = path
+    if path.is_dir():
+        file = path / (NETWORK if (path / NETWORK).is_file() else META_GRAPH)
+    return _of_torchvision(file) if "network" in load_config(file) else _mobilenet_v2(file)
+
+
+def _of_torchvision(file: Path) -> LoneNetwork:
+    network = TorchvisionNetwork.load(file)
+    architecture = network.architecture
+    return LoneNetwork(
+        name=architecture.name,
+        family=architecture.family,
+        network=network.folded(),
+        resolution=architecture.resolution,
+        classes=network.num_classes,
+    )
+
+
+def _mobilenet_v2(file: Path) -> LoneNetwork:
     meta_graph = MetaGraph.load(file)
     space = meta_graph.space
     if space.modules != (MOBILENET_V2_BLOCK,):
-        raise ValueError(f"alone: {file} holds {space.config}; one of scripts.pretrain --modules 2 will do")
+        raise ValueError(
+            f"alone: {file} holds {space.config}; one of scripts.pretrain --modules 2, or of"
+            " scripts.train_baseline, will do"
+        )
     return LoneNetwork(
         name=f"MobileNetV2 x {space.width:g}",
         family="MobileNetV2 alone",

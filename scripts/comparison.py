@@ -76,7 +76,8 @@ class Comparison:
             real = time_networks([lone.network], side, generator, backend=self.backend).item()
         latency_ms, source = latency
         result = summarise_network(name, lone.correct(self.image_set), latency_ms, bandit, real)
-        self.rows.append({"group": group, **dataclasses.asdict(result), "networks": None, **source})
+        size = {"parameters": lone.parameters, "mmacs": lone.mmacs}
+        self.rows.append({"group": group, **dataclasses.asdict(result), "networks": None, **size, **source})
 
     def _keep(
         self, group: str, name: str, bandit: InstanceBandit, masks: Tensor, chosen: bool, real: float | None

@@ -60,7 +60,8 @@ class Options:
     latency_table: Path | None = None
     """Of that search space; by default the shipped one."""
     alone: tuple[Path, ...] = ()
-    """Networks trained alone (scripts.pretrain --modules 2 --width w): run directories or weights."""
+    """Networks trained alone (scripts.pretrain --modules 2 --width w; scripts.train_baseline): run
+    directories or weights."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)

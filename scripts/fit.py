@@ -15,7 +15,9 @@ from instanas_env.data import Augmentation, ImageSet
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.training import Teacher, sgd, train_epoch, warmup_cosine
+from scripts.matching import META_GRAPH
 from scripts.run_directory import RunDirectory, machine
+from scripts.torchvision_networks import TorchvisionNetwork
 
 EpochMasks = Callable[[Tensor, int, float, torch.Generator], Tensor]
 """This process's images of a batch, uint8 ``(n, 3, H, W)``, how many there are in all (B), progress in [0, 1)
@@ -26,7 +28,7 @@ Optimizer = Literal["sgd", "adam"]
 
 
 def fit(
-    meta_graph: MetaGraph,
+    meta_graph: MetaGraph | TorchvisionNetwork,
     train: ImageSet,
     masks_for: EpochMasks,
     evaluate: Callable[[], dict[str, float]],
@@ -40,11 +42,12 @@ def fit(
     seed: int,
     teacher: Teacher | None = None,
     optimizer_name: Optimizer = "sgd",
+    file: str = META_GRAPH,
 ) -> None:
     """Train ``meta_graph`` in place to the last epoch, from the checkpoint of ``run`` if it has one.
 
     Every epoch draws from a generator of its own, so a resumed run ends with the weights of an unbroken
-    one. Writes ``meta_graph.safetensors`` at the end.
+    one. Writes ``file`` at the end.
 
     Args:
         meta_graph: trained in place.
@@ -57,6 +60,7 @@ def fit(
         seed: of order, augmentation and masks.
         teacher: gives logits to imitate.
         optimizer_name: SGD with Nesterov momentum, or Adam.
+        file: name of the weights in the run's directory.
     """
     world = run.world
     replica = world.replicate(meta_graph)
@@ -107,5 +111,5 @@ def fit(
         run.checkpoint(row, {"model": meta_graph.state_dict(), "optimizer": optimizer.state_dict()})
     if world.is_main:
         record = {"options": run.config, "machine": machine(world), "history": run.history[-1:]}
-        meta_graph.save(run.path / "meta_graph.safetensors", record)
-        print(f"wrote {run.path / 'meta_graph.safetensors'}")
+        meta_graph.save(run.path / file, record)
+        print(f"wrote {run.path / file}")
