@@ -65,7 +65,7 @@ def test_its_latency_is_the_tables_or_scaled_by_the_clock(tmp_path, tiny_space):
 
 
 def test_what_is_no_lone_network_is_refused(tmp_path, tiny_space):
-    with pytest.raises(ValueError, match=r"^alone: .*holds .*; one of scripts.pretrain --modules 2 will do"):
+    with pytest.raises(ValueError, match=r"^alone: .*holds .*; one of scripts.pretrain --modules 2, or of"):
         load_lone(saved(tmp_path / "all", tiny_space))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_lone(tmp_path / "nowhere")
