@@ -94,7 +94,8 @@ def kill_after_first_checkpoint(options: Any) -> None:
     for field in fields(options):
         value = getattr(options, field.name)
         if field.default is MISSING or value != field.default:
-            command += ["--" + field.name.replace("_", "-"), str(value)]
+            values = value if isinstance(value, tuple) else (value,)
+            command += ["--" + field.name.replace("_", "-"), *map(str, values)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:

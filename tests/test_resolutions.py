@@ -1,4 +1,4 @@
-"""The paper's experiment at 32, 64 and 224 px: every stage for one short epoch, on its data sets' own files."""
+"""The paper's experiment at 32, 64 and 224 px: every stage for an epoch, on the data sets' own files."""
 
 from __future__ import annotations
 
