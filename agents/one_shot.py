@@ -7,13 +7,14 @@ so far, which makes the baseline stronger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from agents.agent import Agent
+from agents.choices import non_dominated
 from instanas_env.bandit import InstanceBandit
 from instanas_env.seeding import generator_for
 from instanas_env.training import predict_classes
@@ -85,8 +86,8 @@ class OneShotSearch(Agent):
         Few images do to see which masks are not worth more of them (successive halving). The best are the
         frontier, then what would be the frontier without it, and so on.
         """
-        accuracy = torch.tensor([candidate.accuracy for candidate in self.candidates])
-        latency = torch.tensor([candidate.latency_ms for candidate in self.candidates])
+        accuracy = [candidate.accuracy for candidate in self.candidates]
+        latency = [candidate.latency_ms for candidate in self.candidates]
         chosen = [self.candidates[i] for i in best_layers(accuracy, latency, count)]
         self.image_set = self.bandit.image_set
         self.candidates, self.frontier = [], []
@@ -184,24 +185,17 @@ def _dominates(a: Candidate, b: Candidate) -> bool:
     return a.accuracy >= b.accuracy and a.latency_ms <= b.latency_ms
 
 
-def best_layers(accuracy: Tensor, latency: Tensor, count: int) -> list[int]:
+def best_layers(accuracy: Sequence[float], latency: Sequence[float], count: int) -> list[int]:
     """Positions of the frontier, of the frontier of the rest, and so on, until there are ``count``.
 
     Args:
-        accuracy, latency: of the candidates, ``(n,)``.
+        accuracy, latency: of the candidates.
         count: the layer that reaches it is taken whole.
     """
-    # By latency, of equals the most accurate first: then a layer is what exceeds all before it.
-    by_accuracy = accuracy.argsort(descending=True, stable=True)
-    rest = by_accuracy[latency[by_accuracy].argsort(stable=True)].tolist()
+    rest = list(range(len(accuracy)))
     chosen: list[int] = []
     while rest and len(chosen) < count:
-        layer, others, highest = [], [], -float("inf")
-        for i in rest:
-            if accuracy[i] > highest:
-                layer.append(i)
-                highest = float(accuracy[i])
-            else:
-                others.append(i)
-        chosen, rest = chosen + layer, others
+        layer = [rest[i] for i in non_dominated([accuracy[i] for i in rest], [latency[i] for i in rest])]
+        chosen += layer
+        rest = sorted(set(rest) - set(layer))
     return chosen

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from agents.agent import Agent
+from agents.controls import Controls
 from agents.evaluation import (
     choose_masks,
     real_latency,
@@ -22,6 +23,7 @@ from instanas_env.data import ImageSet
 from instanas_env.seeding import generator_for
 from instanas_env.timing import Backend, time_networks
 from scripts.alone import LoneNetwork
+from scripts.figures import SHUFFLED
 from scripts.image_record import Choices, bits, choices
 
 
@@ -36,6 +38,7 @@ class Comparison:
     Attributes:
         rows: of the table, for results.json.
         choices: by a row's name, which image got which network; of controllers that were not shuffled.
+        correct: by a row's name, which images a policy got right, bool ``(N,)``.
     """
 
     def __init__(self, image_set: ImageSet, seed: int = 0, backend: Backend | None = None):
@@ -44,6 +47,7 @@ class Comparison:
         self.backend = backend
         self.rows: list[dict[str, Any]] = []
         self.choices: dict[str, Choices] = {}
+        self.correct: dict[str, np.ndarray] = {}
 
     def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Tensor:
         """Score a policy and keep its row; gives its masks."""
@@ -57,9 +61,14 @@ class Comparison:
         return masks
 
     def add_shuffled(self, group: str, name: str, bandit: InstanceBandit, masks: Tensor) -> None:
-        """The control: a controller's ``masks`` exchanged between the images."""
+        """The control of the row ``name``: its ``masks`` exchanged between the images."""
         shuffled = shuffle_between_images(masks, generator_for(self.seed, 8))
-        self._keep(group, name, bandit, shuffled, True, None)
+        self._keep(group, name + SHUFFLED, bandit, shuffled, True, None)
+
+    def add_controls(self, name: str, controls: Controls, on_val: Tensor) -> None:
+        """Put the controls of a controller, whose masks on validation are ``on_val``, into its row."""
+        (row,) = (row for row in self.rows if row["name"] == name)
+        row["controls"] = controls.of(on_val, self.correct[name], self.correct[name + SHUFFLED])
 
     def add_network(
         self,
@@ -75,7 +84,9 @@ class Comparison:
             side, generator = lone.resolution, generator_for(self.seed, 7)
             real = time_networks([lone.network], side, generator, backend=self.backend).item()
         latency_ms, source = latency
-        result = summarise_network(name, lone.correct(self.image_set), latency_ms, bandit, real)
+        correct = lone.correct(self.image_set)
+        self.correct[name] = correct.numpy()
+        result = summarise_network(name, correct, latency_ms, bandit, real)
         size = {"parameters": lone.parameters, "mmacs": lone.mmacs}
         self.rows.append({"group": group, **dataclasses.asdict(result), "networks": None, **size, **source})
 
@@ -84,6 +95,7 @@ class Comparison:
     ) -> Outcome:
         outcome = score_masks(bandit, masks)
         result = summarise(name, outcome, bandit.latency_table.controller if chosen else 0.0, real)
+        self.correct[name] = outcome.correct
         row = dataclasses.asdict(result)
         self.rows.append({"group": group, **row, "networks": networks(outcome) if chosen else None})
         return outcome

@@ -29,6 +29,10 @@ class Options:
     """Passes over the 4,000 training images for each controller."""
     one_shot_masks: int = 200
     """Masks that the one-shot search ranks."""
+    control_masks: int = 12
+    """Fixed masks sampled on the meta-graph of each search, as controls."""
+    control_networks: int = 6
+    """Of the controller's own networks, as controls."""
     seed: int = 0
     threads: int = 1
     """Modules are so small here that a second thread slows every one of them down."""
@@ -64,6 +68,8 @@ def main(options: Options) -> None:
             out=options.out,
             runs=tuple(one.out for one in folders.values()),
             one_shot_masks=options.one_shot_masks,
+            control_masks=options.control_masks,
+            control_networks=options.control_networks,
             seed=options.seed,
             threads=options.threads,
         )

@@ -40,6 +40,8 @@ BATCH = 64
 """Images of a measured step at most; a larger one takes as much longer as it is larger."""
 POLICIES = 20
 """That the comparison scores on the test split, about."""
+CONTROLLERS = 8
+"""Of them: those that have controls, about."""
 
 
 class Stopwatch:
@@ -140,7 +142,11 @@ class Stopwatch:
                 looks *= options.dials if options.run.name == "regression" else 1
                 return looks, looks * val * self.forward
             case evaluate.Options():
+                networks = CONTROLLERS * options.control_networks
                 images = options.one_shot_masks * val + POLICIES * test
+                # Masks ranked as controls, the best again on all images; and those asked as the oracle.
+                images += (options.control_masks + networks) * min(options.control_images, val)
+                images += networks * (val + min(options.control_images, test))
                 return options.one_shot_masks + POLICIES, images * self.forward
         return 0, 0.0
 

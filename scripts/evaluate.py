@@ -12,26 +12,27 @@ real latencies matter.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from torch import Tensor
 
 from agents.agent import Agent
 from agents.baselines import RandomAgent, StaticAgent
 from agents.choices import is_pick
+from agents.controls import Controls
+from agents.evaluation import choose_masks
 from agents.files import load_agent
 from agents.one_shot import OneShotSearch
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import shipped
-from instanas_env.data import ImageSet, load_images
+from instanas_env.data import load_images
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
@@ -41,6 +42,7 @@ from scripts.comparison import Comparison
 from scripts.figures import draw_figures
 from scripts.image_record import make_record
 from scripts.matching import CONTROLLER, META_GRAPH, check_classes, check_spaces
+from scripts.policy_table import print_table
 from scripts.run_directory import machine
 
 SHIPPED_SEARCHES = ("searched_regression", "searched_reinforce")
@@ -71,6 +73,13 @@ class Options:
     """Masks that the one-shot search ranks on validation."""
     one_shot_limits: tuple[float, ...] = (0.4, 0.6, 1.0)
     """Its best masks at these multiples of MobileNetV2's latency are compared."""
+    control_masks: int = 100
+    """Fixed masks sampled on the meta-graph of each search, for the best one no slower than its controller,
+    beside those that the controller uses most."""
+    control_networks: int = 24
+    """How many of those there are; the oracle picks among them for each image."""
+    control_images: int = 2000
+    """Validation images that those masks are ranked on at first, and test images that the oracle is asked."""
     time_real: bool = True
     """Measure real latencies of separate children."""
     backend: Backend = "eager"
@@ -96,6 +105,7 @@ def compare(options: Options) -> Comparison:
     one_shot = OneShotSearch(InstanceBandit(shared, val, table), options.seed)
     for _ in track(one_shot.rank(options.one_shot_masks), "one-shot search", total=options.one_shot_masks):
         pass
+    frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])
     for factor in options.one_shot_limits:
         limit = factor * table.reference("mobilenet_v2")
         best = one_shot.best(limit)
@@ -106,8 +116,9 @@ def compare(options: Options) -> Comparison:
         )
     for name, folder in found.items():
         graph, agent = MetaGraph.load(folder / META_GRAPH), load_agent(folder / CONTROLLER)
-        dial = () if is_pick(folder / CONTROLLER) else options.dial
-        add_search(comparison, name, InstanceBandit(graph, test, table), agent, val, dial)
+        chosen = replace(options, dial=()) if is_pick(folder / CONTROLLER) else options
+        bandits = InstanceBandit(graph, val, table), InstanceBandit(graph, test, table)
+        add_search(comparison, name, agent, *bandits, frontier, chosen)
     return comparison
 
 
@@ -167,51 +178,65 @@ def searches(options: Options) -> dict[str, Path]:
 def add_search(
     comparison: Comparison,
     name: str,
-    bandit: InstanceBandit,
     agent: Agent,
-    val: ImageSet,
-    dial: Sequence[float],
+    val: InstanceBandit,
+    test: InstanceBandit,
+    frontier: Tensor,
+    options: Options,
 ) -> None:
-    """The rows of one controller: at each setting of its dial, and its masks shuffled.
+    """The rows of one controller, at each setting of its dial, with its masks shuffled, and its controls.
+
+    Args:
+        comparison: gets the rows.
+        name: of the search.
+        agent: its controller.
+        val, test: bandits of its meta-graph.
+        frontier: masks of a one-shot search, for its controls.
+        options: of the comparison.
+    """
+    on_val: dict[str, Tensor] = {}
+    for label in settings(name, agent, val, options.dial):
+        masks = comparison.add(name, label, test, agent)
+        comparison.add_shuffled(name, label, test, masks)
+        on_val[label] = val.space.repair(choose_masks(agent, val.image_set))
+    controls = Controls(
+        val,
+        test,
+        list(on_val.values()),
+        frontier,
+        options.control_masks,
+        options.control_networks,
+        options.control_images,
+        options.seed,
+    )
+    for label, masks in on_val.items():
+        comparison.add_controls(label, controls, masks)
+
+
+def settings(name: str, agent: Agent, val: InstanceBandit, dial: Sequence[float]) -> Iterator[str]:
+    """Names of an agent's settings; as each is given, the agent is set to it.
 
     One without a dial, or with no settings for it, is taken as it is.
     """
     if not isinstance(agent, RewardRegression) or not dial:
-        masks = comparison.add(name, name, bandit, agent)
-        comparison.add_shuffled(name, f"{name}, shuffled", bandit, masks)
+        yield name
         return
-    images = val.images[torch.arange(len(val))]
+    images = val.image_set.images[torch.arange(len(val.image_set))]
     for factor in dial:
-        agent.dial(images, factor * bandit.latency_table.reference("mobilenet_v2"))
-        label = f"{name}, dial {factor:g}"
-        masks = comparison.add(name, label, bandit, agent)
-        comparison.add_shuffled(name, f"{label}, shuffled", bandit, masks)
+        agent.dial(images, factor * val.latency_table.reference("mobilenet_v2"))
+        yield f"{name}, dial {factor:g}"
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """The comparison on the terminal."""
-    table = Table("policy", "accuracy", "95 % interval", "table ms", "real ms", "reward", "networks")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        real = row["real_latency_ms"]
-        table.add_row(
-            row["name"],
-            f"{100 * row['accuracy']:.1f}",
-            f"{100 * row['accuracy_low']:.1f} .. {100 * row['accuracy_high']:.1f}",
-            f"{row['latency_ms']:.2f}",
-            "" if real is None else f"{real:.2f}",
-            f"{row['reward']:.3f}",
-            str(row["architectures"]),
-        )
-    Console(width=110).print(table)
+def as_typed(value: Any) -> str:
+    """An option's value as on the command line: several with spaces between them."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def main(options: Options) -> None:
     """Compare, write, print."""
     torch.set_num_threads(options.threads)
     comparison = compare(options)
-    config = {key: str(value) for key, value in dataclasses.asdict(options).items()}
+    config = {name: as_typed(value) for name, value in dataclasses.asdict(options).items()}
     # The record is of no use without the results, which come last and so mark a finished comparison.
     record = make_record(comparison.image_set, comparison.choices, options.seed)
     record.save(options.out / "images.safetensors")

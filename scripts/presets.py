@@ -156,7 +156,9 @@ def embedded() -> Preset:
         reinforce=searching,
         choose=Choose(HERE, dials=6),
         finetune=Finetune(HERE, HERE, epochs=1),
-        evaluate=Evaluate(HERE, dial=(0.4, 0.6), one_shot_masks=20, time_real=False),
+        evaluate=Evaluate(
+            HERE, dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
+        ),
     )
 
 

@@ -25,6 +25,7 @@ from scripts.figures_search import draw_searches, load_search_history
 from scripts.image_record import ImageRecord
 from scripts.page import Section
 from scripts.policy_table import HEAD, draw_table, table_rows
+from scripts.results_file import evaluate_command, facts
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Options:
     """Directories of searches; by default the run and those in it."""
     latency_table: Path | None = None
     """By default latency.json of the run, or else the shipped table."""
+
+
+CONTROLS = (
+    "Latency is the mean over images, the controller's own included. Points of accuracy over the best fixed"
+    " mask on the same meta-graph that is no slower, the controller's time aside: 0 means that one network for"
+    " all would have done. Points lost when the same networks are exchanged between the images: 0 means that it"
+    " does not matter which image gets which. In brackets 95 % intervals over images. The oracle picks for each"
+    " image among the networks that the controller uses most: so much there would be to win."
+)
 
 
 class Report:
@@ -81,9 +91,7 @@ class Report:
             Section(
                 "table",
                 titles["table"],
-                "Latency is the mean over images, the controller's own included. The last column is the"
-                " points of accuracy lost when the same networks are exchanged between the images: 0 means"
-                " that it does not matter which image gets which.",
+                CONTROLS,
                 page.table(HEAD, table_rows(self.rows)),
             ),
         ]
@@ -192,38 +200,6 @@ class Report:
         if file == shipped("latency.json"):
             caption += " The shipped table."
         return [Section("estimate", title, caption, page.image(path, f"{title}. {caption}"))]
-
-
-def facts(content: dict[str, Any]) -> str:
-    """One line: on what and where a comparison was made."""
-    if not content.get("policies"):
-        return "No comparison was found in this run."
-    options, machine = content.get("options", {}), content.get("machine", {})
-    images = {row["images"] for row in content["policies"]}
-    parts = [
-        f"{options.get('dataset', 'unknown data')}, {max(images, default=0):,} test images",
-        f"seed {options.get('seed', 'unknown')}",
-        str(machine.get("processor", "unknown processor")),
-        f"torch {machine.get('torch', 'unknown')}",
-    ]
-    return ", ".join(parts) + ". Latency at batch 1, from the table."
-
-
-def evaluate_command(run: Path, before: dict[str, str]) -> str:
-    """What makes results.json and images.safetensors, of the controllers in the run.
-
-    Args:
-        run: the run's directory.
-        before: options of an earlier comparison, whose images are meant again.
-    """
-    words = ["python -m scripts.evaluate --out", str(run)]
-    runs = sorted(str(path.parent) for path in run.glob("*/controller.safetensors"))
-    if runs:
-        words += ["--runs", *runs]
-    for name in ("dataset", "data_dir"):
-        if before.get(name, "None") != "None":
-            words += ["--" + name.replace("_", "-"), before[name]]
-    return " ".join(words)
 
 
 def write_report(options: Options) -> Path:

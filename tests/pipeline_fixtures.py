@@ -66,6 +66,8 @@ def evaluated() -> Path:
         dial=(0.4, 0.8),
         one_shot_masks=10,
         one_shot_limits=(0.6, 1.0),
+        control_masks=3,
+        control_networks=4,
         time_real=False,
         threads=1,
     )

@@ -39,7 +39,8 @@ def table() -> LatencyTable:
 def small(out: Path, **changes) -> Options:
     """A comparison of fixed policies alone."""
     folder = {"dataset": "folder", "data_dir": image_folder()}
-    return Options(out, time_real=False, threads=1, **{"one_shot_masks": 1, **folder, **changes})
+    few = {"one_shot_masks": 1, "control_masks": 1, "control_networks": 2}
+    return Options(out, time_real=False, threads=1, **{**few, **folder, **changes})
 
 
 def test_rows_and_their_groups():
@@ -198,3 +199,19 @@ def test_weights_for_other_classes_are_refused(tmp_path, tiny_space):
     weights, table = narrow(tmp_path, tiny_space, classes=100)
     with pytest.raises(ValueError, match="^meta_graph: .* has 100 classes; the data set has 10"):
         compare(small(tmp_path, meta_graph=weights, latency_table=table))
+
+
+def test_every_controller_has_its_controls_on_the_same_images():
+    """And nobody else; the shuffled one is the row of that name, the static one no slower than the policy."""
+    learned = [row for row in rows().values() if row["networks"] and not row["name"].endswith(", shuffled")]
+    assert len(learned) == 3 and sum("controls" in row for row in rows().values()) == 3
+    for row in learned:
+        controls, shuffled = row["controls"], rows()[row["name"] + ", shuffled"]
+        assert controls["shuffled"]["accuracy"] == shuffled["accuracy"]
+        for name in ("shuffled", "static", "static_with_controller_time"):
+            gain = controls[name]["gain"]
+            assert gain["difference"] == pytest.approx(row["accuracy"] - controls[name]["accuracy"])
+            assert gain["low"] <= gain["difference"] <= gain["high"]
+        oracle = controls["oracle"]
+        assert oracle["networks"] <= 4 and oracle["images"] == 40
+        assert oracle["any_right"] >= oracle["best_single"] and oracle["controller"] == row["accuracy"]

@@ -203,7 +203,7 @@ def test_a_range_that_no_draw_meets_says_so(bandit, monkeypatch):
 @given(points=points, count=st.integers(1, 30))
 def test_layers_are_frontiers_of_what_is_left(points, count):
     """Against the definition: of those not yet chosen, what none of them beats; of equals, one a layer."""
-    accuracy, latency = torch.tensor(points, dtype=torch.float64).T
+    accuracy, latency = zip(*points, strict=True)
     chosen, rest, expected = best_layers(accuracy, latency, count), list(points), []
     while rest and len(expected) < count:
         layer = {(r, z) for r, z in rest if not any(a >= r and b <= z and (a, b) != (r, z) for a, b in rest)}

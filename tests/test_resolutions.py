@@ -1,4 +1,4 @@
-"""The paper's experiment at 32, 64 and 224 px: every stage for an epoch, on the data sets' own files."""
+"""Every stage of the paper's experiment for one short epoch, at 32, 64 and 224 px, on the data sets' own files."""
 
 from __future__ import annotations
 
