@@ -46,8 +46,8 @@ CONTROLS = (
     "Latency is the mean over images, the controller's own included. Points of accuracy over the best fixed"
     " mask on the same meta-graph that is no slower, the controller's time aside: 0 means that one network"
     " for all would have done. Points lost when the same networks are exchanged between the images: 0 means"
-    " that it does not matter which image gets which. In brackets 95 % intervals over images. The oracle picks"
-    " for each image among the networks that the controller uses most: so much there would be to win."
+    " that it does not matter which image gets which. In brackets 95 % intervals over images. The oracle"
+    " picks for each image among the networks that the controller uses most: so much there would be to win."
 )
 
 

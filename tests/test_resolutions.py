@@ -1,4 +1,4 @@
-"""Every stage of the paper's experiment, one short epoch at 32, 64 and 224 px, on the data sets' own files."""
+"""Every stage of the paper's experiment, one short epoch at 32, 64 and 224 px, on files as published."""
 
 from __future__ import annotations
 
