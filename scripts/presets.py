@@ -131,7 +131,8 @@ def laptop_cifar10() -> Preset:
         mobilenet_v2=training,
         regression=replace(searching, frozen_epochs=1),
         reinforce=searching,
-        finetune=Finetune(HERE, HERE, epochs=10, learning_rate=0.08, augmentation=training.augmentation),
+        finetune=Finetune(HERE, HERE, epochs=6, learning_rate=0.08, augmentation=training.augmentation),
+        evaluate=Evaluate(HERE, dial=(0.5, 0.6, 0.7), one_shot_masks=100, control_masks=40),
     )
 
 
