@@ -43,7 +43,6 @@ class OneShotSearch(Agent):
         seed: of the samples.
         images: of the validation split that each mask is ranked on.
         latencies: from, to, in ms: masks outside are passed over without being ranked; None takes all.
-        mutate: the second half of the masks are mutations of the frontier; False samples all of them.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class OneShotSearch(Agent):
         seed: int = 0,
         images: int = 1000,
         latencies: tuple[float, float] | None = None,
-        mutate: bool = True,
     ):
         table = bandit.latency_table
         low, high = latencies or (0.0, float("inf"))
@@ -62,7 +60,6 @@ class OneShotSearch(Agent):
         super().__init__(bandit.space)
         self.bandit = bandit
         self.latencies = (low, high)
-        self.mutate = mutate
         self.generator = generator_for(seed)
         count = min(images, len(bandit.image_set))
         order = torch.randperm(len(bandit.image_set), generator=self.generator)[:count]
@@ -72,9 +69,12 @@ class OneShotSearch(Agent):
         self.limit_ms = float("inf")
 
     def rank(self, count: int) -> Iterator[Candidate]:
-        """Rank ``count`` masks, yielding each."""
-        mutations = range(count // 2, count) if self.mutate else ()
-        return self._rank(self._propose(number in mutations) for number in range(count))
+        """Rank ``count`` masks, yielding each: the first half samples, then mutations of the frontier."""
+        return self._rank(self._propose(mutate=number >= count // 2) for number in range(count))
+
+    def sample(self, count: int) -> Tensor:
+        """``count`` masks in range ``(count, num_cells, num_modules)``, for :meth:`rank_masks`."""
+        return torch.stack([self._propose(mutate=False)[0] for _ in range(count)])
 
     def rank_masks(self, masks: Tensor) -> Iterator[Candidate]:
         """Rank repaired masks ``(K, num_cells, num_modules)``, in range or not, yielding each."""

@@ -12,8 +12,8 @@ real latencies matter.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,11 @@ import tyro
 from rich.progress import track
 from torch import Tensor
 
-from agents.agent import Agent
 from agents.baselines import RandomAgent, StaticAgent
 from agents.choices import is_pick
 from agents.controls import Controls
-from agents.evaluation import choose_masks
 from agents.files import load_agent
 from agents.one_shot import OneShotSearch
-from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import shipped
 from instanas_env.data import load_images
@@ -42,8 +39,10 @@ from scripts.comparison import Comparison
 from scripts.figures import draw_figures
 from scripts.image_record import make_record
 from scripts.matching import CONTROLLER, META_GRAPH, check_classes, check_spaces
+from scripts.one_shot import load_frontier
 from scripts.policy_table import print_table
 from scripts.run_directory import machine
+from scripts.settings import add_settings
 
 SHIPPED_SEARCHES = ("searched_regression", "searched_reinforce")
 
@@ -69,6 +68,8 @@ class Options:
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)
     """Settings of a regression controller's dial: mean latency of its networks on the validation split,
     in multiples of MobileNetV2's. A pick of scripts.choose stays at its own."""
+    one_shot: Path | None = None
+    """Directory of scripts.one_shot, whose frontier is taken in place of a search here."""
     one_shot_masks: int = 400
     """Masks that the one-shot search ranks on validation."""
     one_shot_limits: tuple[float, ...] = (0.4, 0.6, 1.0)
@@ -98,13 +99,12 @@ def compare(options: Options) -> Comparison:
     )
     check_classes(weights, found.values(), len(test.classes))
     alone = load_all(options.alone, space, len(test.classes))
+    given = None if options.one_shot is None else load_frontier(options.one_shot, space)
     comparison = Comparison(test, options.seed, options.backend if options.time_real else None)
     shared = MetaGraph.load(weights)
     bandit = InstanceBandit(shared, test, table)
     add_networks(comparison, bandit, alone, options)
-    one_shot = OneShotSearch(InstanceBandit(shared, val, table), options.seed)
-    for _ in track(one_shot.rank(options.one_shot_masks), "one-shot search", total=options.one_shot_masks):
-        pass
+    one_shot = one_shot_search(InstanceBandit(shared, val, table), given, options)
     frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])
     for factor in options.one_shot_limits:
         limit = factor * table.reference("mobilenet_v2")
@@ -116,10 +116,34 @@ def compare(options: Options) -> Comparison:
         )
     for name, folder in found.items():
         graph, agent = MetaGraph.load(folder / META_GRAPH), load_agent(folder / CONTROLLER)
-        chosen = replace(options, dial=()) if is_pick(folder / CONTROLLER) else options
+        dial = () if is_pick(folder / CONTROLLER) else options.dial
         bandits = InstanceBandit(graph, val, table), InstanceBandit(graph, test, table)
-        add_search(comparison, name, agent, *bandits, frontier, chosen)
+        on_val = add_settings(comparison, name, agent, *bandits, dial)
+        controls = Controls(
+            *bandits,
+            list(on_val.values()),
+            frontier,
+            options.control_masks,
+            options.control_networks,
+            options.control_images,
+            options.seed,
+        )
+        for label, masks in on_val.items():
+            comparison.add_controls(label, controls, masks)
     return comparison
+
+
+def one_shot_search(val: InstanceBandit, given: Tensor | None, options: Options) -> OneShotSearch:
+    """A search of its own, or the masks ``given`` ranked on all validation images."""
+    if given is not None:
+        search = OneShotSearch(val, options.seed, len(val.image_set))
+        proposals, total = search.rank_masks(given), len(given)
+    else:
+        search = OneShotSearch(val, options.seed)
+        proposals, total = search.rank(options.one_shot_masks), options.one_shot_masks
+    for _ in track(proposals, "one-shot search", total=total):
+        pass
+    return search
 
 
 def uses_shipped(options: Options) -> bool:
@@ -173,58 +197,6 @@ def searches(options: Options) -> dict[str, Path]:
         for name, folder in zip(names, options.runs, strict=True)
     }
     return {**with_package, **unique}
-
-
-def add_search(
-    comparison: Comparison,
-    name: str,
-    agent: Agent,
-    val: InstanceBandit,
-    test: InstanceBandit,
-    frontier: Tensor,
-    options: Options,
-) -> None:
-    """The rows of one controller, at each setting of its dial, with its masks shuffled, and its controls.
-
-    Args:
-        comparison: gets the rows.
-        name: of the search.
-        agent: its controller.
-        val, test: bandits of its meta-graph.
-        frontier: masks of a one-shot search, for its controls.
-        options: of the comparison.
-    """
-    on_val: dict[str, Tensor] = {}
-    for label in settings(name, agent, val, options.dial):
-        masks = comparison.add(name, label, test, agent)
-        comparison.add_shuffled(name, label, test, masks)
-        on_val[label] = val.space.repair(choose_masks(agent, val.image_set))
-    controls = Controls(
-        val,
-        test,
-        list(on_val.values()),
-        frontier,
-        options.control_masks,
-        options.control_networks,
-        options.control_images,
-        options.seed,
-    )
-    for label, masks in on_val.items():
-        comparison.add_controls(label, controls, masks)
-
-
-def settings(name: str, agent: Agent, val: InstanceBandit, dial: Sequence[float]) -> Iterator[str]:
-    """Names of an agent's settings; as each is given, the agent is set to it.
-
-    One without a dial, or with no settings for it, is taken as it is.
-    """
-    if not isinstance(agent, RewardRegression) or not dial:
-        yield name
-        return
-    images = val.image_set.images[torch.arange(len(val.image_set))]
-    for factor in dial:
-        agent.dial(images, factor * val.latency_table.reference("mobilenet_v2"))
-        yield f"{name}, dial {factor:g}"
 
 
 def as_typed(value: Any) -> str:

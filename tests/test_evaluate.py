@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_fixtures import evaluated, image_folder, read_strictly
+from pipeline_fixtures import evaluated, image_folder, read_strictly, searched
 
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
@@ -215,3 +215,15 @@ def test_every_controller_has_its_controls_on_the_same_images():
         oracle = controls["oracle"]
         assert oracle["networks"] <= 4 and oracle["images"] == 40
         assert oracle["any_right"] >= oracle["best_single"] and oracle["controller"] == row["accuracy"]
+
+
+@pytest.mark.parametrize("agent", ["blockdrop", "convnet-aig"])
+def test_the_papers_other_controllers_are_compared(agent, tmp_path):
+    """Without a dial: one row and its control. BlockDrop uses MobileNetV2's blocks alone."""
+    comparison = compare(small(tmp_path, runs=(searched(agent),), one_shot_limits=()))
+    row, shuffled = (row for row in comparison.rows if row["group"] == agent)
+    assert (row["name"], shuffled["name"]) == (agent, f"{agent}, shuffled")
+    assert row["controls"].keys() == {"shuffled", "static", "static_with_controller_time", "oracle"}
+    if agent == "blockdrop":
+        masks = torch.tensor([[bit == "1" for bit in network["mask"]] for network in row["networks"]])
+        assert not masks.reshape(-1, 17, 5)[:, :, [0, 1, 3, 4]].any()

@@ -234,13 +234,14 @@ def test_given_masks_are_ranked_whatever_they_take(bandit):
     assert (full.latency_ms, path.latency_ms) == (255.0, 51.0) and full.accuracy == 1.0
 
 
-def test_without_mutations_all_masks_are_samples(bandit):
-    """So the first masks of a longer search are those of a shorter one."""
+def test_samples_are_what_a_search_ranks_first(bandit):
+    """The first half of a search's masks; the same for a seed, and in range."""
 
-    def masks(count: int, mutate: bool) -> list:
-        search = OneShotSearch(bandit, seed=3, images=2, mutate=mutate).search(count)
-        return [candidate.mask.tolist() for candidate in search.candidates]
+    def sampled(count: int, seed: int = 3) -> list:
+        return OneShotSearch(bandit, seed=seed, images=2, latencies=(30.0, 200.0)).sample(count).tolist()
 
-    assert masks(8, mutate=False)[:4] == masks(4, mutate=False)
-    assert masks(8, mutate=True)[:4] == masks(8, mutate=False)[:4]
-    assert masks(8, mutate=True)[4:] != masks(8, mutate=False)[4:]
+    search = OneShotSearch(bandit, seed=3, images=2, latencies=(30.0, 200.0)).search(8)
+    assert [candidate.mask.tolist() for candidate in search.candidates[:4]] == sampled(4) == sampled(8)[:4]
+    assert sampled(4, seed=4) != sampled(4)
+    latencies = bandit.latency_table.lookup(torch.tensor(sampled(8)))
+    assert latencies.min() >= 30 and latencies.max() <= 200

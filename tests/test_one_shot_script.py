@@ -1,0 +1,89 @@
+"""scripts.one_shot: the frontier is of all validation images, and a killed run resumes to the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pipeline_fixtures import home, image_folder, kill_after_first_checkpoint, read_strictly
+
+from instanas_env.build import shipped
+from instanas_env.data import load_images
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.storage import save_json
+from instanas_env.training import predict_classes
+from scripts.evaluate import Options as Evaluate
+from scripts.evaluate import compare
+from scripts.one_shot import Options, load_frontier, main
+
+
+def options(out: Path, **changes) -> Options:
+    """24 masks in three chunks on 20 images, then six or a few more on all 40."""
+    few = {"masks": 24, "images": 20, "finalists": 6, "chunk": 8}
+    return Options(out, dataset="folder", data_dir=image_folder(), **{**few, **changes})
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> Options:
+    chosen = options(home() / "one_shot")
+    main(chosen)
+    return chosen
+
+
+def test_accuracies_of_the_frontier_are_of_all_validation_images(unbroken):
+    """Each slower one is more accurate."""
+    content = read_strictly(unbroken.out / "one_shot.json")
+    graph, val = (
+        MetaGraph.load(shipped("meta_graph.safetensors")),
+        load_images("folder", "val", image_folder()),
+    )
+    masks = load_frontier(unbroken.out, graph.space)
+    latencies = LatencyTable.load(shipped("latency.json")).lookup(masks).tolist()
+    assert len(masks) == len(content["frontier"]) > 0
+    for row, mask, latency_ms in zip(content["frontier"], masks, latencies, strict=True):
+        right = (predict_classes(graph, val, mask) == val.labels).float().mean().item()
+        assert row["accuracy"] == pytest.approx(right) and row["latency_ms"] == pytest.approx(latency_ms)
+    accuracy = [row["accuracy"] for row in content["frontier"]]
+    assert latencies == sorted(latencies, reverse=True) and accuracy == sorted(accuracy, reverse=True)
+
+
+def test_killed_and_resumed_equals_unbroken(unbroken, tmp_path):
+    killed = options(tmp_path / "killed")
+    kill_after_first_checkpoint(killed)
+    main(killed)
+    for name in ("history.jsonl", "one_shot.json"):
+        assert (killed.out / name).read_bytes() == (unbroken.out / name).read_bytes(), name
+
+
+def test_called_again_it_ranks_nothing(unbroken):
+    before = (unbroken.out / "history.jsonl").read_bytes()
+    main(unbroken)
+    assert (unbroken.out / "history.jsonl").read_bytes() == before
+
+
+def test_evaluate_takes_its_masks(unbroken, tmp_path):
+    """The best static mask within MobileNetV2's latency is one of the frontier."""
+    folder = {"dataset": "folder", "data_dir": image_folder()}
+    few = {"one_shot_limits": (1.0,), "control_masks": 1, "control_networks": 2, "dial": (0.5,)}
+    rows = compare(Evaluate(tmp_path, one_shot=unbroken.out, time_real=False, **few, **folder)).rows
+    known = [row["latency_ms"] for row in read_strictly(unbroken.out / "one_shot.json")["frontier"]]
+    static = [row["latency_ms"] for row in rows if row["group"] == "static"]
+    assert all(any(abs(ms - other) < 1e-6 for other in known) for ms in static)
+
+
+def test_files_of_other_spaces_and_kinds_are_refused(unbroken, tmp_path, tiny_space):
+    with pytest.raises(ValueError, match="^one_shot: .* is of the search space"):
+        load_frontier(unbroken.out, tiny_space)
+    with pytest.raises(FileNotFoundError, match="^one_shot: no such file: .*scripts.one_shot makes it"):
+        load_frontier(tmp_path, tiny_space)
+    save_json(tmp_path / "one_shot.json", {"frontier": []})
+    with pytest.raises(ValueError, match="^one_shot: .* is not of scripts.one_shot"):
+        load_frontier(tmp_path, tiny_space)
+    assert (
+        load_frontier(
+            unbroken.out / "one_shot.json", MetaGraph.load(shipped("meta_graph.safetensors")).space
+        ).dtype
+        == torch.bool
+    )
