@@ -25,12 +25,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
 from agents.agent import LearningAgent, native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
-from agents.controller import Controller
+from agents.regression_controller import RegressionController
 from instanas_env.distributed import ALONE, World
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
@@ -260,26 +260,3 @@ class RewardRegression(LearningAgent):
         cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
     ) -> Self:
         return cls(env, space=space, **hyperparameters)
-
-
-class RegressionController(nn.Module):
-    """The paper's controller with other outputs: b(x) ``(B,)``, w(x) ``(B, arms)``, classes ``(B, C)``.
-
-    ``latencies`` ``(arms,)`` are the arms' ms and ``fixed_ms`` those of stem and head, kept with the
-    weights: a policy belongs to a table.
-    """
-
-    latencies: Tensor
-    fixed_ms: Tensor
-
-    def __init__(self, space: SearchSpace, arms: int, num_classes: int, generator: torch.Generator):
-        super().__init__()
-        self.sizes = [arms, num_classes]
-        self.network = Controller(space, outputs=1 + arms + num_classes, generator=generator)
-        self.register_buffer("latencies", torch.ones(arms))
-        self.register_buffer("fixed_ms", torch.zeros(()))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        outputs = self.network(images)
-        gains, classes = outputs[:, 1:].split(self.sizes, 1)
-        return outputs[:, 0], gains, classes
