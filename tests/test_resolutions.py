@@ -33,7 +33,7 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
         profile_latency=replace(once, child_repetitions=1),
         reinforce=replace(preset.reinforce, epochs=1, num_envs=9),
         finetune=replace(preset.finetune, epochs=1, batch_size=14),
-        evaluate=replace(preset.evaluate, one_shot_masks=2, time_real=False),
+        evaluate=replace(preset.evaluate, one_shot_masks=2, control_masks=2, time_real=False),
     )
 
 
