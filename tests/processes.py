@@ -37,7 +37,6 @@ def stages(images: Path, out: Path) -> dict[str, tuple[Callable[..., None], Any]
         "pretrain": (pretrain.main, new),
         "regression": (search.main, search_options(images, out / "regression", "regression")),
         "reinforce": (search.main, search_options(images, out / "reinforce", "reinforce")),
-        "blockdrop": (search.main, search_options(images, out / "blockdrop", "blockdrop", epochs=1)),
         "finetune": (finetune.main, tuned),
     }
 

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside 
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-STAGES = ("pretrain", "regression", "reinforce", "blockdrop", "finetune")
+STAGES = ("pretrain", "regression", "reinforce", "finetune")
 
 
 # --- two processes ---------------------------------------------------------------------------------

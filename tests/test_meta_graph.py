@@ -137,7 +137,7 @@ def test_a_cell_that_is_empty_for_all_passes_its_input_on(tiny_graph, cell):
     images, masks = draw(4, 3, 32, 32), draw_masks(4, 0.7)
     masks[:, cell] = False
     shorter = copy.deepcopy(tiny_graph)
-    shorter.cells[cell].forward = lambda x, indices, share: x
+    shorter.cells[cell].forward = lambda x, indices, counts, elsewhere: x
     with torch.no_grad():
         assert_same(tiny_graph(images, masks), shorter(images, masks), 1e-6)
 
