@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from instanas_env.storage import save_json
-from scripts.bench_around import children, environment, learning, memory
-from scripts.bench_meta_graph import batch_sizes, evaluation, training
+from scripts import bench_around, bench_meta_graph
 from scripts.ratios import Figure, Options
 from scripts.run_directory import machine
 
@@ -32,15 +31,16 @@ def print_figures(figures: list[Figure]) -> None:
 
 
 def main(options: Options) -> None:
-    """Measure everything, print, write."""
+    """Measure, print, write."""
     torch.set_num_threads(options.threads)
     figures: list[Figure] = []
-    for part in (evaluation, batch_sizes, training, environment, learning, children, memory):
+    for name in options.parts:
+        part = getattr(bench_meta_graph, name, None) or getattr(bench_around, name)
         with Console().status(part.__doc__ or ""):
             figures += part(options)
     print_figures(figures)
     if options.out is not None:
-        chosen = {"quick": options.quick, "rounds": options.rounds, "threads": options.threads}
+        chosen = {name: getattr(options, name) for name in ("quick", "rounds", "threads", "parts")}
         record = {"options": chosen, "machine": machine(), "figures": [asdict(f) for f in figures]}
         save_json(options.out, record)
 

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, Literal, get_args
 
 Actions = dict[str, Callable[[], Any]]
+
+
+Part = Literal["evaluation", "batch_sizes", "training", "environment", "learning", "children", "memory"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Options:
     """JSON file for the figures."""
     quick: bool = False
     """Smaller batches and fewer rounds."""
+    parts: tuple[Part, ...] = get_args(Part)
+    """Those to run."""
     rounds: int = 5
     threads: int = 2
     seed: int = 0
