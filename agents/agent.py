@@ -48,6 +48,8 @@ class Agent(ABC):
     """
 
     controller: nn.Module | None = None
+    hyperparameters: ClassVar[tuple[str, ...]] = ()
+    """Names of attributes that ``save`` keeps beside the weights."""
 
     def __init__(self, space: SearchSpace):
         self.space = space
@@ -78,6 +80,45 @@ class Agent(ABC):
         actions = self.masks(batch, deterministic).flatten(1).to(torch.int8).cpu().numpy()
         return (actions if images.ndim == 4 else actions[0]), None
 
+    def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
+        """Write the agent as safetensors: its weights, if it has any, and its hyperparameters."""
+        config = {
+            "agent": type(self).__name__,
+            "search_space": self.space.config,
+            "hyperparameters": {name: getattr(self, name) for name in self.hyperparameters},
+            "record": record,
+        }
+        save_weights(path, self._weights(), config)
+
+    @classmethod
+    def load(cls, path: PathLike, env: gym.vector.VectorEnv | None = None) -> Self:
+        """Read an agent; ``ValueError`` if the file holds something else or belongs to another space."""
+        weights, config = load_weights(path)
+        if config.get("agent") != cls.__name__:
+            raise ValueError(f"path: {path} holds {config.get('agent', 'no agent')!r}, not {cls.__name__!r}")
+        space = SearchSpace.from_config(config["search_space"])
+        if env is not None and native(env).bandit.space != space:
+            raise ValueError(f"env: its search space is not the agent's, {space.config}")
+        agent = cls._restore(env, space, config["hyperparameters"])
+        agent._take(weights, path)
+        return agent
+
+    @classmethod
+    def _restore(
+        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
+    ) -> Self:
+        """An agent with these hyperparameters, before its weights are loaded."""
+        return cls(space=space, **hyperparameters)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The tensors that ``save`` writes."""
+        return {}
+
+    def _take(self, weights: dict[str, Tensor], path: PathLike) -> None:
+        """Take over what :meth:`_weights` gave; ``ValueError`` if ``path`` held something else."""
+        if weights:
+            raise ValueError(f"path: {path} has weights, {sorted(weights)[:3]}; this agent has none")
+
 
 class LearningAgent(Agent):
     """An agent with a controller that is trained on an environment.
@@ -89,9 +130,6 @@ class LearningAgent(Agent):
         seed: of all the agent's draws.
         world: the processes that learn together, each from its shard of the environment.
     """
-
-    hyperparameters: ClassVar[tuple[str, ...]] = ()
-    """Names of attributes that ``save`` keeps beside the weights."""
 
     controller: nn.Module
 
@@ -170,47 +208,28 @@ class LearningAgent(Agent):
 
     # --- files -----------------------------------------------------------------------------------
 
-    def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
-        """Write the controller and the hyperparameters as safetensors."""
-        weights = {
+    @classmethod
+    def _restore(
+        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
+    ) -> Self:
+        return cls(env, space=space, **hyperparameters)  # type: ignore[call-arg]
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {
             name: tensor
             for name, tensor in self.controller.state_dict().items()
             if not name.endswith("num_batches_tracked")
         }
-        config = {
-            "agent": type(self).__name__,
-            "search_space": self.space.config,
-            "hyperparameters": {name: getattr(self, name) for name in self.hyperparameters},
-            "record": record,
-        }
-        save_weights(path, weights, config)
 
-    @classmethod
-    def load(cls, path: PathLike, env: gym.vector.VectorEnv | None = None) -> Self:
-        """Read an agent; ``ValueError`` if the file holds something else or belongs to another space."""
-        weights, config = load_weights(path)
-        if config.get("agent") != cls.__name__:
-            raise ValueError(f"path: {path} holds {config.get('agent', 'no agent')!r}, not {cls.__name__!r}")
-        space = SearchSpace.from_config(config["search_space"])
-        if env is not None and native(env).bandit.space != space:
-            raise ValueError(f"env: its search space is not the agent's, {space.config}")
-        agent = cls._restore(env, space, config["hyperparameters"])
+    def _take(self, weights: dict[str, Tensor], path: PathLike) -> None:
         try:
-            outcome = agent.controller.load_state_dict(weights, strict=False)
+            outcome = self.controller.load_state_dict(weights, strict=False)
         except RuntimeError as error:
             raise ValueError(f"path: the weights in {path} do not fit the controller: {error}") from error
         missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
         if missing or outcome.unexpected_keys:
             raise ValueError(f"path: {path} lacks {missing[:3]}, has {outcome.unexpected_keys[:3]} too many")
-        agent.controller.eval()
-        return agent
-
-    @classmethod
-    @abstractmethod
-    def _restore(
-        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
-    ) -> Self:
-        """An untrained agent with these hyperparameters."""
+        self.controller.eval()
 
     # --- resuming --------------------------------------------------------------------------------
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from agents.agent import Agent
 from instanas_env.search_space import SearchSpace
@@ -10,23 +16,47 @@ from instanas_env.seeding import generator_for
 
 
 class StaticAgent(Agent):
-    """The same mask ``(num_cells, num_modules)`` for every image."""
+    """The same mask for every image.
 
-    def __init__(self, space: SearchSpace, mask: Tensor):
+    Args:
+        space: the search space.
+        mask: ``(num_cells, num_modules)`` or its bits ``(num_bits,)``; is repaired.
+    """
+
+    hyperparameters: ClassVar[tuple[str, ...]] = ("bits",)
+
+    def __init__(self, space: SearchSpace, mask: Tensor | Sequence[int]):
         super().__init__(space)
-        self.mask = space.repair(mask)
+        given = torch.as_tensor(mask).bool()
+        if given.numel() != space.num_bits:
+            raise ValueError(f"mask: got shape {tuple(given.shape)}; {space.num_bits} zeros and ones will do")
+        self.mask = space.repair(given.view(space.num_cells, space.num_modules))
+
+    @property
+    def bits(self) -> list[int]:
+        """The mask as zeros and ones ``(num_bits,)``."""
+        return self.mask.flatten().int().tolist()
 
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The mask, once for each image."""
         return self.mask.expand(len(images), -1, -1)
 
+    @classmethod
+    def _restore(
+        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
+    ) -> Self:
+        return cls(space, hyperparameters["bits"])
+
 
 class RandomAgent(Agent):
     """Each module on with probability ``keep``, for each image anew."""
 
+    hyperparameters: ClassVar[tuple[str, ...]] = ("keep", "seed")
+
     def __init__(self, space: SearchSpace, keep: float = 0.5, seed: int = 0):
         super().__init__(space)
         self.keep = keep
+        self.seed = seed
         self.generator = generator_for(seed)
 
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:

@@ -17,13 +17,12 @@ from the controller that every agent has, so that what is compared is the way of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gymnasium as gym
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typing_extensions import Self
 
 from agents.agent import LearningAgent, space_of
 from agents.controller import Controller
@@ -169,9 +168,3 @@ class ConvNetAIG(LearningAgent):
     def _parameters(self) -> list[Tensor]:
         """What is trained."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-    @classmethod
-    def _restore(
-        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
-    ) -> Self:
-        return cls(env, space=space, **hyperparameters)

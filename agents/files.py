@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from agents.agent import LearningAgent
+from agents.agent import Agent
+from agents.baselines import RandomAgent, StaticAgent
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env.storage import PathLike, load_weights
 
-AGENTS: dict[str, type[LearningAgent]] = {
-    agent.__name__: agent for agent in (SelfCriticalReinforce, RewardRegression, BlockDrop, ConvNetAIG)
-}
+CLASSES: tuple[type[Agent], ...] = (
+    SelfCriticalReinforce,
+    RewardRegression,
+    BlockDrop,
+    ConvNetAIG,
+    StaticAgent,
+    RandomAgent,
+)
+AGENTS = {agent.__name__: agent for agent in CLASSES}
 
 
-def load_agent(path: PathLike) -> LearningAgent:
+def load_agent(path: PathLike) -> Agent:
     """The agent that ``save`` wrote to ``path``; ``ValueError`` if its class is not one of :data:`AGENTS`."""
     name = load_weights(path)[1].get("agent")
     if name not in AGENTS:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from agents.agent import Agent
+from agents.baselines import StaticAgent
 from agents.choices import non_dominated
 from instanas_env.bandit import InstanceBandit
 from instanas_env.seeding import generator_for
+from instanas_env.storage import PathLike
 from instanas_env.training import predict_classes
 
 PROPOSALS = 10_000  # masks drawn for one in range before giving up
@@ -116,6 +119,10 @@ class OneShotSearch(Agent):
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The most accurate mask found at no more than ``limit_ms``."""
         return self.best(self.limit_ms).mask.expand(len(images), -1, -1)
+
+    def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
+        """Write that mask, as a :class:`StaticAgent`."""
+        StaticAgent(self.space, self.best(self.limit_ms).mask).save(path, record)
 
     def best(self, limit_ms: float) -> Candidate:
         """The most accurate candidate of at most ``limit_ms``; the fastest one if there is none."""

@@ -9,7 +9,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from agents.agent import LearningAgent, space_of
 from agents.controller import Controller
@@ -188,9 +187,3 @@ class SelfCriticalReinforce(LearningAgent):
     def _judged(self, choices: Tensor, reward: np.ndarray, correct: np.ndarray) -> Tensor:
         """What choices ``(..., outputs)`` are worth, ``(...)``; here the environment's reward."""
         return torch.from_numpy(reward)
-
-    @classmethod
-    def _restore(
-        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
-    ) -> Self:
-        return cls(env, space=space, **hyperparameters)

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typing_extensions import Self
 
 from agents.agent import LearningAgent, native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
@@ -254,9 +253,3 @@ class RewardRegression(LearningAgent):
         for images, choices, correct, labels in state["memory"]:
             own = self.world.own
             self._memory.append((own(images), own(choices), own(correct), own(labels)))
-
-    @classmethod
-    def _restore(
-        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
-    ) -> Self:
-        return cls(env, space=space, **hyperparameters)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from agents.agent import LearningAgent
+from agents.agent import Agent, LearningAgent
 from agents.arms import ModuleArms
 from agents.controller import Controller
 from agents.reinforce import SelfCriticalReinforce
@@ -19,7 +19,7 @@ from agents.reward_regression import RewardRegression
 CONFIDENCE = 2.0
 
 
-def warm_start(agent: LearningAgent, source: LearningAgent, images: Tensor) -> None:
+def warm_start(agent: LearningAgent, source: Agent, images: Tensor) -> None:
     """Give ``agent`` the controller of ``source``; its optimizer starts anew.
 
     Args:
@@ -39,7 +39,7 @@ def warm_start(agent: LearningAgent, source: LearningAgent, images: Tensor) -> N
         # The network alone: latencies belong to the environment's table.
         agent.controller.network.load_state_dict(source.controller.network.state_dict())
         agent.trade_off = source.trade_off
-    elif type(agent) is type(source):
+    elif isinstance(source, LearningAgent) and type(agent) is type(source):
         agent.controller.load_state_dict(source.controller.state_dict())
     elif type(agent) is SelfCriticalReinforce and isinstance(source, RewardRegression):
         _hand_over(agent, source, images)

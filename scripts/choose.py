@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from agents.agent import LearningAgent
+from agents.agent import Agent
 from agents.choices import LETTERS, non_dominated, spread
 from agents.evaluation import choose_masks, score_masks
 from agents.files import load_agent
@@ -81,7 +81,7 @@ def snapshots(run: Path, count: int) -> list[Path]:
     return [kept[place] for place in places[::-1]]
 
 
-def settings(agent: LearningAgent, bandit: InstanceBandit, options: Options) -> Iterator[float | None]:
+def settings(agent: Agent, bandit: InstanceBandit, options: Options) -> Iterator[float | None]:
     """Sets the agent's dial to one latency (ms) after the other; once None for an agent without a dial."""
     if not isinstance(agent, RewardRegression):
         yield None

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
 from torch import Tensor
 
+from agents.agent import LearningAgent
 from agents.choices import Pick, controller_file
 from agents.evaluation import choose_masks
 from agents.files import load_agent
@@ -43,6 +45,11 @@ class Options:
     """Directory of this run."""
     prefer: Pick | None = None
     """Which of the trade-offs that scripts.choose picked; by default the search's last controller."""
+    controller: Path | None = None
+    """Another controller for the meta-graph in ``run``, such as one of scripts.benchmark."""
+    masks: Literal["policy", "random"] = "policy"
+    """Random: any mask off the menu of a regression controller, whatever the image, so that all of them are
+    good before a controller learns (again) to choose."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     epochs: int = 10
@@ -72,14 +79,17 @@ def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
-    source = controller_file(options.run, options.prefer)
+    source = options.controller or controller_file(options.run, options.prefer)
     agent = load_agent(source)
-    agent.world = world
+    if options.masks == "random" and not isinstance(agent, RewardRegression):
+        raise ValueError(f"masks: got 'random' with a {type(agent).__name__}; a RewardRegression will do")
+    if isinstance(agent, LearningAgent):
+        agent.world = world
     space = agent.space
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
     if meta_graph.space != space:
         raise ValueError(
-            f"run: the controller in {options.run} is for {space.config}, not its meta-graph's space"
+            f"run: its meta-graph is for {meta_graph.space.config}, not {space.config} as is {source}"
         )
     if options.from_scratch:
         meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))
@@ -91,6 +101,8 @@ def main(options: Options, world: World = ALONE) -> None:
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
         if not isinstance(agent, RewardRegression) or options.prefer is not None:
             return world.gather(space.repair(agent.masks(images)), count)
+        if options.masks == "random":
+            return agent.arms.masks(agent.arms.random(count, generator))
         return space.repair(agent.spread_masks(images, options.latencies, generator, count))
 
     fit(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
-from agents.agent import LearningAgent
+from agents.agent import Agent, LearningAgent
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
 from agents.reinforce import SelfCriticalReinforce
@@ -24,7 +24,7 @@ def make_agent(
     options: Options,
     envs: gym.vector.VectorEnv,
     images: int,
-    source: LearningAgent | None = None,
+    source: Agent | None = None,
     world: World = ALONE,
 ) -> LearningAgent:
     """The agent of the options, for a search over ``images`` per epoch; it will start from ``source``."""

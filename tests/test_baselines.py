@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from agents.baselines import RandomAgent, StaticAgent
 from agents.evaluation import shuffle_between_images
+from agents.files import load_agent
 from instanas_env.seeding import generator_for
+from instanas_env.storage import save_weights
 
 IMAGES = np.zeros((6, 3, 32, 32), np.uint8)
 
@@ -34,6 +36,32 @@ def test_a_random_agent_draws_for_each_image(tiny_space):
     again = RandomAgent(tiny_space, keep=0.3, seed=1).predict(many)[0].reshape(-1, 17, 5)
     other = RandomAgent(tiny_space, keep=0.3, seed=2).predict(many)[0].reshape(-1, 17, 5)
     assert np.array_equal(again, masks) and not np.array_equal(other, masks)
+
+
+@pytest.mark.parametrize("kind", ["static", "random"])
+def test_what_is_saved_chooses_the_same_masks(kind, tiny_space, tmp_path):
+    mask = tiny_space.random_masks(1, 0.5, generator_for(0))[0]
+    agent = StaticAgent(tiny_space, mask) if kind == "static" else RandomAgent(tiny_space, 0.3, 4)
+    agent.save(tmp_path / "agent.safetensors")
+    expected = agent.predict(IMAGES)[0]
+    for loaded in (
+        load_agent(tmp_path / "agent.safetensors"),
+        type(agent).load(tmp_path / "agent.safetensors"),
+    ):
+        assert np.array_equal(loaded.predict(IMAGES)[0], expected)
+
+
+def test_an_agent_without_weights_refuses_a_file_that_has_some(tiny_space, tmp_path):
+    path = tmp_path / "agent.safetensors"
+    config = {"agent": "RandomAgent", "search_space": tiny_space.config, "hyperparameters": {}}
+    save_weights(path, {"strange": torch.zeros(2)}, config)
+    with pytest.raises(ValueError, match=r"^path: .* has weights, \['strange'\]; this agent has none"):
+        RandomAgent.load(path)
+
+
+def test_a_mask_of_another_space_is_refused(tiny_space):
+    with pytest.raises(ValueError, match=r"^mask: got shape \(17, 4\); 85 zeros and ones will do"):
+        StaticAgent(tiny_space, torch.zeros(17, 4))
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 8))

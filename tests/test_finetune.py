@@ -9,6 +9,7 @@ import torch
 from pipeline_fixtures import history, image_folder, kill_after_first_checkpoint, searched
 from torch import Tensor
 
+from agents.baselines import StaticAgent
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
@@ -75,6 +76,41 @@ def test_only_modules_that_a_mask_uses_are_trained(agent, from_scratch, tmp_path
     for (cell, module), weights in after.items():
         same = torch.equal(weights, before[cell, module])
         assert same is not bool(used[cell, module]), f"cell {cell}, module {module}"
+
+
+def trained_modules(tuned: Path, run: Path) -> set[tuple[int, int]]:
+    before, after = (module_weights(folder / "meta_graph.safetensors") for folder in (run, tuned))
+    return {place for place in before if not torch.equal(before[place], after[place])}
+
+
+def modules_of(masks: Tensor) -> set[tuple[int, int]]:
+    """Cell and module of every bit that is on in some mask ``(n, cells, modules)``."""
+    return {(t, m) for t, m in masks.any(0).nonzero().tolist()}
+
+
+def test_another_controller_can_be_given_such_as_one_mask_for_all(tmp_path):
+    space = load_agent(searched("reinforce") / "controller.safetensors").space
+    static = StaticAgent(space, space.random_masks(1, 0.3, generator_for(2))[0])
+    static.save(tmp_path / "static.safetensors")
+    main(options(tmp_path / "out", "reinforce", controller=tmp_path / "static.safetensors"))
+    assert trained_modules(tmp_path / "out", searched("reinforce")) == modules_of(static.mask[None])
+    copied = load_agent(tmp_path / "out" / "controller.safetensors")
+    assert isinstance(copied, StaticAgent) and torch.equal(copied.mask, static.mask)
+
+
+def test_random_masks_are_all_those_of_the_menu(tmp_path):
+    """80 images, 3 masks: that one is not drawn has a probability of 3 (2/3)^80 = 2e-14."""
+    space = load_agent(searched("regression") / "controller.safetensors").space
+    menu = space.random_masks(3, 0.3, generator_for(3))
+    path = tmp_path / "controller.safetensors"
+    RewardRegression(None, menu=menu, space=space).save(path)
+    main(options(tmp_path / "out", "regression", controller=path, masks="random"))
+    assert trained_modules(tmp_path / "out", searched("regression")) == modules_of(menu)
+
+
+def test_random_masks_need_a_regression_controller(tmp_path):
+    with pytest.raises(ValueError, match="^masks: got 'random' with a SelfCriticalReinforce"):
+        main(options(tmp_path / "out", "reinforce", masks="random"))
 
 
 @both_agents
