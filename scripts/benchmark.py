@@ -13,6 +13,7 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.agent import native
+from agents.arms import MenuArms
 from agents.evaluation import choose_masks, mean_interval, score_masks, shuffle_between_images
+from agents.files import load_agent
 from agents.one_shot import OneShotSearch
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
@@ -63,6 +67,9 @@ class Options:
     """Images of that split that each is ranked on."""
     one_shot_latency: tuple[float, float] = (0.3, 1.0)
     """Of the fixed masks: from, to, in multiples of MobileNetV2's latency."""
+    known: Path | None = None
+    """A regression controller with a menu: its masks are ranked first, such as those that the meta-graph was
+    fine-tuned for (scripts.finetune --masks random)."""
     num_envs: int = 256
     threads: int = 1
     workers: int = 1
@@ -87,6 +94,18 @@ def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.v
     )
 
 
+def known_masks(path: Path | None, space: SearchSpace) -> Tensor:
+    """The menu of a controller ``(K, num_cells, num_modules)``; of none, no masks."""
+    if path is None:
+        return torch.zeros(0, space.num_cells, space.num_modules, dtype=torch.bool)
+    agent = load_agent(path)
+    if not isinstance(agent, RewardRegression) or agent.menu is None:
+        raise ValueError(f"known: {path} holds no regression controller with a menu")
+    if agent.space != space:
+        raise ValueError(f"known: {path} is for {agent.space.config}, the meta-graph for {space.config}")
+    return MenuArms(space, agent.menu).menu
+
+
 def run_seed(options: Options, seed: int) -> dict[str, Any]:
     """One controller and one search of fixed masks; a row for each setting of the dial."""
     torch.set_num_threads(options.threads)
@@ -96,8 +115,10 @@ def run_seed(options: Options, seed: int) -> dict[str, Any]:
     low, high = (factor * mobilenet_v2 for factor in options.one_shot_latency)
     one_shot = OneShotSearch(val, seed, options.one_shot_images, (low, high))
     quiet = options.workers > 1  # bars of several processes would overwrite each other
-    masks = options.one_shot_masks
-    for _ in track(one_shot.rank(masks), f"seed {seed}: fixed masks", total=masks, disable=quiet):
+    known = known_masks(options.known, val.space)
+    masks = len(known) + options.one_shot_masks
+    ranked = chain(one_shot.rank_masks(known), one_shot.rank(options.one_shot_masks))
+    for _ in track(ranked, f"seed {seed}: fixed masks", total=masks, disable=quiet):
         pass
     total = options.total_timesteps
     agent = RewardRegression(

@@ -14,8 +14,9 @@ from agents.evaluation import choose_masks, score_masks
 from agents.reward_regression import RewardRegression
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
+from instanas_env.seeding import generator_for
 from instanas_env.storage import load_json
-from scripts.benchmark import Options, main, make_envs, summarise_seeds
+from scripts.benchmark import Options, known_masks, main, make_envs, summarise_seeds
 from scripts.run_directory import RunDirectory
 
 FIGURES = {
@@ -98,6 +99,29 @@ def test_the_controller_chooses_from_masks_that_the_seed_found(runs):
 def test_without_a_menu_every_module_is_switched(runs, tmp_path):
     main(Options(**{**vars(runs), "out": tmp_path, "menu": 0, "seeds": 1}))
     assert RewardRegression.load(tmp_path / "controller_0.safetensors").menu is None
+
+
+def test_known_masks_are_ranked_and_chosen_from(runs, lite_space, tmp_path):
+    """Nothing else is ranked here, so the menu is the known one, in another order."""
+    known = tmp_path / "known.safetensors"
+    menu = lite_space.random_masks(4, 0.1, generator_for(5))
+    RewardRegression(None, menu=menu, space=lite_space).save(known)
+    chosen = {"menu": 5, "one_shot_masks": 0, "seeds": 1, "known": known, "dial": (2.0,)}
+    main(replace(runs, out=tmp_path / "out", **chosen))
+    agent = RewardRegression.load(tmp_path / "out" / "controller_0.safetensors")
+    assert agent.menu is not None
+    assert sorted(agent.menu) == sorted(menu.flatten(1).int().tolist())
+
+
+def test_known_masks_that_do_not_fit_are_named(lite_space, tiny_space, tmp_path):
+    modules = RewardRegression(None, space=lite_space)
+    modules.save(tmp_path / "modules.safetensors")
+    with pytest.raises(ValueError, match="^known: .*modules.safetensors holds no .* controller with a menu"):
+        known_masks(tmp_path / "modules.safetensors", lite_space)
+    narrow = RewardRegression(None, menu=tiny_space.full_mask()[None], space=tiny_space)
+    narrow.save(tmp_path / "narrow.safetensors")
+    with pytest.raises(ValueError, match="^known: .* is for .*0.5.*, the meta-graph for"):
+        known_masks(tmp_path / "narrow.safetensors", lite_space)
 
 
 def test_the_saved_controller_is_the_one_that_was_measured(runs):
