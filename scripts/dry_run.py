@@ -205,8 +205,23 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def show(preset: Preset, stages: Sequence[Stage], threads: int) -> float:
-    """Print sizes, and each stage with its options, steps and estimated time; gives the seconds of all."""
+def elapsed(seconds: Sequence[float], workers: int) -> float:
+    """Of stages that run so many at a time, about: the longest one may hold the others up."""
+    return max(sum(seconds) / workers, *seconds, 0.0)
+
+
+def show(preset: Preset, groups: Sequence[Sequence[Stage]], threads: int, workers: int) -> float:
+    """Print sizes, and each stage with its options, steps and estimated time.
+
+    Args:
+        preset: of the experiment.
+        groups: its stages, together with those that can run beside each other.
+        threads: of a stage.
+        workers: stages that run at a time.
+
+    Returns:
+        The estimated seconds of all.
+    """
     torch.set_num_threads(threads)
     console, space = Console(width=110), parse_search_space(preset.search_space)
     console.print(sizes(preset.search_space, preset.classes))
@@ -214,10 +229,15 @@ def show(preset: Preset, stages: Sequence[Stage], threads: int) -> float:
     console.print(f"{train:,} training, {val:,} validation and {test:,} test images (as the preset has it)")
     watch, total = Stopwatch(space), 0.0
     table = Table("stage", "steps", "about", "options besides the scripts' defaults")
-    for stage in stages:
-        steps, seconds = watch.seconds(stage.options, preset)
-        total += seconds
-        table.add_row(stage.label, f"{steps:,}", duration(seconds), told(stage.options))
+    for group in groups:
+        seconds = []
+        for stage in group:
+            steps, expected = watch.seconds(stage.options, preset)
+            seconds.append(expected)
+            table.add_row(stage.label, f"{steps:,}", duration(expected), told(stage.options))
+        total += elapsed(seconds, workers)
     console.print(table)
-    console.print(f"about {duration(total)} in all, with {threads} thread{'s' if threads > 1 else ''}")
+    at_a_time = f", {workers} stages at a time" if workers > 1 else ""
+    plural = "s" if threads > 1 else ""
+    console.print(f"about {duration(total)} in all, with {threads} thread{plural} a stage{at_a_time}")
     return total

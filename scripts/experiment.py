@@ -5,14 +5,15 @@
 
 The preset comes first; its numbers can be changed one by one (``--pretrain.epochs 5``). Killed at any
 moment and called again with the same options, it goes on where it was: finished stages are passed over,
-and the one that was stopped resumes. ``--stages`` runs some of them. ``--dry-run`` prints what would run,
-and how long it might take on this machine.
+and the one that was stopped resumes. ``--stages`` runs some of them, ``--workers 2`` two at a time where that
+is possible. ``--dry-run`` prints what would run, and how long it might take on this machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -22,7 +23,7 @@ from agents.choices import picks
 from instanas_env.latency import LatencyTable
 from scripts import choose, dry_run, evaluate, finetune, pretrain, profile_latency, report, search
 from scripts.presets import HERE, PRESETS, Preset
-from scripts.stage import Stage
+from scripts.stage import Stage, run_together
 
 StageName = Literal["pretrain", "profile_latency", "search", "choose", "finetune", "evaluate", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -45,6 +46,9 @@ class Options:
     seed: int = 0
     threads: int = 1
     """Of every stage but the report and the latency table, which is always measured with one."""
+    workers: int = 1
+    """Stages that run at a time, a process each, where they need nothing of each other: the two pre-training
+    runs, the searches, the fine-tuning. What they print is then in the stages folder of the run."""
 
 
 def wired(stage: str, options: T, **values: Any) -> T:
@@ -84,16 +88,19 @@ class Plan:
         self.meta_graph = self.out / "meta_graph" / "meta_graph.safetensors"
         self.mobilenet_v2 = self.out / "mobilenet_v2" / "meta_graph.safetensors"
 
+    def groups(self) -> Iterator[list[Stage]]:
+        """Every stage, whether asked for or not, together with those that need nothing of each other."""
+        yield list(self._pretrain())
+        yield [self._profile_latency()]  # which nothing may disturb
+        yield [self._search(agent) for agent in self.preset.agents]
+        yield [self._choose(agent) for agent in self.preset.agents]
+        yield [stage for target in self.preset.fine_tuned for stage in self._finetune(target)]
+        yield [self._evaluate()]
+        yield [Stage("report", "report", report.main, report.Options(run=self.out))]
+
     def stages(self) -> Iterator[Stage]:
-        """Every stage, whether asked for or not."""
-        yield from self._pretrain()
-        yield self._profile_latency()
-        yield from (self._search(agent) for agent in self.preset.agents)
-        yield from (self._choose(agent) for agent in self.preset.agents)
-        for target in self.preset.fine_tuned:
-            yield from self._finetune(target)
-        yield self._evaluate()
-        yield Stage("report", "report", report.main, report.Options(run=self.out))
+        """The same, one after the other."""
+        return chain.from_iterable(self.groups())
 
     def _pretrain(self) -> Iterator[Stage]:
         space, _, width = self.preset.search_space.partition("@")
@@ -189,13 +196,14 @@ class Plan:
 
 def main(options: Options) -> None:
     """Run the stages that are asked for, or print them."""
-    plan = Plan(options)
-    asked = (stage for stage in plan.stages() if stage.name in options.stages)
+    if options.workers < 1:
+        raise ValueError(f"workers: got {options.workers}; at least 1 will do")
+    groups = ([stage for stage in group if stage.name in options.stages] for group in Plan(options).groups())
     if options.dry_run:
-        dry_run.show(options.preset, list(asked), options.threads)
+        dry_run.show(options.preset, list(groups), options.threads, options.workers)
         return
-    for stage in asked:
-        stage.run(options.out / "stages")
+    for group in groups:
+        run_together(group, options.out / "stages", options.workers)
 
 
 def parse(arguments: list[str] | None = None) -> Options:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from rich.progress import track
+
 from instanas_env.storage import load_json, save_json
+from scripts.life import end_with_parent
 from scripts.run_directory import changed_options, config_of
 
 
@@ -29,6 +35,10 @@ class Stage:
     options: Any
     makes: Path | None = None
 
+    def file(self, notes: Path, ending: str) -> Path:
+        """Where in ``notes`` something of this stage is kept."""
+        return notes / f"{self.label.replace(' ', '_').replace('/', '_')}.{ending}"
+
     def run(self, notes: Path) -> None:
         """Run the stage, unless a note in the directory ``notes`` says that it has finished.
 
@@ -38,7 +48,7 @@ class Stage:
         Raises:
             ValueError: it has finished with other options.
         """
-        note = notes / (self.label.replace(" ", "_").replace("/", "_") + ".json")
+        note = self.file(notes, "json")
         config = config_of(self.options, free=("out", "data_dir"))
         if self.makes is not None and self.makes.exists() and note.exists():
             changed = changed_options(load_json(note), config)
@@ -53,3 +63,31 @@ class Stage:
         self.main(self.options)
         if self.makes is not None:
             save_json(note, config)
+
+    def run_quietly(self, notes: Path) -> None:
+        """As :meth:`run`; what it prints is added to its log in ``notes``."""
+        notes.mkdir(parents=True, exist_ok=True)
+        with self.file(notes, "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
+            self.run(notes)
+
+
+def run_together(stages: Sequence[Stage], notes: Path, workers: int) -> None:
+    """Run stages that need nothing of each other, several at a time.
+
+    If one fails the others still run to their end, and then its error is raised.
+
+    Args:
+        stages: to run.
+        notes: directory of their notes and logs.
+        workers: processes; 1 runs them here, one after the other.
+    """
+    if workers == 1 or len(stages) < 2:
+        for stage in stages:
+            stage.run(notes)
+        return
+    for stage in stages:
+        print(f"{stage.label}: see {stage.file(notes, 'log')}", flush=True)
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
+        running = [pool.submit(stage.run_quietly, notes) for stage in stages]
+        for finished in track(as_completed(running), stages[0].name, total=len(stages)):
+            finished.result()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from pipeline_fixtures import history, home, image_folder, read_strictly
 
 from agents.classifier import InstaNASClassifier
@@ -14,9 +15,10 @@ from agents.reward_regression import RewardRegression
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
+from scripts.dry_run import elapsed
 from scripts.experiment import STAGES, Options, Plan, main, parse
 from scripts.presets import HERE, PRESETS, Preset
-from scripts.stage import Stage
+from scripts.stage import Stage, run_together
 
 # In two epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -136,6 +138,45 @@ def test_a_stage_that_was_stopped_is_called_again(tmp_path):
     file.unlink()
     stage.run(tmp_path / "stages")
     assert len(calls) == 2
+
+
+def test_stages_at_a_time_end_as_one_after_the_other(tmp_path, capsys):
+    """What they print is in their logs; the weights are those of the unbroken experiment to the bit."""
+    main(options(tmp_path, workers=2, stages=("pretrain",)))
+    shown = capsys.readouterr().out
+    for name in ("meta_graph", "mobilenet_v2"):
+        (own, _), (expected, _) = (
+            load_weights(out / name / "meta_graph.safetensors") for out in (tmp_path, finished())
+        )
+        assert own.keys() == expected.keys()
+        assert all(torch.equal(own[key], expected[key]) for key in own)
+        log = tmp_path / "stages" / f"pretrain_{name}.log"
+        assert "epoch 1/1" in log.read_text()
+        assert f"pretrain {name}: see {log}" in shown
+    with pytest.raises(ValueError, match="^workers: got 0; at least 1 will do"):
+        main(options(tmp_path, workers=0))
+
+
+def test_a_stage_that_fails_lets_the_others_end(tmp_path):
+    """The first searches for a meta-graph that nobody made."""
+    regression, reinforce = next(
+        group for group in Plan(options(tmp_path)).groups() if group[0].name == "search"
+    )
+    there = replace(
+        reinforce,
+        options=replace(reinforce.options, meta_graph=None, latency_table=None, epochs=1),
+    )
+    with pytest.raises(FileNotFoundError, match="meta_graph"):
+        run_together([regression, there], tmp_path / "stages", workers=2)
+    assert (tmp_path / "reinforce" / "meta_graph.safetensors").exists()
+    assert (tmp_path / "stages" / "search_reinforce.json").exists()
+    assert not (tmp_path / "stages" / "search_regression.json").exists()
+
+
+def test_time_of_stages_at_a_time_golden_values():
+    """Two workers: 4 and 2 take 4, the longest; 3, 3 and 2 take (3 + 3 + 2) / 2 = 4 at least."""
+    assert elapsed([4.0, 2.0], 2) == 4.0 and elapsed([4.0, 2.0], 1) == 6.0
+    assert elapsed([3.0, 3.0, 2.0], 2) == 4.0 and elapsed([], 2) == 0.0
 
 
 def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
