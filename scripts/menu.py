@@ -1,0 +1,74 @@
+"""Make a menu around the mask that a search ended with, for a regression controller to choose from.
+
+    python -m scripts.menu --run runs/reinforce_finetuned --out runs/menu.safetensors
+    python -m scripts.finetune --run runs/reinforce_finetuned --controller runs/menu.safetensors --masks random
+    python -m scripts.benchmark --meta-graph runs/finetuned/meta_graph.safetensors --known runs/menu.safetensors
+
+The mask is the one that the controller of ``run`` gives to most validation images. What is written is a
+regression controller that knows the menu and has learnt nothing yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from agents.evaluation import choose_masks
+from agents.files import load_agent
+from agents.menu import menu_around
+from agents.reward_regression import RewardRegression
+from instanas_env.build import shipped
+from instanas_env.data import load_images
+from instanas_env.latency import LatencyTable
+from instanas_env.seeding import generator_for
+from scripts.matching import CONTROLLER
+
+
+@dataclass(frozen=True)
+class Options:
+    """Around what, and how large."""
+
+    run: Path
+    """Directory with controller.safetensors."""
+    out: Path
+    """File for the controller that knows the menu."""
+    latency_table: Path | None = None
+    """Of the same search space; by default the shipped one."""
+    dataset: str = "embedded"
+    data_dir: Path | None = None
+    size: int = 24
+    """Masks on the menu."""
+    change: float = 0.3
+    """Probability with which a cell differs from the mask's."""
+    num_classes: int = 10
+    """Classes that the controller is to name while it learns; 0: none."""
+    seed: int = 0
+    threads: int = 1
+
+
+def main(options: Options) -> None:
+    """Find the mask, vary it, write, print."""
+    torch.set_num_threads(options.threads)
+    agent = load_agent(options.run / CONTROLLER)
+    space = agent.space
+    table = LatencyTable.load(options.latency_table or shipped("latency.json"))
+    if table.space != space:
+        raise ValueError(f"latency_table: for {table.space.config}, but the run is for {space.config}")
+    images = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    masks, counts = torch.unique(space.repair(choose_masks(agent, images)), dim=0, return_counts=True)
+    most = masks[counts.argmax()]
+    menu = menu_around(most, table, options.size, options.change, generator_for(options.seed))
+    learner = RewardRegression(
+        None, menu=menu, num_classes=options.num_classes, seed=options.seed, space=space, table=table
+    )
+    learner.save(options.out, {"run": str(options.run), "size": options.size, "change": options.change})
+    fastest, slowest = (f"{ms:.2f}" for ms in table.lookup(menu).aminmax())
+    print(f"{options.size} masks of {fastest} to {slowest} ms, around one of {table.lookup(most):.2f} ms")
+    print(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
