@@ -1,8 +1,8 @@
 """Make a menu around the mask that a search ended with, for a regression controller to choose from.
 
-    python -m scripts.menu --run runs/reinforce_finetuned --out runs/menu.safetensors
-    python -m scripts.finetune --run runs/reinforce_finetuned --controller runs/menu.safetensors --masks random
-    python -m scripts.benchmark --meta-graph runs/finetuned/meta_graph.safetensors --known runs/menu.safetensors
+    python -m scripts.menu --run runs/reinforce_finetuned --out menu.safetensors
+    python -m scripts.finetune --run runs/reinforce_finetuned --controller menu.safetensors --masks random
+    python -m scripts.benchmark --meta-graph runs/finetuned/meta_graph.safetensors --known menu.safetensors
 
 The mask is the one that the controller of ``run`` gives to most validation images. What is written is a
 regression controller that knows the menu and has learnt nothing yet.
