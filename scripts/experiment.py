@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import tyro
 
 from agents.choices import picks
+from instanas_env.distributed import ALONE, World, launch
 from instanas_env.latency import LatencyTable
 from scripts import choose, dry_run, evaluate, finetune, pretrain, profile_latency, report, search
 from scripts.presets import HERE, PRESETS, Preset
@@ -27,6 +28,7 @@ from scripts.stage import Stage, run_together
 
 StageName = Literal["pretrain", "profile_latency", "search", "choose", "finetune", "evaluate", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
+TRAINING: tuple[StageName, ...] = ("pretrain", "search", "finetune")
 T = TypeVar("T")
 
 
@@ -194,16 +196,22 @@ class Plan:
         return tuple(multiple * reference for multiple in multiples)
 
 
-def main(options: Options) -> None:
+def main(options: Options, world: World = ALONE) -> None:
     """Run the stages that are asked for, or print them."""
-    if options.workers < 1:
-        raise ValueError(f"workers: got {options.workers}; at least 1 will do")
+    if options.workers < 1 or (options.workers > 1 and world.size > 1):
+        will_do = "at least 1" if world.size == 1 else "under torchrun 1"
+        raise ValueError(f"workers: got {options.workers}; {will_do} will do")
+    if world.size > 1 and not set(options.stages) <= set(TRAINING):
+        raise ValueError(
+            f"stages: got {', '.join(options.stages)}; under torchrun {', '.join(TRAINING)} will do, and the"
+            " others without it"
+        )
     groups = ([stage for stage in group if stage.name in options.stages] for group in Plan(options).groups())
     if options.dry_run:
         dry_run.show(options.preset, list(groups), options.threads, options.workers)
         return
     for group in groups:
-        run_together(group, options.out / "stages", options.workers)
+        run_together(group, options.out / "stages", options.workers, world)
 
 
 def parse(arguments: list[str] | None = None) -> Options:
@@ -220,4 +228,6 @@ def preset_line(preset: Preset) -> str:
 
 
 if __name__ == "__main__":
-    main(parse())
+    chosen = parse()
+    with launch() as world:
+        main(chosen, world)

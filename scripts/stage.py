@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.progress import track
 
+from instanas_env.distributed import ALONE, World
 from instanas_env.storage import load_json, save_json
 from scripts.life import end_with_parent
 from scripts.run_directory import changed_options, config_of
@@ -31,7 +32,7 @@ class Stage:
 
     name: str
     label: str
-    main: Callable[[Any], None]
+    main: Callable[..., None]
     options: Any
     makes: Path | None = None
 
@@ -39,11 +40,15 @@ class Stage:
         """Where in ``notes`` something of this stage is kept."""
         return notes / f"{self.label.replace(' ', '_').replace('/', '_')}.{ending}"
 
-    def run(self, notes: Path) -> None:
-        """Run the stage, unless a note in the directory ``notes`` says that it has finished.
+    def run(self, notes: Path, world: World = ALONE) -> None:
+        """Run the stage, unless a note says that it has finished.
 
         Scripts that train resume by themselves; the note spares loading the data, and keeps the others
         from measuring or comparing twice.
+
+        Args:
+            notes: where they are.
+            world: the processes that run it together; more than one only if the script can.
 
         Raises:
             ValueError: it has finished with other options.
@@ -57,12 +62,19 @@ class Stage:
                     f"out: {self.label} has finished with other {', '.join(changed)}; choose another"
                     f" folder, or remove {note} and what the stage made"
                 )
-            print(f"{self.label}: finished before")
+            self._say("finished before", world)
             return
-        print(f"{self.label}: {self.makes or 'always anew'}", flush=True)
-        self.main(self.options)
-        if self.makes is not None:
+        self._say(str(self.makes or "always anew"), world)
+        if world.size == 1:
+            self.main(self.options)
+        else:
+            self.main(self.options, world)
+        if self.makes is not None and world.is_main:
             save_json(note, config)
+
+    def _say(self, what: str, world: World) -> None:
+        if world.is_main:
+            print(f"{self.label}: {what}", flush=True)
 
     def run_quietly(self, notes: Path) -> None:
         """As :meth:`run`; what it prints is added to its log in ``notes``."""
@@ -71,7 +83,7 @@ class Stage:
             self.run(notes)
 
 
-def run_together(stages: Sequence[Stage], notes: Path, workers: int) -> None:
+def run_together(stages: Sequence[Stage], notes: Path, workers: int = 1, world: World = ALONE) -> None:
     """Run stages that need nothing of each other, several at a time.
 
     If one fails the others still run to their end, and then its error is raised.
@@ -80,10 +92,11 @@ def run_together(stages: Sequence[Stage], notes: Path, workers: int) -> None:
         stages: to run.
         notes: directory of their notes and logs.
         workers: processes; 1 runs them here, one after the other.
+        world: the processes that run each stage together, if there is one worker.
     """
     if workers == 1 or len(stages) < 2:
         for stage in stages:
-            stage.run(notes)
+            stage.run(notes, world)
         return
     for stage in stages:
         print(f"{stage.label}: see {stage.file(notes, 'log')}", flush=True)

@@ -14,6 +14,7 @@ from typing import Any
 from instanas_env.build import shipped
 from instanas_env.distributed import ALONE, World, launch
 from scripts import finetune, pretrain, search
+from scripts.stage import Stage
 
 
 def search_options(images: Path, out: Path, agent: str, **changes: Any) -> search.Options:
@@ -43,8 +44,9 @@ def stages(images: Path, out: Path) -> dict[str, tuple[Callable[..., None], Any]
 
 def run_stages(images: Path, out: Path, world: World = ALONE) -> None:
     """All of them."""
-    for main, options in stages(images, out).values():
-        main(options, world)
+    for name, (main, options) in stages(images, out).items():
+        made = out / name / "meta_graph.safetensors"
+        Stage(name, name, main, options, made).run(out / "notes", world)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,8 @@ def test_one_process_writes_and_prints():
     log = (two_processes().parent / "torchrun.txt").read_text()
     for stage in STAGES:
         assert log.count(f"wrote {two_processes() / stage}") == 1, stage
+        assert log.count(f"{stage}: {two_processes() / stage}") == 1, stage
+        assert (two_processes() / "notes" / f"{stage}.json").is_file()
     assert not [path for path in two_processes().rglob(".*") if path.is_file()], "a file half written"
 
 

@@ -13,6 +13,7 @@ from pipeline_fixtures import history, home, image_folder, read_strictly
 from agents.classifier import InstaNASClassifier
 from agents.reward_regression import RewardRegression
 from instanas_env.data import load_images
+from instanas_env.distributed import World
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from scripts.dry_run import elapsed
@@ -155,6 +156,16 @@ def test_stages_at_a_time_end_as_one_after_the_other(tmp_path, capsys):
         assert f"pretrain {name}: see {log}" in shown
     with pytest.raises(ValueError, match="^workers: got 0; at least 1 will do"):
         main(options(tmp_path, workers=0))
+
+
+def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_path):
+    two = World(0, 2)
+    with pytest.raises(
+        ValueError, match="^stages: got search, evaluate; under torchrun pretrain, search, fin"
+    ):
+        main(options(tmp_path, stages=("search", "evaluate")), two)
+    with pytest.raises(ValueError, match="^workers: got 2; under torchrun 1 will do"):
+        main(options(tmp_path, stages=("search",), workers=2), two)
 
 
 def test_a_stage_that_fails_lets_the_others_end(tmp_path):
