@@ -16,12 +16,19 @@ from instanas_env.profiling import fold_for_timing, time_children
 from instanas_env.timing import Backend
 
 BATCH_SIZE = 250
+DIAL_IMAGES = 10_000  # of ImageNet's validation cut all would take 19 GB
 
 
 def choose_masks(agent: Agent, image_set: ImageSet) -> Tensor:
     """The agent's masks for every image, in order, ``(N, num_cells, num_modules)``."""
     index = torch.arange(len(image_set))
     return torch.cat([agent.masks(image_set.images[part]) for part in index.split(BATCH_SIZE)])
+
+
+def some_images(image_set: ImageSet, count: int = DIAL_IMAGES) -> Tensor:
+    """Images to set a dial on, uint8 ``(n, 3, H, W)``: all, or ``count`` evenly spaced ones of more."""
+    total = len(image_set)
+    return image_set.images[torch.arange(min(count, total)) * total // min(count, total)]
 
 
 def score_masks(bandit: InstanceBandit, masks: Tensor) -> Outcome:

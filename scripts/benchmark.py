@@ -29,7 +29,7 @@ from torch import Tensor
 import instanas_env  # noqa: F401  (registers InstaNAS-v0)
 from agents.agent import native
 from agents.arms import MenuArms
-from agents.evaluation import choose_masks, mean_interval, score_masks, shuffle_between_images
+from agents.evaluation import choose_masks, mean_interval, score_masks, shuffle_between_images, some_images
 from agents.files import load_agent
 from agents.one_shot import OneShotSearch
 from agents.reward_regression import RewardRegression
@@ -135,7 +135,7 @@ def run_seed(options: Options, seed: int) -> dict[str, Any]:
         pass
     agent.save(options.out / f"controller_{seed}.safetensors")
     rows = []
-    images = val.image_set.images[torch.arange(len(val.image_set))]
+    images = some_images(val.image_set)
     for factor in options.dial:
         agent.dial(images, factor * mobilenet_v2)
         rows.append({"dial": factor, **compare(agent, one_shot, val, test, seed)})

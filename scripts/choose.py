@@ -27,7 +27,7 @@ from rich.table import Table
 
 from agents.agent import Agent
 from agents.choices import LETTERS, non_dominated, spread
-from agents.evaluation import choose_masks, score_masks
+from agents.evaluation import choose_masks, score_masks, some_images
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env import paper
@@ -88,7 +88,7 @@ def settings(agent: Agent, bandit: InstanceBandit, options: Options) -> Iterator
         return
     ends = options.latencies or agent.latencies
     assert ends is not None  # a trained agent has its own
-    images = bandit.image_set.images[torch.arange(len(bandit.image_set))]
+    images = some_images(bandit.image_set)
     for latency_ms in np.linspace(*ends, options.dials).tolist():
         agent.dial(images, latency_ms)
         yield latency_ms

@@ -25,13 +25,12 @@ from torch import Tensor
 
 from agents.agent import LearningAgent, native
 from agents.blockdrop import RewardName
-from agents.evaluation import choose_masks, score_masks, shuffle_between_images
+from agents.evaluation import choose_masks, score_masks, shuffle_between_images, some_images
 from agents.files import load_agent
 from agents.reinforce import LogProbability
 from agents.reward_regression import RewardRegression
 from agents.warm_start import warm_start
 from instanas_env import paper
-from instanas_env.bandit import InstanceBandit
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
 from scripts.run_directory import RunDirectory, machine
@@ -123,7 +122,7 @@ def search(
     validation.meta_graph = bandit.meta_graph
 
     if source is not None:
-        warm_start(agent, source, all_images(validation))
+        warm_start(agent, source, some_images(validation.image_set))
     state = run.restore()
     if state is not None:
         agent.load_state_dict(state["agent"])
@@ -142,7 +141,7 @@ def search(
         validation.refresh()
         validation.epoch = epoch
         if isinstance(agent, RewardRegression):
-            agent.dial(all_images(validation), options.dial)
+            agent.dial(some_images(validation.image_set), options.dial)
         row = {
             "epoch": epoch + 1,
             **{name: sum(r[name] for r in rows) / len(rows) for name in rows[0]},
@@ -164,11 +163,6 @@ def search(
             },
         )
     return agent, envs
-
-
-def all_images(bandit: InstanceBandit) -> Tensor:
-    """The images of a bandit's split, uint8 ``(n, 3, H, W)``."""
-    return bandit.image_set.images[torch.arange(len(bandit.image_set))]
 
 
 def waiting(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:

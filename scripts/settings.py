@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.evaluation import choose_masks
+from agents.evaluation import choose_masks, some_images
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from scripts.comparison import Comparison
@@ -47,7 +46,7 @@ def settings(name: str, agent: Agent, val: InstanceBandit, dial: Sequence[float]
     if not isinstance(agent, RewardRegression) or not dial:
         yield name
         return
-    images = val.image_set.images[torch.arange(len(val.image_set))]
+    images = some_images(val.image_set)
     for factor in dial:
         agent.dial(images, factor * val.latency_table.reference("mobilenet_v2"))
         yield f"{name}, dial {factor:g}"

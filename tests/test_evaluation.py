@@ -20,6 +20,7 @@ from agents.evaluation import (
     real_latency,
     score_masks,
     shuffle_between_images,
+    some_images,
     summarise,
     wilson_interval,
 )
@@ -43,6 +44,14 @@ def bandit() -> InstanceBandit:
 
 def masks_of(bandit: InstanceBandit, count: int = N) -> Tensor:
     return bandit.space.random_masks(count, 0.3, generator_for(1))
+
+
+def test_some_images_are_all_or_evenly_spaced(bandit):
+    """Of 253 images 4: 0, 253 / 4 = 63, 126 and 189."""
+    images = bandit.image_set.images[torch.arange(N)]
+    assert torch.equal(some_images(bandit.image_set), images)
+    assert torch.equal(some_images(bandit.image_set, N), images)
+    assert torch.equal(some_images(bandit.image_set, 4), images[[0, 63, 126, 189]])
 
 
 def test_scores_are_in_the_order_of_the_images(bandit):
