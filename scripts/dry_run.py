@@ -28,8 +28,18 @@ from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training import predict_classes, sgd, train_epoch
-from scripts import choose, evaluate, finetune, pretrain, profile_latency, search, search_setup
-from scripts.presets import Preset
+from scripts import (
+    benchmark,
+    choose,
+    evaluate,
+    finetune,
+    menu,
+    pretrain,
+    profile_latency,
+    search,
+    search_setup,
+)
+from scripts.presets import HERE, Preset
 from scripts.stage import Stage
 
 Kind = Literal["spread", "paper", "mobilenet_v2", "sparse", "distilled"]
@@ -136,9 +146,18 @@ class Stopwatch:
             case profile_latency.Options():
                 children = (options.calibration_children + options.children) * options.child_repetitions
                 return options.repetitions, (options.repetitions + children / 2) * self.alone
+            case menu.Options():
+                return 0, 0.0  # one look at the validation images by the controller
+            case benchmark.Options():
+                masks = options.menu + options.one_shot_masks
+                images = masks * min(options.one_shot_images, val) + 3 * len(options.dial) * (val + test)
+                steps = -(-options.total_timesteps // options.num_envs)
+                searched = search.Options(HERE, num_envs=options.num_envs)
+                acted = options.total_timesteps * self.acting(searched)
+                return options.seeds * steps, options.seeds * (images * self.forward + acted)
             case choose.Options():
-                searched: search.Options = getattr(preset, options.run.name.replace("-", "_"))
-                looks = min(options.snapshots, searched.epochs)
+                given: search.Options = getattr(preset, options.run.name.replace("-", "_"))
+                looks = min(options.snapshots, given.epochs)
                 looks *= options.dials if options.run.name == "regression" else 1
                 return looks, looks * val * self.forward
             case evaluate.Options():

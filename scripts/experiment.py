@@ -22,11 +22,32 @@ import tyro
 from agents.choices import picks
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.latency import LatencyTable
-from scripts import choose, dry_run, evaluate, finetune, pretrain, profile_latency, report, search
+from scripts import (
+    benchmark,
+    choose,
+    dry_run,
+    evaluate,
+    finetune,
+    menu,
+    pretrain,
+    profile_latency,
+    report,
+    search,
+)
 from scripts.presets import HERE, PRESETS, Preset
 from scripts.stage import Stage, run_together
 
-StageName = Literal["pretrain", "profile_latency", "search", "choose", "finetune", "evaluate", "report"]
+StageName = Literal[
+    "pretrain",
+    "profile_latency",
+    "search",
+    "choose",
+    "finetune",
+    "menu",
+    "benchmark",
+    "evaluate",
+    "report",
+]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 TRAINING: tuple[StageName, ...] = ("pretrain", "search", "finetune")
 T = TypeVar("T")
@@ -42,7 +63,8 @@ class Options:
     data_dir: Path | None = None
     """Where the images are, see instanas_env.data.load_images."""
     stages: tuple[StageName, ...] = STAGES
-    """Those to run, of pretrain, profile_latency, search, choose, finetune, evaluate, report."""
+    """Those to run, of pretrain, profile_latency, search, choose, finetune, menu, benchmark, evaluate,
+    report."""
     dry_run: bool = False
     """Only print what would run."""
     seed: int = 0
@@ -86,9 +108,11 @@ class Plan:
         self.out = options.out
         self.data = {"dataset": self.preset.dataset, "data_dir": options.data_dir}
         self.chance = {"seed": options.seed, "threads": options.threads}
+        self.taught = {**self.data, **self.chance}
         self.table = self.out / "latency.json"
         self.meta_graph = self.out / "meta_graph" / "meta_graph.safetensors"
-        self.mobilenet_v2 = self.out / "mobilenet_v2" / "meta_graph.safetensors"
+        mobilenet_v2 = self.out / "mobilenet_v2" / "meta_graph.safetensors"
+        self.taught["teacher"] = mobilenet_v2 if self.preset.distilled else None
 
     def groups(self) -> Iterator[list[Stage]]:
         """Every stage, whether asked for or not, together with those that need nothing of each other."""
@@ -97,6 +121,8 @@ class Plan:
         yield [self._search(agent) for agent in self.preset.agents]
         yield [self._choose(agent) for agent in self.preset.agents]
         yield [stage for target in self.preset.fine_tuned for stage in self._finetune(target)]
+        if self.preset.variations is not None:
+            yield from ([stage] for stage in self._variations(self.preset.variations))
         yield [self._evaluate()]
         yield [Stage("report", "report", report.main, report.Options(run=self.out))]
 
@@ -155,22 +181,88 @@ class Plan:
                 f"fine_tuned: got {target!r}, but the agents are {', '.join(self.preset.agents)}"
             )
         run, given = self.out / agent, self.preset.finetune
-        if pick and (run / "choices.json").exists() and pick not in picks(run):
+        if self._lacks(target):
             print(f"finetune {target}: left out, the search gave {', '.join(picks(run))} only")
             return
         options = wired(
             "finetune",
             given,
             run=run,
-            out=self.out / f"{agent}_finetuned{'_' + pick if pick else ''}",
+            out=self._fine_tuned(target),
             prefer=pick or None,
             latencies=self._ms(*self.preset.tuned) or given.latencies,
-            teacher=self.mobilenet_v2 if self.preset.distilled else None,
-            **self.data,
-            **self.chance,
+            **self.taught,
         )
         file = options.out / "controller.safetensors"
         yield Stage("finetune", f"finetune {target}", finetune.main, options, file)
+
+    def _lacks(self, target: str) -> bool:
+        """Whether a search is over and did not give this pick."""
+        agent, _, pick = target.partition("/")
+        run = self.out / agent
+        return bool(pick) and (run / "choices.json").exists() and pick not in picks(run)
+
+    def _fine_tuned(self, target: str) -> Path:
+        agent, _, pick = target.partition("/")
+        return self.out / f"{agent}_finetuned{'_' + pick if pick else ''}"
+
+    def _variations(self, given: menu.Options) -> Iterator[Stage]:
+        """Around the first network of REINFORCE that was fine-tuned."""
+        targets = [each for each in self.preset.fine_tuned if each.startswith("reinforce")]
+        targets = [each for each in targets if not self._lacks(each)]
+        if not targets:
+            raise ValueError(
+                f"variations: of reinforce, but fine_tuned is {', '.join(self.preset.fine_tuned)}"
+            )
+        run, place = self._fine_tuned(targets[0]), self.out / "variations"
+        known, graph = place / "menu.safetensors", place / "finetuned" / "meta_graph.safetensors"
+        made = wired(
+            "variations",
+            given,
+            run=run,
+            out=known,
+            latency_table=self.table,
+            num_classes=self.preset.classes,
+            **self.data,
+            **self.chance,
+        )
+        yield Stage("menu", "menu", menu.main, made, known)
+        for_all = wired(
+            "variations_finetune",
+            self.preset.variations_finetune,
+            run=run,
+            out=graph.parent,
+            controller=known,
+            masks="random",
+            **self.taught,
+        )
+        # Written last is the copy of the controller.
+        made_last = graph.parent / "controller.safetensors"
+        yield Stage("finetune", "finetune variations", finetune.main, for_all, made_last)
+        learning = wired(
+            "benchmark",
+            self.preset.benchmark,
+            out=place / "benchmark",
+            meta_graph=graph,
+            latency_table=self.table,
+            known=known,
+            threads=self.options.threads,
+            workers=self.options.workers,
+            **self.data,
+        )
+        yield Stage("benchmark", "benchmark", benchmark.main, learning, learning.out / "benchmark.json")
+        dial = learning.dial
+        chosen = wired(
+            "finetune",
+            self.preset.finetune,
+            run=graph.parent,
+            out=self.out / "variations_finetuned",
+            controller=learning.out / "controller_0.safetensors",
+            latencies=self._ms(min(dial), max(dial)) or self.preset.finetune.latencies,
+            **self.taught,
+        )
+        last = chosen.out / "controller.safetensors"
+        yield Stage("finetune", "finetune variations/policy", finetune.main, chosen, last)
 
     def _evaluate(self) -> Stage:
         finished = (path.parent for path in self.out.glob("*/controller.safetensors"))

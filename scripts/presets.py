@@ -11,9 +11,11 @@ from pathlib import Path
 
 from instanas_env import paper
 from instanas_env.data import Augmentation
+from scripts.benchmark import Options as Benchmark
 from scripts.choose import Options as Choose
 from scripts.evaluate import Options as Evaluate
 from scripts.finetune import Options as Finetune
+from scripts.menu import Options as Menu
 from scripts.pretrain import Options as Pretrain
 from scripts.profile_latency import Options as ProfileLatency
 from scripts.search import AgentName
@@ -58,6 +60,12 @@ class Preset:
     convnet_aig: Search = Search(HERE)
     choose: Choose = Choose(HERE)
     finetune: Finetune = Finetune(HERE, HERE)
+    variations: Menu | None = None
+    """A menu around the network that REINFORCE ended with, for the regression controller to choose from: the
+    meta-graph is fine-tuned for all of it, controllers learn and are compared with fixed masks (benchmark),
+    and the meta-graph is fine-tuned under the first of them. None leaves all this out."""
+    variations_finetune: Finetune = Finetune(HERE, HERE)
+    benchmark: Benchmark = Benchmark(HERE)
     evaluate: Evaluate = Evaluate(HERE)
     """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
@@ -78,6 +86,7 @@ def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[in
         num_envs=paper.SEARCH_BATCH_SIZE,
         learning_rate=paper.CONTROLLER_LEARNING_RATE,
         samples_per_image=paper.SAMPLES_PER_IMAGE,
+        log_probability_under="p",
     )
     return Preset(
         dataset=dataset,
@@ -132,7 +141,19 @@ def laptop_cifar10() -> Preset:
         regression=replace(searching, frozen_epochs=1),
         reinforce=searching,
         finetune=Finetune(HERE, HERE, epochs=6, learning_rate=0.08, augmentation=training.augmentation),
-        evaluate=Evaluate(HERE, dial=(0.5, 0.6, 0.7), one_shot_masks=100, control_masks=40),
+        variations=Menu(HERE, HERE),
+        variations_finetune=Finetune(
+            HERE, HERE, epochs=12, learning_rate=0.08, augmentation=training.augmentation
+        ),
+        benchmark=Benchmark(
+            HERE,
+            total_timesteps=540_000,
+            one_shot_masks=60,
+            one_shot_images=5_000,
+            one_shot_latency=(0.4, 1.0),
+            dial=(0.5, 0.55, 0.6, 0.65),
+        ),
+        evaluate=Evaluate(HERE, dial=(0.5, 0.55, 0.6, 0.65), one_shot_masks=100, control_masks=40),
     )
 
 
@@ -157,6 +178,17 @@ def embedded() -> Preset:
         reinforce=searching,
         choose=Choose(HERE, dials=6),
         finetune=Finetune(HERE, HERE, epochs=1),
+        variations=Menu(HERE, HERE, size=6),
+        variations_finetune=Finetune(HERE, HERE, epochs=1),
+        benchmark=Benchmark(
+            HERE,
+            seeds=2,
+            total_timesteps=8_000,
+            menu=6,
+            dial=(0.6, 1.0),
+            one_shot_masks=10,
+            one_shot_images=500,
+        ),
         evaluate=Evaluate(
             HERE, dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
         ),

@@ -54,7 +54,7 @@ class Stage:
             ValueError: it has finished with other options.
         """
         note = self.file(notes, "json")
-        config = config_of(self.options, free=("out", "data_dir"))
+        config = config_of(self.options, free=("out", "data_dir", "workers"))
         if self.makes is not None and self.makes.exists() and note.exists():
             changed = changed_options(load_json(note), config)
             if changed:

@@ -39,6 +39,17 @@ def tiny() -> Preset:
         reinforce=replace(preset.reinforce, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
+        variations=replace(preset.variations, size=4),
+        variations_finetune=replace(preset.variations_finetune, batch_size=40),
+        benchmark=replace(
+            preset.benchmark,
+            seeds=1,
+            total_timesteps=64,
+            num_envs=32,
+            menu=4,
+            one_shot_masks=3,
+            one_shot_images=20,
+        ),
         evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4),
     )
 
@@ -66,6 +77,10 @@ def test_every_stage_leaves_its_files():
         "reinforce/choices/A/controller.safetensors",
         "regression_finetuned/meta_graph.safetensors",
         "reinforce_finetuned_balanced/controller.safetensors",
+        "variations/menu.safetensors",
+        "variations/finetuned/meta_graph.safetensors",
+        "variations/benchmark/benchmark.json",
+        "variations_finetuned/meta_graph.safetensors",
         "results.json",
         "images.safetensors",
         "report.html",
@@ -89,9 +104,27 @@ def test_what_one_stage_made_the_next_one_used():
     assert modules == [2]
 
 
+def test_controllers_choose_between_variations_of_the_network_that_reinforce_found():
+    """The menu is what they learn on, and what the meta-graph is fine-tuned for before and after."""
+    out = finished()
+    known = RewardRegression.load(out / "variations" / "menu.safetensors")
+    learnt = RewardRegression.load(out / "variations" / "benchmark" / "controller_0.safetensors")
+    assert known.menu is not None and learnt.menu is not None and len(known.menu) == 4
+    ranked = read_strictly(out / "variations" / "benchmark" / "config.json")
+    assert ranked["known"] == str(out / "variations" / "menu.safetensors")
+    before, after = (
+        read_strictly(out / name / "config.json") for name in ("variations/finetuned", "variations_finetuned")
+    )
+    assert before["run"] == str(out / "reinforce_finetuned_balanced") and before["masks"] == "random"
+    assert after["run"] == str(out / "variations" / "finetuned") and after["masks"] == "policy"
+    final = RewardRegression.load(out / "variations_finetuned" / "controller.safetensors")
+    assert final.menu == learnt.menu
+
+
 def test_the_comparison_and_the_page_show_the_searches():
     names = {row["name"] for row in read_strictly(finished() / "results.json")["policies"]}
     assert {"reinforce", "reinforce_finetuned_balanced", "regression_finetuned, dial 0.5"} <= names
+    assert "variations_finetuned, dial 0.5" in names
     page = (finished() / "report.html").read_text()
     assert "reinforce_finetuned_balanced" in page and "Course of the search" in page
 
@@ -111,7 +144,7 @@ def test_a_second_call_finds_nothing_to_do(capsys):
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
     main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count(": finished before") == 10
+    assert capsys.readouterr().out.count(": finished before") == 14
 
 
 def test_a_finished_stage_with_other_options_is_refused():
@@ -210,9 +243,9 @@ def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
     (tmp_path / "reinforce" / "choices.json").write_text(
         '{"picks": {"A": 0, "B": 1}, "prefer": {"latency": "B"}}'
     )
-    asked = replace(tiny(), fine_tuned=("reinforce/B", "reinforce/C"))
+    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"))
     labels = [stage.label for stage in Plan(Options(asked, tmp_path)).stages() if stage.name == "finetune"]
-    assert labels == ["finetune reinforce/B"]
+    assert labels == ["finetune reinforce/B", "finetune variations", "finetune variations/policy"]
     assert "finetune reinforce/C: left out, the search gave A, B, latency only" in capsys.readouterr().out
 
 
@@ -247,6 +280,10 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "choose reinforce": "2",
         "finetune regression": "2",
         "finetune reinforce/balanced": "2",
+        "menu": "0",
+        "finetune variations": "2",
+        "benchmark": "2",
+        "finetune variations/policy": "2",
         "evaluate": "24",
         "report": "0",
     }

@@ -31,6 +31,7 @@ def test_the_paper_s_numbers(name):
     assert (preset.finetune.optimizer, preset.finetune.learning_rate) == ("adam", 0.01)
     assert preset.finetune.from_scratch and not preset.distilled
     assert preset.agents == ("reinforce",) and preset.reinforce.samples_per_image == 1
+    assert preset.reinforce.log_probability_under == "p", "equation (1)"
     assert preset.reinforce.shuffle == "on" and preset.evaluate.one_shot_masks == 10_000
     assert preset.fine_tuned == tuple(f"reinforce/{letter}" for letter in "ABCDE")
     space = parse_search_space(preset.search_space)
@@ -51,14 +52,19 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     preset = PRESETS[name]
     assert preset.dataset in DATASETS and sum(preset.images) > 0
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
-    order = ["pretrain", "profile_latency", "search", "choose", "finetune", "evaluate", "report"]
+    order = ["pretrain", "profile_latency", "search", "choose", "finetune", "menu", "benchmark", "evaluate"]
+    if preset.variations is None:
+        order = [name for name in order if name not in ("menu", "benchmark")]
+    order += ["report"]
     assert list(dict.fromkeys(stage.name for stage in stages)) == order
     made = [stage.makes for stage in stages[:-1]]
     assert len(set(made)) == len(made) and len({stage.label for stage in stages}) == len(stages)
     for stage in stages:
         before = made[: stages.index(stage)]
-        needed = [getattr(stage.options, name, None) for name in ("meta_graph", "latency_table", "teacher")]
-        assert all(file is None or file in before for file in needed)
+        files = ("meta_graph", "latency_table", "teacher", "controller", "known")
+        needed = [getattr(stage.options, name, None) for name in files]
+        folders = {file.parent for file in before}
+        assert all(file is None or file in before or file.parent in folders for file in needed)
         assert getattr(stage.options, "seed", 5) == 5
         assert getattr(stage.options, "data_dir", Path("data")) == Path("data")
 
