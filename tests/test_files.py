@@ -32,7 +32,11 @@ def trained(name: str, space) -> LearningAgent:
     return agent
 
 
-@pytest.mark.parametrize("name", AGENTS)
+# Those without weights come back in tests/test_baselines.py.
+LEARNING = [name for name, agent in AGENTS.items() if issubclass(agent, LearningAgent)]
+
+
+@pytest.mark.parametrize("name", LEARNING)
 def test_an_agent_comes_back_in_its_class_with_its_policy(name, lite_space, tmp_path):
     agent = trained(name, lite_space)
     agent.save(tmp_path / "a.safetensors", {"note": "kept"})
@@ -48,7 +52,8 @@ def test_an_agent_comes_back_in_its_class_with_its_policy(name, lite_space, tmp_
 
 
 def test_the_papers_agents_and_ours_are_known():
-    assert set(AGENTS) == {"SelfCriticalReinforce", "RewardRegression", "BlockDrop", "ConvNetAIG"}
+    assert set(LEARNING) == {"SelfCriticalReinforce", "RewardRegression", "BlockDrop", "ConvNetAIG"}
+    assert set(AGENTS) == {*LEARNING, "StaticAgent", "RandomAgent"}
 
 
 def test_a_meta_graph_is_no_agent(tiny_space, tmp_path):
