@@ -6,7 +6,8 @@
 The preset comes first; its numbers can be changed one by one (``--pretrain.epochs 5``). Killed at any
 moment and called again with the same options, it goes on where it was: finished stages are passed over,
 and the one that was stopped resumes. ``--stages`` runs some of them, ``--workers 2`` two at a time where that
-is possible. ``--dry-run`` prints what would run, and how long it might take on this machine.
+is possible. ``--dry-run`` prints what would run, and how long it might take on this machine. The stages that
+train also run under torchrun (``--stages pretrain``), see instanas_env.distributed.
 """
 
 from __future__ import annotations
