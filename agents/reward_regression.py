@@ -59,6 +59,9 @@ class RewardRegression(LearningAgent):
         weight_decay: of Adam (decoupled).
         anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it. A bit
             per image is noisy feedback, and the noise is averaged out at the end.
+        niche_timesteps: so many images after the random ones are explored as if all arms were equally good on
+            the whole: an image gets the mask that suits it better than it suits others. So each mask finds
+            images to become an expert for, where a meta-graph is trained on what was explored.
         menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means
             all. Masks off it are then never tried: random ones are drawn from it, and so is what ``flip``
             explores. There is one logit for each of them.
@@ -71,7 +74,7 @@ class RewardRegression(LearningAgent):
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
-        "weight_decay", "anneal_timesteps", "menu", "num_classes", "seed",
+        "weight_decay", "anneal_timesteps", "niche_timesteps", "menu", "num_classes", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +89,7 @@ class RewardRegression(LearningAgent):
         gradient_steps: int = 2,
         weight_decay: float = 1e-4,
         anneal_timesteps: int | None = None,
+        niche_timesteps: int = 0,
         menu: Tensor | Sequence[Sequence[int]] | None = None,
         num_classes: int = 0,
         seed: int = 0,
@@ -103,6 +107,8 @@ class RewardRegression(LearningAgent):
             raise ValueError(f"num_classes: got {num_classes}; 0, or the number of classes, will do")
         if anneal_timesteps is not None and anneal_timesteps < 1:
             raise ValueError(f"anneal_timesteps: got {anneal_timesteps}; at least 1, or None, will do")
+        if niche_timesteps < 0:
+            raise ValueError(f"niche_timesteps: got {niche_timesteps}; 0 or more will do")
         space = space_of(env, space)
         arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
         controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
@@ -116,6 +122,7 @@ class RewardRegression(LearningAgent):
         self.gradient_steps = gradient_steps
         self.weight_decay = weight_decay
         self.anneal_timesteps = anneal_timesteps
+        self.niche_timesteps = niche_timesteps
         self.arms: Arms = arms
         self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
         self.num_classes = num_classes
@@ -170,17 +177,11 @@ class RewardRegression(LearningAgent):
         In a world ``images`` are this process's and the masks those of the whole batch, of ``total`` images
         unless all processes have as many.
         """
-        return self.arms.masks(self._spread(images, latencies, generator, total))
-
-    def _spread(
-        self,
-        images: Tensor,
-        latencies: tuple[float, float],
-        generator: torch.Generator,
-        total: int | None = None,
-    ) -> Tensor:
-        """The choices of :meth:`spread_masks`."""
         gains = self.world.gather(self.controller.eval()(images)[1], total)
+        return self.arms.masks(self._spread(gains, latencies, generator))
+
+    def _spread(self, gains: Tensor, latencies: tuple[float, float], generator: torch.Generator) -> Tensor:
+        """The choices of :meth:`spread_masks`, from w(x) ``(B, arms)`` of the whole batch."""
         fast, slow = (np.log(self._trade_off_at(gains, latency)) for latency in latencies)
         draws = torch.rand(len(gains), generator=generator)
         return self._worthwhile(gains, torch.exp(slow + (fast - slow) * draws))
@@ -226,7 +227,10 @@ class RewardRegression(LearningAgent):
         if self.num_timesteps < self.random_timesteps:
             return self.arms.random(len(images) * self.world.size, self.generator)
         assert self.latencies is not None  # an environment came with a table
-        choices = self._spread(images, self.latencies, self.generator)
+        gains = self.world.gather(self.controller.eval()(images)[1])
+        if self.num_timesteps < self.random_timesteps + self.niche_timesteps:
+            gains = gains - gains.mean(0)
+        choices = self._spread(gains, self.latencies, self.generator)
         return self.arms.explore(choices, self.flip, self.generator)
 
     def _gradient_step(self, number: int) -> float:

@@ -41,8 +41,12 @@ class Options:
     data_dir: Path | None = None
     size: int = 24
     """Masks on the menu."""
-    change: float = 0.3
-    """Probability with which a cell differs from the mask's."""
+    change: float = 0.5
+    """Probability with which a cell has another module than the mask's."""
+    resize: float = 0.15
+    """Probability with which a cell that keeps its shape is emptied or filled."""
+    shared: int = 6
+    """First cells that all masks have in common: those that work on the largest maps."""
     num_classes: int = 10
     """Classes that the controller is to name while it learns; 0: none."""
     seed: int = 0
@@ -60,7 +64,15 @@ def main(options: Options) -> None:
     images = load_images(options.dataset, "val", options.data_dir, space.resolution)
     masks, counts = torch.unique(space.repair(choose_masks(agent, images)), dim=0, return_counts=True)
     most = masks[counts.argmax()]
-    menu = menu_around(most, table, options.size, options.change, generator_for(options.seed))
+    menu = menu_around(
+        space,
+        most,
+        options.size,
+        generator_for(options.seed),
+        change=options.change,
+        resize=options.resize,
+        shared=options.shared,
+    )
     learner = RewardRegression(
         None, menu=menu, num_classes=options.num_classes, seed=options.seed, space=space, table=table
     )

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from instanas_env import paper
 from instanas_env.data import Augmentation
-from scripts.benchmark import Options as Benchmark
 from scripts.choose import Options as Choose
 from scripts.evaluate import Options as Evaluate
 from scripts.finetune import Options as Finetune
 from scripts.menu import Options as Menu
 from scripts.pretrain import Options as Pretrain
 from scripts.profile_latency import Options as ProfileLatency
-from scripts.search import AgentName
 from scripts.search import Options as Search
+from scripts.train_baseline import Options as TrainBaseline
 
 HERE = Path("set by the experiment")
 """Stands for every path that scripts.experiment chooses in the directory of its run."""
+
+SearchName = Literal["reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,17 @@ class Preset:
     """Of the data set."""
     images: tuple[int, int, int]
     """How many for training, validation and testing; only the estimate of a dry run needs it."""
-    agents: tuple[AgentName, ...]
-    """Each searches once, on its own copy of the meta-graph."""
+    agents: tuple[SearchName, ...]
+    """Each searches on its own copy of the meta-graph; "handed-over" is REINFORCE that goes on where
+    regression stood, and needs a menu."""
     fine_tuned: tuple[str, ...]
     """Whose meta-graph is fine-tuned: "regression" with its dial turning, "reinforce/A" under a pick of its
     search (A to E, accuracy, balanced or latency; see scripts.choose)."""
+    menu: Menu | None = None
+    """Variations of the network that REINFORCE ended with. Given, regression chooses between them, and goes
+    on with REINFORCE's meta-graph; what is not trained in that search is fine-tuned for longer instead."""
+    seeds: int = 1
+    """Of regression from the menu and its fine-tuning, and of that of the network which the menu varies."""
     distilled: bool = False
     """Fine-tuning also imitates MobileNetV2 trained alone."""
     explored: tuple[float, float] = (0.3, 0.9)
@@ -53,19 +61,18 @@ class Preset:
     pretrain: Pretrain = Pretrain(HERE)
     mobilenet_v2: Pretrain = Pretrain(HERE)
     """MobileNetV2 alone: what the paper compares with, and the teacher."""
+    widths: tuple[float, ...] = ()
+    """MobileNetV2 alone is also trained at these multiples of the width."""
+    resnet18: TrainBaseline | None = None
+    shufflenet_v2: TrainBaseline | None = None
     profile_latency: ProfileLatency = ProfileLatency(HERE)
     regression: Search = Search(HERE)
     reinforce: Search = Search(HERE)
+    handed_over: Search = Search(HERE)
     blockdrop: Search = Search(HERE)
     convnet_aig: Search = Search(HERE)
     choose: Choose = Choose(HERE)
     finetune: Finetune = Finetune(HERE, HERE)
-    variations: Menu | None = None
-    """A menu around the network that REINFORCE ended with, for the regression controller to choose from: the
-    meta-graph is fine-tuned for all of it, controllers learn and are compared with fixed masks (benchmark),
-    and the meta-graph is fine-tuned under the first of them. None leaves all this out."""
-    variations_finetune: Finetune = Finetune(HERE, HERE)
-    benchmark: Benchmark = Benchmark(HERE)
     evaluate: Evaluate = Evaluate(HERE)
     """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
@@ -123,37 +130,40 @@ def imagenet() -> Preset:
 
 
 def laptop_cifar10() -> Preset:
-    """CIFAR-10 as a folder, in hours on two CPU cores: half the width, a stride-2 stem, short stages."""
-    training = Pretrain(
-        HERE, epochs=20, batch_size=128, augmentation=Augmentation(crop_padding=4 / 32, cutout=0.0)
-    )
+    """CIFAR-10 as a folder, on two CPU cores in hours: a quarter of the width, stride-2 stem, few epochs."""
+    augmentation = Augmentation(crop_padding=4 / 32, cutout=0.0)
+    training = Pretrain(HERE, epochs=10, augmentation=augmentation)
     searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
+    choosing = replace(
+        searching, epochs=4, random_epochs=1, niche_epochs=2, shuffle="off", learning_rate=1e-3, anneal=True
+    )
+    tuning = Finetune(HERE, HERE, epochs=8, learning_rate=0.08, augmentation=augmentation)
+    # MobileNetV2 alone sees as many images as REINFORCE's network does in all.
+    alone = replace(training, epochs=training.epochs + searching.epochs + choosing.epochs + tuning.epochs)
+    torchvision = TrainBaseline(HERE, epochs=alone.epochs, augmentation=augmentation)
     return Preset(
         dataset="folder",
-        search_space="lite@2",
+        search_space="lite",
         classes=10,
         images=(45_000, 5_000, 10_000),
-        agents=("regression", "reinforce"),
-        fine_tuned=("regression", "reinforce/balanced"),
-        distilled=True,
+        agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
+        fine_tuned=("regression", "reinforce/balanced", "handed-over", "blockdrop", "convnet-aig"),
+        menu=Menu(HERE, HERE),
+        seeds=3,
         pretrain=training,
-        mobilenet_v2=training,
-        regression=replace(searching, frozen_epochs=1),
+        mobilenet_v2=alone,
+        widths=(0.5,),
+        resnet18=replace(torchvision, network="resnet18", width=0.11),
+        shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5", width=0.5),
         reinforce=searching,
-        finetune=Finetune(HERE, HERE, epochs=6, learning_rate=0.08, augmentation=training.augmentation),
-        variations=Menu(HERE, HERE),
-        variations_finetune=Finetune(
-            HERE, HERE, epochs=12, learning_rate=0.08, augmentation=training.augmentation
+        blockdrop=replace(searching, epochs=3),
+        convnet_aig=replace(searching, epochs=2),
+        regression=choosing,
+        handed_over=replace(
+            searching, epochs=2, shuffle="off", steady_bounds=True, learning_rate=1e-3, alpha=(0.95, 0.98)
         ),
-        benchmark=Benchmark(
-            HERE,
-            total_timesteps=540_000,
-            one_shot_masks=60,
-            one_shot_images=5_000,
-            one_shot_latency=(0.4, 1.0),
-            dial=(0.5, 0.55, 0.6, 0.65),
-        ),
-        evaluate=Evaluate(HERE, dial=(0.5, 0.55, 0.6, 0.65), one_shot_masks=100, control_masks=40),
+        finetune=tuning,
+        evaluate=Evaluate(HERE, dial=(0.4, 0.5), one_shot_masks=100, control_masks=15, control_networks=12),
     )
 
 
@@ -161,34 +171,32 @@ def embedded() -> Preset:
     """Everything once, from nothing, on the embedded images: minutes; to see it work, not for its numbers."""
     training = Pretrain(HERE, epochs=2)
     searching = Search(HERE, epochs=2)
+    choosing = replace(searching, random_epochs=1, niche_epochs=1, shuffle="off")
+    torchvision = TrainBaseline(HERE, epochs=2, width=0.125)
     return Preset(
         dataset="embedded",
         search_space="lite",
         classes=10,
         images=(4_000, 1_000, 1_000),
-        agents=("regression", "reinforce"),
-        fine_tuned=("regression", "reinforce/balanced"),
+        agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
+        fine_tuned=("regression", "reinforce/balanced", "handed-over"),
+        menu=Menu(HERE, HERE, size=6),
         distilled=True,
         pretrain=training,
         mobilenet_v2=training,
+        widths=(0.5,),
+        resnet18=torchvision,
+        shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5"),
         profile_latency=ProfileLatency(
             HERE, repetitions=20, calibration_children=5, children=10, child_repetitions=5
         ),
-        regression=replace(searching, frozen_epochs=1),
+        regression=choosing,
         reinforce=searching,
+        handed_over=replace(searching, epochs=1, shuffle="off", steady_bounds=True),
+        blockdrop=replace(searching, epochs=1),
+        convnet_aig=replace(searching, epochs=1),
         choose=Choose(HERE, dials=6),
         finetune=Finetune(HERE, HERE, epochs=1),
-        variations=Menu(HERE, HERE, size=6),
-        variations_finetune=Finetune(HERE, HERE, epochs=1),
-        benchmark=Benchmark(
-            HERE,
-            seeds=2,
-            total_timesteps=8_000,
-            menu=6,
-            dial=(0.6, 1.0),
-            one_shot_masks=10,
-            one_shot_images=500,
-        ),
         evaluate=Evaluate(
             HERE, dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
         ),

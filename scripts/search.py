@@ -57,7 +57,7 @@ class Options:
     search_space: str = "lite"
     start_from: Path | None = None
     """A controller to go on with: one of the same agent, with its menu if it has one (that of the benchmark,
-    say); for REINFORCE also a regression controller that switches modules."""
+    say); for REINFORCE also a regression controller."""
     epochs: int = 10
     """Passes over the training images, each followed by a meta-graph epoch."""
     frozen_epochs: int = 0
@@ -74,6 +74,11 @@ class Options:
     """Regression: mean latencies between which it explores, ms."""
     dial: float = 1.5
     """Regression: mean latency of the policy that is validated and saved, ms."""
+    random_epochs: int | None = None
+    """Regression: so many epochs come first with random masks; by default none if it starts from another
+    controller, else the frozen ones, or one."""
+    niche_epochs: int = 0
+    """Regression: in so many epochs after these, every mask finds images that it suits better than others."""
     anneal: bool = False
     """Regression: its learning rate falls to 0 over the search."""
     num_classes: int = 0

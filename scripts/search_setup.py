@@ -57,12 +57,15 @@ def make_agent(
             raise ValueError(f"agent: convnet-aig learns in one process only; got {world.size}")
         return ConvNetAIG(envs, target=options.target_rate, seed=options.seed, **rate)
     same = source if isinstance(source, RewardRegression) else None
-    random_epochs = max(1, options.frozen_epochs) if same is None else 0
+    random_epochs = options.random_epochs
+    if random_epochs is None:
+        random_epochs = max(1, options.frozen_epochs) if same is None else 0
     return RewardRegression(
         envs,
         latencies=options.latencies,
         random_timesteps=images * random_epochs,
         anneal_timesteps=images * options.epochs if options.anneal else None,
+        niche_timesteps=images * options.niche_epochs,
         menu=None if same is None else same.menu,
         num_classes=options.num_classes if same is None else same.num_classes,
         seed=options.seed,

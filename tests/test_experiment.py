@@ -17,7 +17,8 @@ from instanas_env.distributed import World
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from scripts.dry_run import elapsed
-from scripts.experiment import STAGES, Options, Plan, main, parse
+from scripts.experiment import main, parse
+from scripts.plan import STAGES, Options, Plan
 from scripts.presets import HERE, PRESETS, Preset
 from scripts.stage import Stage, run_together
 
@@ -35,21 +36,16 @@ def tiny() -> Preset:
         images=(80, 40, 40),
         pretrain=training,
         mobilenet_v2=training,
+        resnet18=replace(preset.resnet18, epochs=1, batch_size=40),
+        shufflenet_v2=None,
+        agents=("reinforce", "regression", "handed-over"),
+        seeds=2,
         regression=replace(preset.regression, num_envs=16),
         reinforce=replace(preset.reinforce, num_envs=16),
+        handed_over=replace(preset.handed_over, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
-        variations=replace(preset.variations, size=4),
-        variations_finetune=replace(preset.variations_finetune, batch_size=40),
-        benchmark=replace(
-            preset.benchmark,
-            seeds=1,
-            total_timesteps=64,
-            num_envs=32,
-            menu=4,
-            one_shot_masks=3,
-            one_shot_images=20,
-        ),
+        menu=replace(preset.menu, size=4),
         evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4),
     )
 
@@ -72,15 +68,18 @@ def test_every_stage_leaves_its_files():
         "meta_graph/meta_graph.safetensors",
         "mobilenet_v2/meta_graph.safetensors",
         "latency.json",
+        "mobilenet_v2_x0.5/meta_graph.safetensors",
+        "resnet18/network.safetensors",
+        "menu.safetensors",
         "regression/controller.safetensors",
+        "regression_seed1/controller.safetensors",
+        "handed-over/controller.safetensors",
         "reinforce/choices.json",
         "reinforce/choices/A/controller.safetensors",
         "regression_finetuned/meta_graph.safetensors",
         "reinforce_finetuned_balanced/controller.safetensors",
-        "variations/menu.safetensors",
-        "variations/finetuned/meta_graph.safetensors",
-        "variations/benchmark/benchmark.json",
-        "variations_finetuned/meta_graph.safetensors",
+        "reinforce_finetuned_balanced_seed1/controller.safetensors",
+        "handed-over_finetuned/meta_graph.safetensors",
         "results.json",
         "images.safetensors",
         "report.html",
@@ -91,7 +90,9 @@ def test_what_one_stage_made_the_next_one_used():
     """Weights, table, teacher and pick, as the records of the runs have them."""
     out = finished()
     search = read_strictly(out / "regression" / "config.json")
-    assert search["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
+    assert search["meta_graph"] == str(out / "reinforce" / "meta_graph.safetensors")
+    first = read_strictly(out / "reinforce" / "config.json")
+    assert first["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
     assert search["latency_table"] == str(out / "latency.json")
     reference = LatencyTable.load(out / "latency.json").reference("mobilenet_v2")
     assert search["latencies"] == pytest.approx([0.3 * reference, 0.9 * reference])
@@ -104,27 +105,33 @@ def test_what_one_stage_made_the_next_one_used():
     assert modules == [2]
 
 
-def test_controllers_choose_between_variations_of_the_network_that_reinforce_found():
-    """The menu is what they learn on, and what the meta-graph is fine-tuned for before and after."""
+def test_a_menu_around_reinforce_s_network_and_what_goes_on_from_there():
+    """Regression chooses from it; REINFORCE starts from regression, on the meta-graph of that search."""
     out = finished()
-    known = RewardRegression.load(out / "variations" / "menu.safetensors")
-    learnt = RewardRegression.load(out / "variations" / "benchmark" / "controller_0.safetensors")
-    assert known.menu is not None and learnt.menu is not None and len(known.menu) == 4
-    ranked = read_strictly(out / "variations" / "benchmark" / "config.json")
-    assert ranked["known"] == str(out / "variations" / "menu.safetensors")
-    before, after = (
-        read_strictly(out / name / "config.json") for name in ("variations/finetuned", "variations_finetuned")
+    menu = RewardRegression.load(out / "menu.safetensors").menu
+    assert menu is not None and len(menu) == 4
+    for name in ("regression", "regression_seed1", "regression_finetuned"):
+        assert RewardRegression.load(out / name / "controller.safetensors").menu == menu
+    learnt, again = (history(out / name) for name in ("regression", "regression_seed1"))
+    assert learnt != again, "another seed"
+    handed = read_strictly(out / "handed-over" / "config.json")
+    assert handed["agent"] == "reinforce" and handed["start_from"].endswith(
+        "regression/controller.safetensors"
     )
-    assert before["run"] == str(out / "reinforce_finetuned_balanced") and before["masks"] == "random"
-    assert after["run"] == str(out / "variations" / "finetuned") and after["masks"] == "policy"
-    final = RewardRegression.load(out / "variations_finetuned" / "controller.safetensors")
-    assert final.menu == learnt.menu
+    assert handed["meta_graph"] == str(out / "regression" / "meta_graph.safetensors")
+    epochs = [len(history(out / name)) for name in ("handed-over_finetuned", "reinforce_finetuned_balanced")]
+    assert epochs == [1, 3], "REINFORCE's network makes up for the regression's two epochs"
 
 
 def test_the_comparison_and_the_page_show_the_searches():
     names = {row["name"] for row in read_strictly(finished() / "results.json")["policies"]}
-    assert {"reinforce", "reinforce_finetuned_balanced", "regression_finetuned, dial 0.5"} <= names
-    assert "variations_finetuned, dial 0.5" in names
+    assert {
+        "reinforce_finetuned_balanced",
+        "regression_finetuned_seed1, dial 0.5",
+        "ResNet-18 x 0.125",
+    } <= names
+    assert {"handed-over_finetuned", "MobileNetV2 x 0.5"} <= names
+    assert not {"reinforce", "regression, dial 0.5"} & names, "what was fine-tuned stands for its search"
     page = (finished() / "report.html").read_text()
     assert "reinforce_finetuned_balanced" in page and "Course of the search" in page
 
@@ -133,7 +140,7 @@ def test_a_pick_is_deployed_with_the_meta_graph_of_its_search():
     test = load_images("folder", "test", image_folder())
     table = finished() / "latency.json"
     for prefer in ("accuracy", "balanced", "latency", "A"):
-        classifier = InstaNASClassifier.load(finished() / "regression", test, table, prefer=prefer)
+        classifier = InstaNASClassifier.load(finished() / "reinforce", test, table, prefer=prefer)
         assert classifier(test.images[0]).name in test.classes
 
 
@@ -144,7 +151,7 @@ def test_a_second_call_finds_nothing_to_do(capsys):
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
     main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count(": finished before") == 14
+    assert capsys.readouterr().out.count(": finished before") == 17
 
 
 def test_a_finished_stage_with_other_options_is_refused():
@@ -203,18 +210,21 @@ def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_p
 
 def test_a_stage_that_fails_lets_the_others_end(tmp_path):
     """The first searches for a meta-graph that nobody made."""
-    regression, reinforce = next(
-        group for group in Plan(options(tmp_path)).groups() if group[0].name == "search"
+    asked = replace(tiny(), agents=("blockdrop", "reinforce"), menu=None)
+    blockdrop, reinforce = next(
+        group
+        for group in Plan(Options(asked, tmp_path, image_folder())).groups()
+        if group[0].name == "search"
     )
     there = replace(
         reinforce,
         options=replace(reinforce.options, meta_graph=None, latency_table=None, epochs=1),
     )
     with pytest.raises(FileNotFoundError, match="meta_graph"):
-        run_together([regression, there], tmp_path / "stages", workers=2)
+        run_together([blockdrop, there], tmp_path / "stages", workers=2)
     assert (tmp_path / "reinforce" / "meta_graph.safetensors").exists()
     assert (tmp_path / "stages" / "search_reinforce.json").exists()
-    assert not (tmp_path / "stages" / "search_regression.json").exists()
+    assert not (tmp_path / "stages" / "search_blockdrop.json").exists()
 
 
 def test_time_of_stages_at_a_time_golden_values():
@@ -228,14 +238,15 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
     with pytest.raises(ValueError, match="^finetune.prefer: got 'A', but the experiment sets it"):
         list(Plan(Options(changed, tmp_path)).stages())
     stray = replace(tiny(), fine_tuned=("blockdrop",))
-    with pytest.raises(ValueError, match="^fine_tuned: got 'blockdrop', but the agents are regression, rein"):
+    with pytest.raises(ValueError, match="^fine_tuned: got 'blockdrop', but the agents are reinforce, regr"):
         list(Plan(Options(stray, tmp_path)).stages())
 
 
 def test_further_networks_are_compared_besides_the_run_s_own(tmp_path):
     more = replace(tiny(), evaluate=replace(tiny().evaluate, alone=(Path("half"),)))
     (stage,) = (s for s in Plan(Options(more, tmp_path)).stages() if s.name == "evaluate")
-    assert stage.options.alone == (tmp_path / "mobilenet_v2", Path("half"))
+    own = ("mobilenet_v2", "mobilenet_v2_x0.5", "resnet18")
+    assert stage.options.alone == (*(tmp_path / name for name in own), Path("half"))
 
 
 def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
@@ -243,9 +254,9 @@ def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
     (tmp_path / "reinforce" / "choices.json").write_text(
         '{"picks": {"A": 0, "B": 1}, "prefer": {"latency": "B"}}'
     )
-    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"))
+    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), seeds=1)
     labels = [stage.label for stage in Plan(Options(asked, tmp_path)).stages() if stage.name == "finetune"]
-    assert labels == ["finetune reinforce/B", "finetune variations", "finetune variations/policy"]
+    assert labels == ["finetune reinforce/B"]
     assert "finetune reinforce/C: left out, the search gave A, B, latency only" in capsys.readouterr().out
 
 
@@ -273,17 +284,20 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
     assert steps == {
         "pretrain meta_graph": "2",
         "pretrain mobilenet_v2": "2",
+        "pretrain mobilenet_v2_x0.5": "2",
+        "train_baseline resnet18": "2",
         "profile_latency": "20",
-        "search regression": "10",
         "search reinforce": "10",
-        "choose regression": "8",
         "choose reinforce": "2",
-        "finetune regression": "2",
-        "finetune reinforce/balanced": "2",
         "menu": "0",
-        "finetune variations": "2",
-        "benchmark": "2",
-        "finetune variations/policy": "2",
+        "search regression": "10",
+        "search regression_seed1": "10",
+        "search handed-over": "5",
+        "finetune regression": "2",
+        "finetune regression seed 1": "2",
+        "finetune reinforce/balanced": "6",
+        "finetune reinforce/balanced seed 1": "6",
+        "finetune handed-over": "2",
         "evaluate": "24",
         "report": "0",
     }

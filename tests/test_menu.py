@@ -1,4 +1,4 @@
-"""A menu around a mask: its variations are new, repaired, and differ in one way a cell."""
+"""A menu around a mask: its variations are new and repaired, and each step of drawing them does its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline_fixtures import image_folder, searched
 
 from agents.evaluation import choose_masks
 from agents.files import load_agent
-from agents.menu import alternative, menu_around
+from agents.menu import interchangeable, menu_around
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
 from instanas_env.data import load_images
@@ -23,49 +23,63 @@ from scripts.menu import Options, main
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
 
 SPACE = SearchSpace.preset("lite")
-# Module 3 is the fastest of every cell.
-TABLE = LatencyTable(SPACE, torch.tensor([5.0, 4.0, 3.0, 1.0, 2.0]).expand(17, 5), 1.0, 1.0)
 
 
-@given(seed=st.integers(0, 2**32 - 1), density=st.floats(0.0, 1.0), size=st.integers(1, 12))
-def test_the_masks_of_a_menu(seed, density, size):
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    density=st.floats(0.0, 1.0),
+    size=st.integers(1, 12),
+    shared=st.integers(0, 12),
+)
+def test_the_masks_of_a_menu(seed, density, size, shared):
     generator = generator_for(seed)
     mask = SPACE.random_masks(1, density, generator)[0]
-    menu = menu_around(mask, TABLE, size, 0.3, generator)
+    menu = menu_around(SPACE, mask, size, generator, shared=shared)
     assert menu.shape == (size, 17, 5) and menu.dtype == torch.bool
     assert torch.equal(menu[0], mask)
     assert torch.equal(SPACE.repair(menu), menu)
     assert len(torch.unique(menu, dim=0)) == size
-    for cell in range(17):
-        assert len(torch.unique(menu[:, cell], dim=0)) <= 2, "the mask's modules, or one alternative"
+    assert torch.equal(menu[:, :shared], mask[:shared].expand(size, -1, -1))
 
 
-def test_the_alternative_of_each_kind_of_cell():
-    """Empty: the fastest module; one that keeps its shape: nothing; else another module alone."""
+def test_cells_that_are_exchanged_are_those_of_one_stage():
+    """Repeats of 2, 3, 4, 3 and 3 cells less the first, which changes the shape: 1, 2, 3, 2 and 2."""
+    assert list(interchangeable(SPACE)) == [[2], [4, 5], [7, 8, 9], [11, 12], [14, 15]]
+
+
+def test_exchanging_alone_keeps_the_number_of_modules_of_every_stage():
+    """MobileNetV2's path but for cell 7: in others another cell of its stage is the empty one."""
     mask = SPACE.mobilenet_v2_mask()
-    keeping = [number for number, cell in enumerate(SPACE.cells) if cell.keeps_shape]
-    mask[keeping[0]] = False
-    other = alternative(mask, TABLE, generator_for(0))
-    assert other[keeping[0]].tolist() == [False, False, False, True, False]
-    for number, cell in enumerate(SPACE.cells):
-        if cell.keeps_shape and number != keeping[0]:
-            assert not other[number].any()
-        if not cell.keeps_shape:
-            assert other[number].sum() == 1 and not other[number, 2]
+    mask[7] = False
+    menu = menu_around(SPACE, mask, 3, generator_for(0), change=0.0, resize=0.0)
+    assert torch.equal(menu.sum((1, 2)), torch.full((3,), 16))
+    empty = [int((~each.any(1)).nonzero()) for each in menu]
+    assert empty[0] == 7 and sorted(empty) == [7, 8, 9], "all three of them, since a menu has no mask twice"
 
 
-def test_a_cell_of_several_modules_may_keep_one_of_them():
-    """0 to 4 all come up; 100 draws miss one of five with a probability of 5 (4/5)^100 = 1e-9."""
-    mask = SPACE.full_mask()
-    generator = generator_for(0)
-    first = [int(alternative(mask, TABLE, generator)[0].int().argmax()) for _ in range(100)]
-    assert set(first) == {0, 1, 2, 3, 4}
+def test_a_changed_cell_has_another_module_alone():
+    """With certainty: every cell of MobileNetV2's path leaves module 2, and none is emptied."""
+    menu = menu_around(SPACE, SPACE.mobilenet_v2_mask(), 5, generator_for(0), change=1.0, resize=0.0)
+    assert (menu[1:].sum(2) == 1).all() and not menu[1:, :, 2].any()
+    assert set(menu[1:].int().argmax(2).flatten().tolist()) == {0, 1, 3, 4}
+
+
+def test_a_resized_cell_is_emptied_or_filled():
+    """With certainty: of the ten cells that keep their shape, all are empty or all have one module."""
+    keeps = torch.tensor([cell.keeps_shape for cell in SPACE.cells])
+    full, cheapest = SPACE.mobilenet_v2_mask(), SPACE.repair(torch.zeros(17, 5, dtype=torch.bool))
+    emptied = menu_around(SPACE, full, 2, generator_for(0), change=0.0, resize=1.0)[1]
+    assert not emptied[keeps].any() and torch.equal(emptied[~keeps], full[~keeps])
+    filled = menu_around(SPACE, cheapest, 2, generator_for(0), change=0.0, resize=1.0)[1]
+    assert (filled[keeps].sum(1) == 1).all() and torch.equal(filled[~keeps], cheapest[~keeps])
 
 
 def test_more_variations_than_there_are_is_an_error():
-    """A cell that is never changed leaves the mask alone."""
+    """Exchanging cells that are all alike, and nothing else, leaves the mask alone."""
     with pytest.raises(ValueError, match="^size: got 2, but only 1 variations were found; fewer will do"):
-        menu_around(SPACE.full_mask(), TABLE, 2, 0.0, generator_for(0))
+        menu_around(SPACE, SPACE.full_mask(), 2, generator_for(0), change=0.0, resize=0.0)
+    with pytest.raises(ValueError, match="^shared: got 18; 0 to 17, the cells, will do"):
+        menu_around(SPACE, SPACE.full_mask(), 2, generator_for(0), shared=18)
 
 
 def test_the_script_writes_a_controller_that_knows_the_menu(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from instanas_env import paper
 from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
-from scripts.experiment import Options, Plan
+from scripts.plan import Options, Plan
 from scripts.presets import PRESETS
 
 PAPER = [name for name in PRESETS if name.startswith("paper-")]
@@ -52,27 +53,48 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     preset = PRESETS[name]
     assert preset.dataset in DATASETS and sum(preset.images) > 0
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
-    order = ["pretrain", "profile_latency", "search", "choose", "finetune", "menu", "benchmark", "evaluate"]
-    if preset.variations is None:
-        order = [name for name in order if name not in ("menu", "benchmark")]
-    order += ["report"]
+    order = ["pretrain", "train_baseline", "profile_latency", "search", "choose", "menu", "finetune"]
+    if preset.menu is None:
+        order = [name for name in order if name not in ("train_baseline", "menu")]
+    order += ["evaluate", "report"]
     assert list(dict.fromkeys(stage.name for stage in stages)) == order
     made = [stage.makes for stage in stages[:-1]]
     assert len(set(made)) == len(made) and len({stage.label for stage in stages}) == len(stages)
     for stage in stages:
         before = made[: stages.index(stage)]
-        files = ("meta_graph", "latency_table", "teacher", "controller", "known")
+        files = ("meta_graph", "latency_table", "teacher", "controller", "start_from")
         needed = [getattr(stage.options, name, None) for name in files]
         folders = {file.parent for file in before}
         assert all(file is None or file in before or file.parent in folders for file in needed)
-        assert getattr(stage.options, "seed", 5) == 5
+        assert getattr(stage.options, "seed", 5) in range(5, 5 + preset.seeds)
         assert getattr(stage.options, "data_dir", Path("data")) == Path("data")
 
 
-def test_a_laptop_trains_both_networks_alike_and_teaches_with_mobilenet_v2():
+def test_on_a_laptop_mobilenet_v2_sees_as_many_images_as_reinforce_s_network():
     laptop = PRESETS["laptop-cifar10"]
-    assert laptop.pretrain == laptop.mobilenet_v2 and laptop.distilled
+    in_turn = (laptop.pretrain, laptop.reinforce, laptop.regression, laptop.finetune)
+    assert laptop.mobilenet_v2.epochs == sum(stage.epochs for stage in in_turn)
+    assert replace(laptop.mobilenet_v2, epochs=10) == laptop.pretrain and not laptop.distilled
+    assert laptop.resnet18.epochs == laptop.shufflenet_v2.epochs == laptop.mobilenet_v2.epochs
     space = parse_search_space(laptop.search_space)
-    assert (space.stem_channels, space.stem_stride, space.resolution) == (16, 2, 32), (
-        "half of MobileNetV2's 32"
+    assert (space.stem_channels, space.stem_stride, space.resolution) == (8, 2, 32), (
+        "a quarter of 32 channels"
     )
+
+
+def test_further_seeds_start_from_the_same_menu_and_go_to_other_places(tmp_path):
+    """Regression and its fine-tuning, and that of REINFORCE's network, three times; the rest once."""
+    stages = list(Plan(Options(PRESETS["laptop-cifar10"], tmp_path, Path("data"), seed=5)).stages())
+    by_seed = {stage.label: stage.options for stage in stages if getattr(stage.options, "seed", 5) > 5}
+    assert list(by_seed) == [
+        "search regression_seed1",
+        "search regression_seed2",
+        "finetune regression seed 1",
+        "finetune regression seed 2",
+        "finetune reinforce/balanced seed 1",
+        "finetune reinforce/balanced seed 2",
+    ]
+    assert by_seed["search regression_seed2"].start_from == tmp_path / "menu.safetensors"
+    tuned = by_seed["finetune regression seed 2"]
+    assert tuned.run == tmp_path / "regression_seed2" and tuned.out == tmp_path / "regression_finetuned_seed2"
+    assert by_seed["finetune reinforce/balanced seed 2"].run == tmp_path / "reinforce"

@@ -290,3 +290,25 @@ def test_annealing_ends_at_zero():
     assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1, 0, 0])
     with pytest.raises(ValueError, match="^anneal_timesteps: got 0"):
         RewardRegression(None, space=LITE, anneal_timesteps=0)
+
+
+def test_in_niches_a_mask_gets_the_images_that_it_suits_better_than_others():
+    """Mask 1 is the best for every image. 128 images are explored in niches, 128 with the policy."""
+    envs = logistic_envs()
+    menu = LITE.repair(torch.zeros(3, 17, 5, dtype=torch.bool))
+    menu[0, 2, 1] = menu[1, 4, 2] = menu[2, 8, 3] = True  # 8 ms each
+    options = {"random_timesteps": 0, "niche_timesteps": 128, "flip": 0.0, "learning_rate": 1e-9}
+    agent = RewardRegression(envs, menu=menu, **options)
+    output = agent.controller.network.output
+    with torch.no_grad():
+        output.weight[1:].copy_(torch.randn(3, output.in_features, generator=generator_for(0)))
+        output.bias[1:] = torch.tensor([0.0, 1e4, 0.0])
+    tried = []
+    step = envs.step
+    envs.step = lambda actions: tried.append(torch.as_tensor(actions).bool()) or step(actions)
+    agent.learn(256)
+    masks = torch.cat(tried)
+    shares = [[(part == mask).all(1).float().mean() for mask in menu.flatten(1)] for part in masks.split(128)]
+    assert min(shares[0]) > 0.1 and shares[1] == [0, 1, 0]
+    with pytest.raises(ValueError, match="^niche_timesteps: got -1; 0 or more will do"):
+        RewardRegression(None, space=LITE, niche_timesteps=-1)

@@ -1,0 +1,292 @@
+"""The stages of an experiment: which script runs with which options, on what an earlier one made.
+
+    pretrain -> profile_latency -> search -> choose -> menu -> search -> finetune -> evaluate -> report
+
+A search is named after its agent. With a menu, two go on from others: ``regression`` learns to choose between
+variations of the network that ``reinforce`` ended with, ``handed-over`` is REINFORCE that goes on from there.
+Regression and its fine-tuning, and that of the network it varies, are done once for each seed; a directory's
+ending tells the further ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import tyro
+
+from agents.choices import picks
+from instanas_env.latency import LatencyTable
+from instanas_env.storage import load_json
+from scripts import (
+    choose,
+    evaluate,
+    finetune,
+    menu,
+    pretrain,
+    profile_latency,
+    report,
+    search,
+    train_baseline,
+)
+from scripts.presets import HERE, Preset
+from scripts.stage import Stage
+
+StageName = Literal[
+    "pretrain",
+    "train_baseline",
+    "profile_latency",
+    "search",
+    "choose",
+    "menu",
+    "finetune",
+    "evaluate",
+    "report",
+]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+TRAINING: tuple[StageName, ...] = ("pretrain", "train_baseline", "search", "finetune")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which experiment, on what, and where to."""
+
+    preset: Annotated[Preset, tyro.conf.arg(name="")]
+    out: Path
+    """Directory of the run; every stage writes into it."""
+    data_dir: Path | None = None
+    """Where the images are, see instanas_env.data.load_images."""
+    stages: tuple[StageName, ...] = STAGES
+    """Those to run, of pretrain, train_baseline, profile_latency, search, choose, menu, finetune, evaluate,
+    report."""
+    dry_run: bool = False
+    """Only print what would run."""
+    seed: int = 0
+    """The first, where a preset has several."""
+    threads: int = 1
+    """Of every stage but the report and the latency table, which is always measured with one."""
+    workers: int = 1
+    """Stages that run at a time, a process each, where they need nothing of each other: the networks trained
+    alone, the searches, the fine-tuning. What they print is then in the stages folder of the run."""
+
+
+def wired(stage: str, options: T, **values: Any) -> T:
+    """The options of a stage with what the experiment sets itself.
+
+    Raises:
+        ValueError: one of these was set by hand.
+    """
+    for entry in fields(options):  # type: ignore[arg-type]
+        if entry.name in values and getattr(options, entry.name) != default(entry):
+            raise ValueError(
+                f"{stage}.{entry.name}: got {getattr(options, entry.name)!r}, but the experiment sets it;"
+                " leave it out"
+            )
+    return replace(options, **values)  # type: ignore[type-var]
+
+
+def default(entry: Field[Any]) -> Any:
+    """Of a script's option; that of one without is :data:`HERE`."""
+    return HERE if entry.default is MISSING else entry.default
+
+
+class Plan:
+    """The stages of an experiment, each with its options, in order.
+
+    Those of later stages depend on the files of earlier ones (the table, the picks), so :meth:`stages`
+    looks at these when it gets there; a dry run, which has none, gives the scripts' defaults instead.
+    """
+
+    def __init__(self, options: Options):
+        self.preset = options.preset
+        self.options = options
+        self.out = options.out
+        self.data = {"dataset": self.preset.dataset, "data_dir": options.data_dir}
+        self.chance = {"seed": options.seed, "threads": options.threads}
+        self.table = self.out / "latency.json"
+        self.menu = self.out / "menu.safetensors"
+        # Whose controller a search goes on from; only with a menu.
+        self.sources = {} if self.preset.menu is None else {"regression": "menu", "handed-over": "regression"}
+
+    def groups(self) -> Iterator[list[Stage]]:
+        """Every stage, whether asked for or not, together with those that need nothing of each other."""
+        agents = self.preset.agents
+        yield list(self._pretrain())
+        yield [self._profile_latency()]  # which nothing may disturb
+        yield [self._search(agent) for agent in agents if agent not in self.sources]
+        yield [self._choose(agent) for agent in agents if agent not in self.sources]
+        if self.preset.menu is not None:
+            yield [self._menu(self.preset.menu)]
+        for agent in (agent for agent in agents if agent in self.sources):
+            yield [self._search(agent, seed) for seed in self._seeds(agent)]
+        yield [
+            stage
+            for target in self.preset.fine_tuned
+            for seed in self._seeds(target.partition("/")[0])
+            for stage in self._finetune(target, seed)
+        ]
+        yield [self._evaluate()]
+        yield [Stage("report", "report", report.main, report.Options(run=self.out))]
+
+    def stages(self) -> Iterator[Stage]:
+        """The same, one after the other."""
+        return chain.from_iterable(self.groups())
+
+    # --- networks trained alone, and the table ---------------------------------------------------
+
+    def _pretrain(self) -> Iterator[Stage]:
+        space, _, width = self.preset.search_space.partition("@")
+        wide = float(width or 1)
+        alone = self.preset.mobilenet_v2
+        yield self._pretrained("meta_graph", self.preset.pretrain, space, wide)
+        yield self._pretrained("mobilenet_v2", alone, space, wide, modules=(2,))
+        for factor in self.preset.widths:
+            yield self._pretrained(f"mobilenet_v2_x{factor:g}", alone, space, factor * wide, modules=(2,))
+        for name, given in (("resnet18", self.preset.resnet18), ("shufflenet_v2", self.preset.shufflenet_v2)):
+            if given is not None:
+                options = wired(name, given, out=self.out / name, **self.data, **self.chance)
+                file = options.out / "network.safetensors"
+                yield Stage("train_baseline", f"train_baseline {name}", train_baseline.main, options, file)
+
+    def _pretrained(self, name: str, given: pretrain.Options, space: str, width: float, **more: Any) -> Stage:
+        both = {**self.data, **self.chance, "search_space": space, "width": width}
+        options = wired("pretrain", given, out=self.out / name, **both, **more)
+        file = options.out / "meta_graph.safetensors"
+        return Stage("pretrain", f"pretrain {name}", pretrain.main, options, file)
+
+    def _profile_latency(self) -> Stage:
+        options = wired(
+            "profile_latency",
+            self.preset.profile_latency,
+            out=self.table,
+            search_space=self.preset.search_space,
+            num_classes=self.preset.classes,
+            seed=self.options.seed,
+        )
+        return Stage("profile_latency", "profile_latency", profile_latency.main, options, self.table)
+
+    # --- searches --------------------------------------------------------------------------------
+
+    def _search(self, agent: str, seed: int = 0) -> Stage:
+        given: search.Options = getattr(self.preset, agent.replace("-", "_"))
+        source = self.sources.get(agent)
+        start_from: Path | None = None
+        graph = self.out / "meta_graph"
+        if source == "menu":
+            start_from, graph = self.menu, self.out / "reinforce"
+        elif source is not None:
+            graph = self.out / source
+            start_from = graph / "controller.safetensors"
+        options = wired(
+            agent,
+            given,
+            out=self.searched(agent, seed),
+            agent="reinforce" if agent == "handed-over" else agent,
+            start_from=start_from,
+            meta_graph=graph / "meta_graph.safetensors",
+            latency_table=self.table,
+            search_space=self.preset.search_space,
+            latencies=self._ms(*self.preset.explored) or given.latencies,
+            dial=(self._ms(self.preset.dial) or (given.dial,))[0],
+            **self.data,
+            **self._chance(seed),
+        )
+        file = options.out / "meta_graph.safetensors"
+        return Stage("search", f"search {options.out.name}", search.main, options, file)
+
+    def _seeds(self, agent: str) -> range:
+        """Of a search from the menu, and of fine-tuning; the others are done for the first alone."""
+        several = self.preset.menu is not None and agent in ("regression", "reinforce")
+        return range(self.preset.seeds if several else 1)
+
+    def searched(self, agent: str, seed: int = 0) -> Path:
+        """The directory of a search."""
+        return self._place(agent, seed if agent == "regression" else 0)
+
+    def _place(self, name: str, seed: int) -> Path:
+        return self.out / f"{name}{f'_seed{seed}' if seed else ''}"
+
+    def _chance(self, seed: int) -> dict[str, int]:
+        return {**self.chance, "seed": self.options.seed + seed}
+
+    def _choose(self, agent: str) -> Stage:
+        more = {"data_dir": self.options.data_dir, "threads": self.options.threads}
+        options = wired("choose", self.preset.choose, run=self.out / agent, **more)
+        return Stage("choose", f"choose {agent}", choose.main, options, options.run / "choices.json")
+
+    def _menu(self, given: menu.Options) -> Stage:
+        options = wired(
+            "menu",
+            given,
+            run=self.out / "reinforce",
+            out=self.menu,
+            latency_table=self.table,
+            num_classes=self.preset.classes,
+            **self.data,
+            **self.chance,
+        )
+        return Stage("menu", "menu", menu.main, options, self.menu)
+
+    # --- afterwards ------------------------------------------------------------------------------
+
+    def _finetune(self, target: str, seed: int) -> Iterator[Stage]:
+        agent, _, pick = target.partition("/")
+        if agent not in self.preset.agents:
+            raise ValueError(
+                f"fine_tuned: got {target!r}, but the agents are {', '.join(self.preset.agents)}"
+            )
+        run, given = self.searched(agent, seed), self.preset.finetune
+        if self._lacks(target):
+            print(f"finetune {target}: left out, the search gave {', '.join(picks(run))} only")
+            return
+        if self.sources and agent not in self.sources:
+            # As many epochs in all as those have whose search came on top of REINFORCE's.
+            given = replace(given, epochs=given.epochs + self.preset.regression.epochs)
+        options = wired(
+            "finetune",
+            given,
+            run=run,
+            out=self._place(f"{agent}_finetuned{'_' + pick if pick else ''}", seed),
+            prefer=pick or None,
+            latencies=self._ms(*self.preset.tuned) or given.latencies,
+            teacher=self.out / "mobilenet_v2" / "meta_graph.safetensors" if self.preset.distilled else None,
+            **self.data,
+            **self._chance(seed),
+        )
+        label = f"finetune {target}{f' seed {seed}' if seed else ''}"
+        yield Stage("finetune", label, finetune.main, options, options.out / "controller.safetensors")
+
+    def _lacks(self, target: str) -> bool:
+        """Whether a search is over and did not give this pick."""
+        agent, _, pick = target.partition("/")
+        run = self.out / agent
+        return bool(pick) and (run / "choices.json").exists() and pick not in picks(run)
+
+    def _evaluate(self) -> Stage:
+        finished = (path.parent for path in self.out.glob("*/controller.safetensors"))
+        runs = sorted(path for path in finished if (path / "meta_graph.safetensors").exists())
+        sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
+        alone = (self.out / stage.options.out.name for stage in self._pretrain())
+        options = wired(
+            "evaluate",
+            replace(self.preset.evaluate, alone=()),
+            out=self.out,
+            runs=tuple(path for path in runs if path not in sources),  # a search, unless it was fine-tuned
+            meta_graph=self.out / "meta_graph" / "meta_graph.safetensors",
+            latency_table=self.table,
+            alone=(*(path for path in alone if path.name != "meta_graph"), *self.preset.evaluate.alone),
+            **self.data,
+            **self.chance,
+        )
+        return Stage("evaluate", "evaluate", evaluate.main, options, self.out / "results.json")
+
+    def _ms(self, *multiples: float) -> tuple[float, ...]:
+        """Multiples of MobileNetV2's latency in ms; empty while there is no table."""
+        if not self.table.exists():
+            return ()
+        reference = LatencyTable.load(self.table).reference("mobilenet_v2")
+        return tuple(multiple * reference for multiple in multiples)
