@@ -40,6 +40,7 @@ from scripts.figures import draw_figures
 from scripts.image_record import make_record
 from scripts.matching import CONTROLLER, META_GRAPH, check_classes, check_spaces
 from scripts.one_shot import load_frontier
+from scripts.over_seeds import gains_told, over_seeds
 from scripts.policy_table import print_table
 from scripts.run_directory import machine
 from scripts.settings import add_settings
@@ -212,9 +213,11 @@ def main(options: Options) -> None:
     # The record is of no use without the results, which come last and so mark a finished comparison.
     record = make_record(comparison.image_set, comparison.choices, options.seed)
     record.save(options.out / "images.safetensors")
-    results = {"options": config, "machine": machine(), "policies": comparison.rows}
+    seeds = over_seeds(comparison.rows)
+    results = {"options": config, "machine": machine(), "policies": comparison.rows, "seeds": seeds}
     save_json(options.out / "results.json", results)
     print_table(comparison.rows)
+    print("\n".join(gains_told(seeds)))
     draw_figures(options.out / "results.json", options.out)
     print(f"wrote {options.out}/results.json, images.safetensors, figure_*.png")
 
