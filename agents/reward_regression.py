@@ -37,6 +37,7 @@ from instanas_env.seeding import generator_for
 
 TRADE_OFFS = (1e-4, 1e3)  # the ends of the dial
 BISECTIONS = 30
+MARGIN = 0.01  # of the range of latencies, at either end
 
 Experience = tuple[Tensor, Tensor, Tensor, Tensor]
 """Images uint8 ``(n, 3, H, W)``, choices bool ``(n, arms)``, correct bool ``(n,)``, labels int64 ``(n,)``."""
@@ -158,7 +159,7 @@ class RewardRegression(LearningAgent):
     def dial(self, images: Tensor, latency_ms: float) -> float:
         """Set :attr:`trade_off` so that the networks of ``images`` take ``latency_ms`` on average.
 
-        Give it validation images. Returns the new lambda; where no lambda gets there, the nearest.
+        Give it validation images. Returns the new lambda; where none gets there, one that comes near.
         """
         gains = torch.cat([self.controller.eval()(part)[1] for part in images.split(500)])
         self.trade_off = self._trade_off_at(gains, latency_ms)
@@ -187,14 +188,24 @@ class RewardRegression(LearningAgent):
         return self._worthwhile(gains, torch.exp(slow + (fast - slow) * draws))
 
     def _trade_off_at(self, gains: Tensor, latency_ms: float) -> float:
-        """The lambda at which masks take ``latency_ms`` on average: bisection, latency falls with lambda."""
+        """The lambda at which masks take ``latency_ms`` on average: bisection, latency falls with lambda.
+
+        A latency beyond reach counts as one just within it, lest lambdas drawn up to there be mostly larger
+        than makes a difference.
+        """
+        slowest, fastest = (self._mean_ms(gains, end) for end in TRADE_OFFS)
+        margin = MARGIN * (slowest - fastest)
+        target = min(max(latency_ms, fastest + margin), slowest - margin)
         low, high = np.log(TRADE_OFFS)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            choices = self._worthwhile(gains, torch.tensor(float(np.exp(middle))))
-            latency = (choices * self.controller.latencies).sum(1).mean() + self.controller.fixed_ms
-            low, high = (middle, high) if latency.item() > latency_ms else (low, middle)
+            latency = self._mean_ms(gains, float(np.exp(middle)))
+            low, high = (middle, high) if latency > target else (low, middle)
         return float(np.exp((low + high) / 2))
+
+    def _mean_ms(self, gains: Tensor, trade_off: float) -> float:
+        choices = self._worthwhile(gains, torch.tensor(trade_off))
+        return ((choices * self.controller.latencies).sum(1).mean() + self.controller.fixed_ms).item()
 
     def _worthwhile(self, gains: Tensor, trade_offs: Tensor) -> Tensor:
         """Choices bool ``(B, arms)`` from w(x) ``(B, arms)`` and lambdas ``(B,)`` or one."""

@@ -30,7 +30,17 @@ from instanas_env.data import load_images
 from scripts.compare_runs import compare_runs, misleading
 from scripts.life import Life, temporary_files
 
-Stage = Literal["pretrain", "search", "search_reinforce", "finetune", "benchmark", "benchmark_workers"]
+Stage = Literal[
+    "pretrain",
+    "train_baseline",
+    "search",
+    "search_reinforce",
+    "search_blockdrop",
+    "search_convnet-aig",
+    "finetune",
+    "benchmark",
+    "benchmark_workers",
+]
 PER_CLASS = {"train": 8, "val": 4, "test": 4}
 
 
@@ -41,7 +51,7 @@ class Options:
     out: Path
     """Directory for the images and both runs; must not hold any yet."""
     stage: Stage = "pretrain"
-    """A script; search_reinforce has the paper's agent, benchmark_workers two processes."""
+    """A script; search_reinforce and so on have another agent, benchmark_workers two processes."""
     kills: int = 10
     checkpoints: int = 10
     """That the stage writes in all: its epochs, or the benchmark's seeds."""
@@ -55,14 +65,16 @@ def stage_command(stage: Stage, checkpoints: int, images: Path, out: Path) -> li
     search = f"search --epochs {checkpoints} --frozen-epochs 2 --num-envs 24"
     benchmark = f"benchmark --seeds {checkpoints} --total-timesteps 240 --num-envs 24 --menu 5"
     benchmark += " --one-shot-masks 20 --one-shot-images 20"
+    script, _, agent = stage.partition("_")
+    if script == "search" and agent:
+        search += f" --agent {agent}"
     module, *arguments = {
         "pretrain": f"pretrain --width 0.25 --modules 0 2 --epochs {checkpoints} --batch-size 40",
-        "search": search,
-        "search_reinforce": f"{search} --agent reinforce",
+        "train_baseline": f"train_baseline --width 0.05 --epochs {checkpoints} --batch-size 40",
         "finetune": f"finetune --epochs {checkpoints} --batch-size 20",
         "benchmark": benchmark,
         "benchmark_workers": f"{benchmark} --workers 2",
-    }[stage].split()
+    }.get(stage, search).split()
     if stage == "finetune":
         arguments += ["--run", str(shipped("searched_regression/controller.safetensors").parent)]
     place = ["--dataset", "folder", "--data-dir", str(images), "--out", str(out)]

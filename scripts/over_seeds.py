@@ -1,4 +1,4 @@
-"""Means over seeds and their 95 % intervals (Student's t): of policies that were made several times, and of what
+"""Means over seeds, with 95 % intervals (Student's t): of policies that were made several times, and of what
 one of them gains over another.
 
 Rows belong together if their names are the same but for ``_seed1`` and so on, as scripts.experiment has them.
