@@ -5,7 +5,9 @@ python -m scripts.figures --results runs/demo/results.json --out runs/demo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import tyro
 
 from instanas_env.search_space import ALL_MODULES
-from instanas_env.storage import load_json
+from instanas_env.storage import load_json, write_atomic
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Options:
 
 SHUFFLED = ", shuffled"
 """Ends the name of a control: another policy's masks, exchanged between the images."""
+SEED = re.compile(r"_seed(\d+)")
+"""In the name of a policy that was made again with another seed."""
 
 
 def pyplot() -> Any:
@@ -44,14 +48,15 @@ def pyplot() -> Any:
 
 def save(figure: Any, path: Path) -> None:
     """Write a figure as PNG and forget it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=130, format="png")
+    write_atomic(path, picture.getvalue())
     pyplot().close(figure)
 
 
 def draw_figures(results: Path, out: Path) -> list[Path]:
     """Draw all figures; gives their paths."""
-    rows = load_json(results)["policies"]
+    rows = first_seeds(load_json(results)["policies"])
     learned = learned_rows(rows)
     paths = [out / "figure_frontier.png"]
     _frontier(rows, paths[0])
@@ -61,6 +66,11 @@ def draw_figures(results: Path, out: Path) -> list[Path]:
         _module_usage(learned, paths[2])
         _architecture_map(learned, paths[3])
     return paths
+
+
+def first_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without those of further seeds, which would cover each other in a figure."""
+    return [row for row in rows if not SEED.search(row["name"])]
 
 
 def learned_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

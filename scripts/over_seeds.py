@@ -6,16 +6,14 @@ Rows belong together if their names are the same but for ``_seed1`` and so on, a
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from itertools import permutations
 from typing import Any
 
 from agents.evaluation import mean_interval
-from scripts.figures import SHUFFLED
+from scripts.figures import SEED, SHUFFLED
 from scripts.policy_table import signed
 
-SEED = re.compile(r"_seed(\d+)")
 HEAD = (
     "Policy",
     "Seeds",

@@ -19,7 +19,7 @@ from instanas_env.build import shipped
 from instanas_env.storage import load_json, write_atomic
 from scripts import page, svg_charts
 from scripts.architecture_map import architecture_maps
-from scripts.figures import draw_estimate, draw_figures, learned_rows, pyplot
+from scripts.figures import draw_estimate, draw_figures, first_seeds, learned_rows, pyplot
 from scripts.figures_by_image import choices_of, draw_by_image, widest_of_each_group
 from scripts.figures_search import draw_searches, load_search_history
 from scripts.image_record import ImageRecord
@@ -66,7 +66,8 @@ class Report:
         self.evaluate = evaluate_command(options.run, content.get("options", {}))
         self.rows: list[dict[str, Any]] = content.get("policies", [])
         self.seeds: list[dict[str, Any]] = content.get("seeds", [])
-        self.learned = learned_rows(self.rows)
+        self.first = first_seeds(self.rows)
+        self.learned = learned_rows(self.first)
         self.record = ImageRecord.load(images) if images.exists() else None
 
     def comparison(self) -> list[Section]:
@@ -89,7 +90,7 @@ class Report:
                 "Bars are 95 % intervals over images. Static masks, and the settings of one controller's"
                 " dial, are joined by lines. Latency is from the table, the controller's own included."
                 " Hover over or touch a point for its numbers.",
-                svg_charts.frontier(self.rows),
+                svg_charts.frontier(self.first),
             ),
             Section(
                 "table",

@@ -132,7 +132,14 @@ def test_the_comparison_and_the_page_show_the_searches():
     } <= names
     assert {"handed-over_finetuned", "MobileNetV2 x 0.5"} <= names
     assert not {"reinforce", "regression, dial 0.5"} & names, "what was fine-tuned stands for its search"
+    (seeds,) = (
+        row
+        for row in read_strictly(finished() / "results.json")["seeds"]
+        if row["name"] == "regression_finetuned, dial 0.5"
+    )
+    assert seeds["seeds"] == 2 and list(seeds["gains"]) == ["reinforce_finetuned_balanced"]
     page = (finished() / "report.html").read_text()
+    assert "Over seeds" in page
     assert "reinforce_finetuned_balanced" in page and "Course of the search" in page
 
 
