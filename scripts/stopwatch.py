@@ -39,10 +39,12 @@ from scripts import (
 from scripts.presets import Preset
 from scripts.torchvision_networks import Architecture, TorchvisionNetwork
 
-Kind = Literal["spread", "paper", "mobilenet_v2", "sparse", "distilled"]
-"""Training with a drop-path schedule, of MobileNetV2 alone, under a controller, and that with a teacher."""
+Kind = Literal["spread", "paper", "mobilenet_v2", "sparse", "chosen", "distilled"]
+"""Training with a drop-path schedule, of MobileNetV2, in a search, after it, and that with a teacher."""
 KEEP = 0.3
-"""Share of an image's modules that are on once there is a controller; a MobileNetV2 path is 0.2."""
+"""Share of an image's modules that are on in a search; a MobileNetV2 path is 0.2."""
+CHOSEN_KEEP, CHOSEN_NETWORKS = 0.12, 24
+"""The same after it, and how many networks there are then, about."""
 BATCH = 64
 """Images of a measured step at most; a larger one takes as much longer as it is larger."""
 POLICIES = 20
@@ -71,6 +73,9 @@ class Stopwatch:
             graph, masks = self.meta_graph, self._sparse()
             if kind in ("spread", "paper"):  # drop-path, some way up its rising rate
                 masks = drop_path_masks(self.space, len(self.images), 0.6, self.generator, kind)
+            elif kind in ("chosen", "distilled"):
+                few = self.space.random_masks(CHOSEN_NETWORKS, CHOSEN_KEEP, self.generator)
+                masks = few[torch.arange(len(self.images)) % len(few)]
             elif kind == "mobilenet_v2":
                 graph = self._mobilenet_v2()
                 masks = graph.space.full_mask().expand(len(self.images), -1, -1)
@@ -103,7 +108,7 @@ class Stopwatch:
         return self._step(network, self._sparse(), min(options.batch_size, BATCH))
 
     def _sparse(self) -> torch.Tensor:
-        """Masks as a controller chooses them, about."""
+        """Masks as they are tried in a search, about."""
         return self.space.random_masks(len(self.images), KEEP, self.generator)
 
     def _mobilenet_v2(self) -> MetaGraph:
@@ -149,7 +154,7 @@ class Stopwatch:
                 per_epoch = train * self.baseline(options) + val * self.forward
                 return options.epochs * -(-train // options.batch_size), options.epochs * per_epoch
             case finetune.Options():
-                kind = "sparse" if options.teacher is None else "distilled"
+                kind = "chosen" if options.teacher is None else "distilled"
                 per_epoch = train * self.training(kind, options.batch_size) + val * self.forward
                 return options.epochs * -(-train // options.batch_size), options.epochs * per_epoch
             case search.Options():
