@@ -11,12 +11,10 @@ ending tells the further ones.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import MISSING, Field, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
-
-import tyro
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agents.choices import picks
 from instanas_env.latency import LatencyTable
@@ -32,46 +30,13 @@ from scripts import (
     search,
     train_baseline,
 )
-from scripts.presets import HERE, Preset
+from scripts.presets import HERE
 from scripts.stage import Stage
 
-StageName = Literal[
-    "pretrain",
-    "train_baseline",
-    "profile_latency",
-    "search",
-    "choose",
-    "menu",
-    "finetune",
-    "evaluate",
-    "report",
-]
-STAGES: tuple[StageName, ...] = get_args(StageName)
-TRAINING: tuple[StageName, ...] = ("pretrain", "train_baseline", "search", "finetune")
+if TYPE_CHECKING:
+    from scripts.experiment import Options
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Options:
-    """Which experiment, on what, and where to."""
-
-    preset: Annotated[Preset, tyro.conf.arg(name="")]
-    out: Path
-    """Directory of the run; every stage writes into it."""
-    data_dir: Path | None = None
-    """Where the images are, see instanas_env.data.load_images."""
-    stages: tuple[StageName, ...] = STAGES
-    """Those to run, of pretrain, train_baseline, profile_latency, search, choose, menu, finetune, evaluate,
-    report."""
-    dry_run: bool = False
-    """Only print what would run."""
-    seed: int = 0
-    """The first, where a preset has several."""
-    threads: int = 1
-    """Of every stage but the report and the latency table, which is always measured with one."""
-    workers: int = 1
-    """Stages that run at a time, a process each, where they need nothing of each other: the networks trained
-    alone, the searches, the fine-tuning. What they print is then in the stages folder of the run."""
 
 
 def wired(stage: str, options: T, **values: Any) -> T:

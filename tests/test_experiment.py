@@ -17,8 +17,8 @@ from instanas_env.distributed import World
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from scripts.dry_run import elapsed
-from scripts.experiment import main, parse
-from scripts.plan import STAGES, Options, Plan
+from scripts.experiment import STAGES, Options, main, parse
+from scripts.plan import Plan
 from scripts.presets import HERE, PRESETS, Preset
 from scripts.stage import Stage, run_together
 

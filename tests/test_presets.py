@@ -10,7 +10,8 @@ import pytest
 from instanas_env import paper
 from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
-from scripts.plan import Options, Plan
+from scripts.experiment import Options
+from scripts.plan import Plan
 from scripts.presets import PRESETS
 
 PAPER = [name for name in PRESETS if name.startswith("paper-")]
