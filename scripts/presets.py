@@ -148,6 +148,7 @@ def laptop_cifar10() -> Preset:
         fine_tuned=("regression", "reinforce/balanced", "handed-over", "blockdrop", "convnet-aig"),
         menu=Menu(HERE, HERE),
         seeds=3,
+        distilled=True,
         pretrain=training,
         mobilenet_v2=alone,
         widths=(0.5,),

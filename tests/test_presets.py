@@ -75,7 +75,7 @@ def test_on_a_laptop_mobilenet_v2_sees_as_many_images_as_reinforce_s_network():
     laptop = PRESETS["laptop-cifar10"]
     in_turn = (laptop.pretrain, laptop.reinforce, laptop.regression, laptop.finetune)
     assert laptop.mobilenet_v2.epochs == sum(stage.epochs for stage in in_turn)
-    assert replace(laptop.mobilenet_v2, epochs=10) == laptop.pretrain and not laptop.distilled
+    assert replace(laptop.mobilenet_v2, epochs=10) == laptop.pretrain and laptop.distilled
     assert laptop.resnet18.epochs == laptop.shufflenet_v2.epochs == laptop.mobilenet_v2.epochs
     space = parse_search_space(laptop.search_space)
     assert (space.stem_channels, space.stem_stride, space.resolution) == (8, 2, 32), (
