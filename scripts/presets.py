@@ -134,7 +134,7 @@ def laptop_cifar10() -> Preset:
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.0)
     training = Pretrain(HERE, epochs=10, augmentation=augmentation)
     searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
-    choosing = replace(searching, epochs=4, random_epochs=1, niche_epochs=2, shuffle="off", anneal=True)
+    choosing = replace(searching, epochs=8, random_epochs=1, niche_epochs=4, shuffle="off", anneal=True)
     tuning = Finetune(HERE, HERE, epochs=8, learning_rate=0.08, augmentation=augmentation)
     # MobileNetV2 alone sees as many images as REINFORCE's network does in all.
     alone = replace(training, epochs=training.epochs + searching.epochs + choosing.epochs + tuning.epochs)
