@@ -3,12 +3,13 @@
 Regression learns instance-aware policies (bandit feedback with little variance), REINFORCE climbs the reward
 itself from wherever it stands. So the one can hand over to the other: w_i(x) - lambda latency_i, whose sign
 is the regression policy, become REINFORCE's logits. A policy that takes masks off a menu has no such logits:
-there a last layer is fitted that gives its bits, +-2 by least squares.
+there REINFORCE's controller learns its bits by imitation first.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from agents.agent import Agent, LearningAgent
@@ -16,8 +17,12 @@ from agents.arms import ModuleArms
 from agents.controller import Controller
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
+from instanas_env.seeding import generator_for
 
 CONFIDENCE = 2.0
+# Of imitation: what p of a bit that is on is to become, so that samples still differ; and of the optimizer.
+CERTAINTY = 0.98
+IMITATION_PASSES, IMITATION_BATCH, IMITATION_RATE = 10, 256, 2e-3
 
 
 def warm_start(agent: LearningAgent, source: Agent, images: Tensor) -> None:
@@ -27,7 +32,7 @@ def warm_start(agent: LearningAgent, source: Agent, images: Tensor) -> None:
         agent: to be trained; of the same class as ``source``, or REINFORCE from a regression.
         source: trained in the same search space. A regression's lambda is that of its ``trade_off``.
         images: uint8 ``(n, 3, H, W)``, to scale REINFORCE's logits on (their root mean square becomes 2, so
-            that modules are sampled against the policy now and then), or to fit them on.
+            that modules are sampled against the policy now and then), or to imitate on: the more, the better.
 
     Raises:
         ValueError: they do not fit together.
@@ -66,18 +71,23 @@ def _hand_over(agent: SelfCriticalReinforce, source: RewardRegression, images: T
     controller.output.bias.copy_(scale * (network.output.bias[bits] - prices))
 
 
-@torch.no_grad()
 def _imitate(agent: SelfCriticalReinforce, source: RewardRegression, images: Tensor) -> None:
-    """Fit the last layer to the bits of the regression's masks, over the regression's features."""
-    network, controller = source.controller.network.eval(), agent.controller
+    """Train the whole controller, from the regression's features on, to give the bits of its masks."""
+    controller = agent.controller
     assert isinstance(controller, Controller)
-    parts = images.split(500)
-    features = torch.cat([network.features(part) for part in parts])
-    bits = torch.cat([source.masks(part).flatten(1) for part in parts])
-    inputs = torch.cat([features, features.new_ones(len(features), 1)], 1).double()
-    targets = torch.where(bits, CONFIDENCE, -CONFIDENCE).double()
-    # Of minimal norm where images leave it open, as when there are fewer than features.
-    weights = torch.linalg.lstsq(inputs, targets, driver="gelsd").solution.float()
-    controller.features.load_state_dict(network.features.state_dict())
-    controller.output.weight.copy_(weights[:-1].T)
-    controller.output.bias.copy_(weights[-1])
+    controller.features.load_state_dict(source.controller.network.features.state_dict())
+    bits = torch.cat([source.masks(part).flatten(1) for part in images.split(500)])
+    targets = torch.where(bits, CERTAINTY, 1 - CERTAINTY)
+    optimizer = torch.optim.Adam(controller.parameters(), IMITATION_RATE)
+    generator = generator_for(agent.seed, 11)
+    controller.train()
+    for number in range(IMITATION_PASSES):
+        for group in optimizer.param_groups:
+            group["lr"] = IMITATION_RATE * (1 - number / IMITATION_PASSES)
+        for index in torch.randperm(len(images), generator=generator).split(IMITATION_BATCH):
+            if len(index) == 1:  # of which BatchNorm has no statistics
+                break
+            optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(controller(images[index]), targets[index]).backward()
+            optimizer.step()
+    controller.eval()

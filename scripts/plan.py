@@ -3,9 +3,8 @@
     pretrain -> profile_latency -> search -> choose -> menu -> search -> finetune -> evaluate -> report
 
 A search is named after its agent. With a menu, two go on from others: ``regression`` learns to choose between
-variations of the network that ``reinforce`` ended with, ``handed-over`` is REINFORCE that goes on from there.
-Regression and its fine-tuning, and that of the network it varies, are done once for each seed; a directory's
-ending tells the further ones.
+variations of the network that ``reinforce`` ended with; once that is fine-tuned, ``handed-over`` is REINFORCE
+that goes on from its policy. Both are done once for each seed; a directory's ending tells the further ones.
 """
 
 from __future__ import annotations
@@ -74,8 +73,9 @@ class Plan:
         self.chance = {"seed": options.seed, "threads": options.threads}
         self.table = self.out / "latency.json"
         self.menu = self.out / "menu.safetensors"
-        # Whose controller a search goes on from; only with a menu.
-        self.sources = {} if self.preset.menu is None else {"regression": "menu", "handed-over": "regression"}
+        # What a search goes on from; only with a menu.
+        sources = {"regression": "menu", "handed-over": "regression_finetuned"}
+        self.sources = {} if self.preset.menu is None else sources
 
     def groups(self) -> Iterator[list[Stage]]:
         """Every stage, whether asked for or not, together with those that need nothing of each other."""
@@ -86,14 +86,16 @@ class Plan:
         yield [self._choose(agent) for agent in agents if agent not in self.sources]
         if self.preset.menu is not None:
             yield [self._menu(self.preset.menu)]
-        for agent in (agent for agent in agents if agent in self.sources):
-            yield [self._search(agent, seed) for seed in self._seeds(agent)]
+        if "regression" in self.sources and "regression" in agents:
+            yield [self._search("regression", seed) for seed in self._seeds("regression")]
         yield [
             stage
             for target in self.preset.fine_tuned
             for seed in self._seeds(target.partition("/")[0])
             for stage in self._finetune(target, seed)
         ]
+        if "handed-over" in agents:
+            yield [self._search("handed-over", seed) for seed in self._seeds("handed-over")]
         yield [self._evaluate()]
         yield [Stage("report", "report", report.main, report.Options(run=self.out))]
 
@@ -144,7 +146,7 @@ class Plan:
         if source == "menu":
             start_from, graph = self.menu, self.out / "reinforce"
         elif source is not None:
-            graph = self.out / source
+            graph = self._place(source, seed)
             start_from = graph / "controller.safetensors"
         options = wired(
             agent,
@@ -164,13 +166,12 @@ class Plan:
         return Stage("search", f"search {options.out.name}", search.main, options, file)
 
     def _seeds(self, agent: str) -> range:
-        """Of a search from the menu, and of fine-tuning; the others are done for the first alone."""
-        several = self.preset.menu is not None and agent in ("regression", "reinforce")
-        return range(self.preset.seeds if several else 1)
+        """Of what goes on from the menu; the others are done for the first alone."""
+        return range(self.preset.seeds if agent in self.sources else 1)
 
     def searched(self, agent: str, seed: int = 0) -> Path:
         """The directory of a search."""
-        return self._place(agent, seed if agent == "regression" else 0)
+        return self._place(agent, seed if agent in self.sources else 0)
 
     def _place(self, name: str, seed: int) -> Path:
         return self.out / f"{name}{f'_seed{seed}' if seed else ''}"

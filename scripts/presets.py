@@ -40,8 +40,8 @@ class Preset:
     images: tuple[int, int, int]
     """How many for training, validation and testing; only the estimate of a dry run needs it."""
     agents: tuple[SearchName, ...]
-    """Each searches on its own copy of the meta-graph; "handed-over" is REINFORCE that goes on where
-    regression stood, and needs a menu."""
+    """Each searches on its own copy of the meta-graph; "handed-over" is REINFORCE that goes on from
+    regression's policy, on its fine-tuned meta-graph, and needs a menu."""
     fine_tuned: tuple[str, ...]
     """Whose meta-graph is fine-tuned: "regression" with its dial turning, "reinforce/A" under a pick of its
     search (A to E, accuracy, balanced or latency; see scripts.choose)."""
@@ -49,7 +49,7 @@ class Preset:
     """Variations of the network that REINFORCE ended with. Given, regression chooses between them, and goes
     on with REINFORCE's meta-graph; what is not trained in that search is fine-tuned for longer instead."""
     seeds: int = 1
-    """Of regression from the menu and its fine-tuning, and of that of the network which the menu varies."""
+    """Of what goes on from the menu."""
     distilled: bool = False
     """Fine-tuning also imitates MobileNetV2 trained alone."""
     explored: tuple[float, float] = (0.3, 0.9)
@@ -145,10 +145,11 @@ def laptop_cifar10() -> Preset:
         classes=10,
         images=(45_000, 5_000, 10_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
-        fine_tuned=("regression", "reinforce/balanced", "handed-over", "blockdrop", "convnet-aig"),
+        fine_tuned=("regression", "reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig"),
         menu=Menu(HERE, HERE),
         seeds=3,
         distilled=True,
+        tuned=(0.4, 0.48),
         pretrain=training,
         mobilenet_v2=alone,
         widths=(0.5,),
@@ -159,10 +160,15 @@ def laptop_cifar10() -> Preset:
         convnet_aig=replace(searching, epochs=2),
         regression=choosing,
         handed_over=replace(
-            searching, epochs=2, shuffle="off", steady_bounds=True, learning_rate=1e-3, alpha=(0.95, 0.98)
+            searching,
+            epochs=4,
+            frozen_epochs=4,  # experts would forget what they are for under masks with flipped bits
+            steady_bounds=True,
+            learning_rate=3e-4,
+            alpha=(0.98, 0.99),
         ),
         finetune=tuning,
-        evaluate=Evaluate(HERE, dial=(0.4, 0.5), one_shot_masks=100, control_masks=15, control_networks=12),
+        evaluate=Evaluate(HERE, dial=(0.41, 0.45), one_shot_masks=100, control_masks=15, control_networks=12),
     )
 
 
@@ -178,7 +184,7 @@ def embedded() -> Preset:
         classes=10,
         images=(4_000, 1_000, 1_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
-        fine_tuned=("regression", "reinforce/balanced", "handed-over"),
+        fine_tuned=("regression", "reinforce/balanced"),
         menu=Menu(HERE, HERE, size=6),
         distilled=True,
         pretrain=training,
@@ -191,7 +197,7 @@ def embedded() -> Preset:
         ),
         regression=choosing,
         reinforce=searching,
-        handed_over=replace(searching, epochs=1, shuffle="off", steady_bounds=True),
+        handed_over=replace(searching, epochs=1, frozen_epochs=1, steady_bounds=True),
         blockdrop=replace(searching, epochs=1),
         convnet_aig=replace(searching, epochs=1),
         choose=Choose(HERE, dials=6),

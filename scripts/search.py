@@ -127,7 +127,7 @@ def search(
     validation.meta_graph = bandit.meta_graph
 
     if source is not None:
-        warm_start(agent, source, some_images(validation.image_set))
+        warm_start(agent, source, some_images(bandit.image_set, 50_000))
     state = run.restore()
     if state is not None:
         agent.load_state_dict(state["agent"])

@@ -84,7 +84,7 @@ def test_on_a_laptop_mobilenet_v2_sees_as_many_images_as_reinforce_s_network():
 
 
 def test_further_seeds_start_from_the_same_menu_and_go_to_other_places(tmp_path):
-    """Regression and its fine-tuning, and that of REINFORCE's network, three times; the rest once."""
+    """Regression, its fine-tuning, and REINFORCE from there three times; the rest once."""
     stages = list(Plan(Options(PRESETS["laptop-cifar10"], tmp_path, Path("data"), seed=5)).stages())
     by_seed = {stage.label: stage.options for stage in stages if getattr(stage.options, "seed", 5) > 5}
     assert list(by_seed) == [
@@ -92,10 +92,10 @@ def test_further_seeds_start_from_the_same_menu_and_go_to_other_places(tmp_path)
         "search regression_seed2",
         "finetune regression seed 1",
         "finetune regression seed 2",
-        "finetune reinforce/balanced seed 1",
-        "finetune reinforce/balanced seed 2",
+        "search handed-over_seed1",
+        "search handed-over_seed2",
     ]
     assert by_seed["search regression_seed2"].start_from == tmp_path / "menu.safetensors"
     tuned = by_seed["finetune regression seed 2"]
     assert tuned.run == tmp_path / "regression_seed2" and tuned.out == tmp_path / "regression_finetuned_seed2"
-    assert by_seed["finetune reinforce/balanced seed 2"].run == tmp_path / "reinforce"
+    assert by_seed["search handed-over_seed2"].start_from == tuned.out / "controller.safetensors"
