@@ -206,7 +206,7 @@ def test_stages_at_a_time_end_as_one_after_the_other(tmp_path, capsys):
 def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_path):
     two = World(0, 2)
     with pytest.raises(
-        ValueError, match="^stages: got search, evaluate; under torchrun pretrain, search, fin"
+        ValueError, match="^stages: got search, evaluate; under torchrun pretrain, train_baseline, sea"
     ):
         main(options(tmp_path, stages=("search", "evaluate")), two)
     with pytest.raises(ValueError, match="^workers: got 2; under torchrun 1 will do"):
