@@ -20,7 +20,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from agents.agent import LearningAgent
+from agents.agent import Agent, LearningAgent
+from agents.baselines import StaticAgent
 from agents.choices import Pick, controller_file
 from agents.evaluation import choose_masks
 from agents.files import load_agent
@@ -28,6 +29,7 @@ from agents.reward_regression import RewardRegression
 from instanas_env.data import Augmentation, load_images
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
 from instanas_env.training import Teacher, accuracy
@@ -47,9 +49,10 @@ class Options:
     """Which of the trade-offs that scripts.choose picked; by default the search's last controller."""
     controller: Path | None = None
     """Another controller for the meta-graph in ``run``, such as one of scripts.benchmark."""
-    masks: Literal["policy", "random"] = "policy"
+    masks: Literal["policy", "random", "all"] = "policy"
     """Random: any mask off the menu of a regression controller, whatever the image, so that all of them are
-    good before a controller learns (again) to choose."""
+    good before a controller learns (again) to choose. All: every module, without a controller, such as those
+    of a network trained alone."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     epochs: int = 10
@@ -75,18 +78,27 @@ def load_teacher(path: Path, device: torch.device) -> Teacher:
     return network.child(network.space.full_mask()).to(device)
 
 
+def chosen_agent(options: Options, space: SearchSpace) -> tuple[Path | None, Agent]:
+    """Who gives the masks, and the file it was read from; ``space`` is the meta-graph's."""
+    if options.masks == "all":
+        if options.controller is not None or options.prefer is not None:
+            raise ValueError("masks: got 'all' with a controller or a pick; one or the other will do")
+        return None, StaticAgent(space, space.full_mask())
+    source = options.controller or controller_file(options.run, options.prefer)
+    return source, load_agent(source)
+
+
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
-    source = options.controller or controller_file(options.run, options.prefer)
-    agent = load_agent(source)
+    meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
+    source, agent = chosen_agent(options, meta_graph.space)
     if options.masks == "random" and not isinstance(agent, RewardRegression):
         raise ValueError(f"masks: got 'random' with a {type(agent).__name__}; a RewardRegression will do")
     if isinstance(agent, LearningAgent):
         agent.world = world
     space = agent.space
-    meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
     if meta_graph.space != space:
         raise ValueError(
             f"run: its meta-graph is for {meta_graph.space.config}, not {space.config} as is {source}"
@@ -120,7 +132,7 @@ def main(options: Options, world: World = ALONE) -> None:
         teacher=None if options.teacher is None else load_teacher(options.teacher, world.device),
         optimizer_name=options.optimizer,
     )
-    if world.is_main:
+    if world.is_main and source is not None:
         write_atomic(options.out / "controller.safetensors", source.read_bytes())
 
 

@@ -89,10 +89,13 @@ class Plan:
         if "regression" in self.sources and "regression" in agents:
             yield [self._search("regression", seed) for seed in self._seeds("regression")]
         yield [
-            stage
-            for target in self.preset.fine_tuned
-            for seed in self._seeds(target.partition("/")[0])
-            for stage in self._finetune(target, seed)
+            *([self._taught()] if self.preset.distilled else []),
+            *(
+                stage
+                for target in self.preset.fine_tuned
+                for seed in self._seeds(target.partition("/")[0])
+                for stage in self._finetune(target, seed)
+            ),
         ]
         if "handed-over" in agents:
             yield [self._search("handed-over", seed) for seed in self._seeds("handed-over")]
@@ -209,8 +212,8 @@ class Plan:
         if self._lacks(target):
             print(f"finetune {target}: left out, the search gave {', '.join(picks(run))} only")
             return
-        if self.sources and agent not in self.sources:
-            # As many epochs in all as those have whose search came on top of REINFORCE's.
+        if self.sources and agent == "reinforce":
+            # Its network is the control of those whose search came on top: as many epochs in all.
             given = replace(given, epochs=given.epochs + self.preset.regression.epochs)
         options = wired(
             "finetune",
@@ -218,13 +221,29 @@ class Plan:
             run=run,
             out=self._place(f"{agent}_finetuned{'_' + pick if pick else ''}", seed),
             prefer=pick or None,
-            latencies=self._ms(*self.preset.tuned) or given.latencies,
+            latencies=(self._ms(*self.preset.tuned) if agent == "regression" else ()) or given.latencies,
             teacher=self.out / "mobilenet_v2" / "meta_graph.safetensors" if self.preset.distilled else None,
             **self.data,
             **self._chance(seed),
         )
         label = f"finetune {target}{f' seed {seed}' if seed else ''}"
         yield Stage("finetune", label, finetune.main, options, options.out / "controller.safetensors")
+
+    def _taught(self) -> Stage:
+        """MobileNetV2 for as long as the others, with the same teacher: itself, as it was before."""
+        network = self.out / "mobilenet_v2"
+        options = wired(
+            "finetune",
+            self.preset.finetune,
+            run=network,
+            out=self.out / "mobilenet_v2_finetuned",
+            masks="all",
+            teacher=network / "meta_graph.safetensors",
+            **self.data,
+            **self.chance,
+        )
+        file = options.out / "meta_graph.safetensors"
+        return Stage("finetune", "finetune mobilenet_v2", finetune.main, options, file)
 
     def _lacks(self, target: str) -> bool:
         """Whether a search is over and did not give this pick."""
@@ -236,7 +255,8 @@ class Plan:
         finished = (path.parent for path in self.out.glob("*/controller.safetensors"))
         runs = sorted(path for path in finished if (path / "meta_graph.safetensors").exists())
         sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
-        alone = (self.out / stage.options.out.name for stage in self._pretrain())
+        networks = [*self._pretrain(), *([self._taught()] if self.preset.distilled else [])]
+        alone = (stage.options.out for stage in networks)
         options = wired(
             "evaluate",
             replace(self.preset.evaluate, alone=()),

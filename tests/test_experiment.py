@@ -76,6 +76,7 @@ def test_every_stage_leaves_its_files():
         "handed-over/controller.safetensors",
         "reinforce/choices.json",
         "reinforce/choices/A/controller.safetensors",
+        "mobilenet_v2_finetuned/meta_graph.safetensors",
         "regression_finetuned/meta_graph.safetensors",
         "reinforce_finetuned_balanced/controller.safetensors",
         "handed-over_seed1/controller.safetensors",
@@ -156,7 +157,7 @@ def test_a_second_call_finds_nothing_to_do(capsys):
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
     main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count(": finished before") == 16
+    assert capsys.readouterr().out.count(": finished before") == 17
 
 
 def test_a_finished_stage_with_other_options_is_refused():
@@ -250,7 +251,7 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
 def test_further_networks_are_compared_besides_the_run_s_own(tmp_path):
     more = replace(tiny(), evaluate=replace(tiny().evaluate, alone=(Path("half"),)))
     (stage,) = (s for s in Plan(Options(more, tmp_path)).stages() if s.name == "evaluate")
-    own = ("mobilenet_v2", "mobilenet_v2_x0.5", "resnet18")
+    own = ("mobilenet_v2", "mobilenet_v2_x0.5", "resnet18", "mobilenet_v2_finetuned")
     assert stage.options.alone == (*(tmp_path / name for name in own), Path("half"))
 
 
@@ -261,7 +262,7 @@ def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
     )
     asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), seeds=1)
     labels = [stage.label for stage in Plan(Options(asked, tmp_path)).stages() if stage.name == "finetune"]
-    assert labels == ["finetune reinforce/B"]
+    assert labels == ["finetune mobilenet_v2", "finetune reinforce/B"]
     assert "finetune reinforce/C: left out, the search gave A, B, latency only" in capsys.readouterr().out
 
 
@@ -297,6 +298,7 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "menu": "0",
         "search regression": "10",
         "search regression_seed1": "10",
+        "finetune mobilenet_v2": "2",
         "finetune regression": "2",
         "finetune regression seed 1": "2",
         "finetune reinforce/balanced": "6",

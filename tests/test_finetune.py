@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,22 @@ def test_random_masks_are_all_those_of_the_menu(tmp_path):
     assert trained_modules(tmp_path / "out", searched("regression")) == modules_of(menu)
 
 
+def test_a_network_trained_alone_needs_no_controller(tmp_path):
+    """MobileNetV2 of the package, 17 modules, all of which are trained."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    weights = shipped("mobilenet_v2.safetensors").read_bytes()
+    (alone / "meta_graph.safetensors").write_bytes(weights)
+    main(replace(options(tmp_path / "out", "reinforce", masks="all"), run=alone))
+    assert not (tmp_path / "out" / "controller.safetensors").exists()
+    before, after = (MetaGraph.load(path / "meta_graph.safetensors") for path in (alone, tmp_path / "out"))
+    for cell, trained in zip(before.cells, after.cells, strict=True):
+        first, then = (next(each.options[0].parameters()) for each in (cell, trained))
+        assert not torch.equal(first, then)
+    with pytest.raises(ValueError, match="^masks: got 'all' with a controller or a pick; one or the other"):
+        main(options(tmp_path / "other", "reinforce", masks="all", prefer="A"))
+
+
 def test_random_masks_need_a_regression_controller(tmp_path):
     with pytest.raises(ValueError, match="^masks: got 'random' with a SelfCriticalReinforce"):
         main(options(tmp_path / "out", "reinforce", masks="random"))
@@ -181,5 +198,5 @@ def test_the_directory_of_the_search_is_refused(tmp_path):
 
 def test_a_directory_without_a_search_is_named(tmp_path):
     nothing = Options(run=tmp_path / "nothing", out=tmp_path / "out", threads=1)
-    with pytest.raises(FileNotFoundError, match="nothing/controller"):
+    with pytest.raises(FileNotFoundError, match="nothing/meta_graph"):
         main(nothing)
