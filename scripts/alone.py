@@ -124,8 +124,11 @@ def load_all(paths: Sequence[Path], space: SearchSpace, num_classes: int) -> lis
         if network.classes != num_classes:
             raise ValueError(f"alone: {path} has {network.classes} classes; the data set has {num_classes}")
     count = Counter(network.name for network in networks)
+    folders = Counter(path.name for path in paths)
     named = [
-        network if count[network.name] == 1 else replace(network, name=f"{network.name} ({path})")
+        network
+        if count[network.name] == 1
+        else replace(network, name=f"{network.name} ({path.name if folders[path.name] == 1 else path})")
         for path, network in zip(paths, networks, strict=True)
     ]
     return sorted(named, key=lambda network: not is_of(network, space))

@@ -39,14 +39,14 @@ def test_a_run_and_its_weights_are_the_same_network(tmp_path, tiny_space):
     assert torch.equal(same.correct(images), expected)
 
 
-def test_the_mobilenet_v2_of_the_space_comes_first_and_equal_names_get_their_path(tmp_path, tiny_space):
+def test_the_mobilenet_v2_of_the_space_comes_first_and_equal_names_get_their_folders(tmp_path, tiny_space):
     spaces = {"a": SearchSpace.preset("lite", 0.25), "b": tiny_space, "c": SearchSpace.preset("lite", 0.25)}
     paths = [saved(tmp_path / name, space.only(2)) for name, space in spaces.items()]
     networks = load_all(paths, tiny_space, 10)
     assert [network.name for network in networks] == [
         "MobileNetV2 x 0.5",
-        f"MobileNetV2 x 0.25 ({tmp_path / 'a'})",
-        f"MobileNetV2 x 0.25 ({tmp_path / 'c'})",
+        "MobileNetV2 x 0.25 (a)",
+        "MobileNetV2 x 0.25 (c)",
     ]
     assert [is_of(network, tiny_space) for network in networks] == [True, False, False]
 
