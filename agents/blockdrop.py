@@ -90,7 +90,8 @@ class BlockDrop(SelfCriticalReinforce):
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
-        *SelfCriticalReinforce.hyperparameters, "reward", "gamma", "curriculum_timesteps",
+        *(name for name in SelfCriticalReinforce.hyperparameters if name != "baseline"),
+        "reward", "gamma", "curriculum_timesteps",
     )  # fmt: skip
 
     controller: BlockController

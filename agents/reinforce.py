@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -13,18 +13,20 @@ from torch import Tensor
 from agents.agent import LearningAgent, space_of
 from agents.controller import Controller
 from agents.exploration import encourage, greedy, linear_schedule, sample
+from agents.table_baseline import table_baseline
 from instanas_env import paper
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
 LogProbability = Literal["p", "p_prime"]
+Baseline = Literal["masks", "table"]
 
 
 def log_probability(probabilities: Tensor, actions: Tensor) -> Tensor:
-    """sum_i log P(a_i) of independent bits: ``(..., bits)`` and bool ``(K, ..., bits)`` to ``(K, ...)``."""
+    """log P(a_i) of each of independent bits: ``(..., bits)`` and bool ``(K, ..., bits)`` to the latter."""
     chosen = torch.where(actions, probabilities, 1 - probabilities)
-    return chosen.clamp(min=1e-6).log().sum(-1)
+    return chosen.clamp(min=1e-6).log()
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -37,17 +39,18 @@ def self_critical_loss(log_prob: Tensor, reward: Tensor, baseline: Tensor) -> Te
     """The loss whose gradient is minus equation (1): -E[(R(p') - R(p~)) sum_i log P(a_i)].
 
     Args:
-        log_prob: sum_i log P(a_i), any shape, with gradient.
-        reward: R(p') of those actions, same shape.
-        baseline: R(p~), or another baseline that does not depend on the action, same shape.
+        log_prob: log P(a_i), ``(..., bits)``, with gradient.
+        reward: R(p') of those actions, ``(...)``.
+        baseline: R(p~), or another baseline that does not depend on the action, ``(..., 1)``; or on bit i
+            of it, ``(..., bits)``.
     """
-    return -((reward - baseline) * log_prob).mean()
+    return -((reward.unsqueeze(-1) - baseline) * log_prob).sum(-1).mean()
 
 
-def leave_one_out(reward: Tensor) -> Tensor:
-    """The baseline of each of K samples ``(K, n)``: the mean reward of the other K - 1."""
-    count = len(reward)
-    return (reward.sum(0, keepdim=True) - reward) / (count - 1)
+def leave_one_out(values: Tensor) -> Tensor:
+    """The baseline of each of K samples ``(K, n)``: the mean of the other K - 1."""
+    count = len(values)
+    return (values.sum(0, keepdim=True) - values) / (count - 1)
 
 
 def changes_rewards(env: gym.vector.VectorEnv) -> bool:
@@ -73,13 +76,16 @@ class SelfCriticalReinforce(LearningAgent):
         samples_per_image: 1 compares with the greedy mask (equation (1)); K > 1 samples K masks per
             image and compares each with the mean of the others, which has less variance.
         log_probability_under: "p" as equation (1) has it, or "p_prime", the distribution sampled from.
+        baseline: "masks", the reward of those others; or "table", what each bit would earn if the image were
+            answered as by those others, with the latency of this mask's other bits
+            (``agents/table_baseline.py``).
         seed: of the initial weights and the samples.
         world: see :class:`LearningAgent`.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "learning_rate", "alpha", "alpha_timesteps", "entropy_coefficient", "samples_per_image",
-        "log_probability_under", "seed",
+        "log_probability_under", "baseline", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +97,7 @@ class SelfCriticalReinforce(LearningAgent):
         entropy_coefficient: float = 0.0,
         samples_per_image: int = 4,
         log_probability_under: LogProbability = "p_prime",
+        baseline: Baseline = "masks",
         seed: int = 0,
         space: SearchSpace | None = None,
         world: World = ALONE,
@@ -103,6 +110,8 @@ class SelfCriticalReinforce(LearningAgent):
             raise ValueError(
                 f"log_probability_under: unknown {log_probability_under!r}; p or p_prime will do"
             )
+        if baseline not in get_args(Baseline):
+            raise ValueError(f"baseline: unknown {baseline!r}; masks or table will do")
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
@@ -113,6 +122,7 @@ class SelfCriticalReinforce(LearningAgent):
         self.entropy_coefficient = entropy_coefficient
         self.samples_per_image = samples_per_image
         self.log_probability_under: LogProbability = log_probability_under
+        self.baseline: Baseline = baseline
         self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
         self.generator = generator_for(seed, 1)
 
@@ -135,7 +145,7 @@ class SelfCriticalReinforce(LearningAgent):
             sampled_from = self._held(encourage(probabilities, alpha))
             everyone = world.gather(sampled_from.detach())
             choices = world.own(sample(everyone, self.generator, self.samples_per_image), dim=1)
-            reward, baseline, info = self._rewards(choices, greedy(probabilities))
+            reward, baseline, info = self._rewards(choices, greedy(probabilities), sampled_from.detach())
             under = probabilities if self.log_probability_under == "p" else sampled_from
             bits_entropy = entropy(probabilities).mean()
             loss = self_critical_loss(log_probability(under, choices), reward, baseline)
@@ -147,27 +157,40 @@ class SelfCriticalReinforce(LearningAgent):
                 info["correct"].mean(),
                 info["latency_ms"].mean(),
             )
+            advantage = reward.unsqueeze(-1) - baseline
             mean_reward, mean_entropy, accuracy, latency = world.mean([float(figure) for figure in figures])
             yield {
                 "reward": mean_reward,
-                "advantage_std": world.gather(reward - baseline, dim=1).std(unbiased=False).item(),
+                "advantage_std": world.gather(advantage, dim=1).std(unbiased=False).item(),
                 "entropy": mean_entropy,
                 "alpha": alpha,
                 "accuracy": accuracy,
                 "latency_ms": latency,
             }
 
-    def _rewards(self, choices: Tensor, greedy_choices: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Rewards and baselines ``(K, n)`` of sampled choices ``(K, n, outputs)``; acts with the first."""
+    def _rewards(
+        self, choices: Tensor, greedy_choices: Tensor, sampled_from: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Of sampled choices ``(K, n, outputs)``: rewards ``(K, n)`` and baselines, which have one more
+        dimension, 1 or outputs. Acts with the first."""
+        bandit = self._native().bandit
+        bounds = bandit.bounds  # the step may end an epoch and move them
         others = choices[1:] if len(choices) > 1 else greedy_choices[None]
         outcome = self._native().score(self._actions(others).numpy())
-        scored = self._judged(others, outcome.reward, outcome.correct)
         first, info = self._step(self._actions(choices[0]))
         reward = self._judged(choices[0], first, info["correct"])[None]
-        if len(choices) == 1:
-            return reward.float(), scored.float(), info
-        reward = torch.cat([reward, scored])
-        return reward.float(), leave_one_out(reward).float(), info
+        baseline = self._judged(others, outcome.reward, outcome.correct)
+        likely = torch.from_numpy(outcome.correct).double()
+        if len(choices) > 1:
+            reward = torch.cat([reward, baseline])
+            baseline = leave_one_out(reward)
+            likely = leave_one_out(torch.cat([torch.from_numpy(info["correct"])[None].double(), likely]))
+        if self.baseline == "table":
+            masks = self._actions(choices).unflatten(-1, (self.space.num_cells, -1))
+            baseline = table_baseline(bandit, bounds, sampled_from, masks, likely)
+        else:
+            baseline = baseline.unsqueeze(-1)
+        return reward.float(), baseline.float(), info
 
     # --- what another space of choices overrides ---------------------------------------------------
 

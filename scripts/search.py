@@ -27,7 +27,7 @@ from agents.agent import LearningAgent, native
 from agents.blockdrop import RewardName
 from agents.evaluation import choose_masks, score_masks, shuffle_between_images, some_images
 from agents.files import load_agent
-from agents.reinforce import LogProbability
+from agents.reinforce import Baseline, LogProbability
 from agents.reward_regression import RewardRegression
 from agents.warm_start import warm_start
 from instanas_env import paper
@@ -93,6 +93,8 @@ class Options:
     """REINFORCE: weight of the entropy in the objective."""
     samples_per_image: int = 4
     """REINFORCE: 1 is the paper's greedy baseline, more compare samples with each other."""
+    baseline: Baseline = "masks"
+    """REINFORCE: the reward of those other masks, or their answers with the latency from the table."""
     log_probability_under: LogProbability = "p_prime"
     """REINFORCE: the distribution of equation (1), or the one that was sampled from."""
     block_reward: RewardName = "blocks"

@@ -37,6 +37,7 @@ def make_agent(
             entropy_coefficient=options.entropy_coefficient,
             samples_per_image=options.samples_per_image,
             log_probability_under=options.log_probability_under,
+            baseline=options.baseline,
             seed=options.seed,
             world=world,
             **rate,
