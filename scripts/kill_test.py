@@ -6,12 +6,14 @@ Runs the stage on a few embedded images, once unbroken and once killed (SIGKILL,
 random moments after its start-up, each time called again with the same options. Every other kill waits
 for a checkpoint, so that there is something to resume, and then for a file that is just being written.
 Then every file of the two runs is compared: tensors bit for bit, numbers digit for digit, whatever a run
-measured in seconds left out. Ends with 1 if anything differs, if a process of the stage outlives a kill,
-or if no kill came after a checkpoint.
+measured in seconds left out. ``--stage experiment`` is all of them, from pre-training to the report; its
+latency table is then the unbroken run's, as no clock measures the same twice. Ends with 1 if anything
+differs, if a process of the stage outlives a kill, or if no kill came after a checkpoint.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -40,6 +42,7 @@ Stage = Literal[
     "finetune",
     "benchmark",
     "benchmark_workers",
+    "experiment",
 ]
 PER_CLASS = {"train": 8, "val": 4, "test": 4}
 
@@ -54,13 +57,34 @@ class Options:
     """A script; search_reinforce and so on have another agent, benchmark_workers two processes."""
     kills: int = 10
     checkpoints: int = 10
-    """That the stage writes in all: its epochs, or the benchmark's seeds."""
+    """That the stage writes in all: its epochs, or the benchmark's seeds. An experiment has its preset's."""
     seed: int = 0
     """Of the moments."""
 
 
+EXPERIMENT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from instanas_env.storage import save_json
+from scripts.experiment import Options, main
+from scripts.presets import PRESETS
+images, out = (Path(argument) for argument in sys.argv[1:])
+save_json(out / "config.json", {})
+# Without the networks that are timed by the clock; 24 as in the other stages.
+preset = replace(PRESETS["embedded"], dataset="folder", widths=(), resnet18=None, shufflenet_v2=None)
+for search in ("reinforce", "blockdrop", "convnet_aig", "regression", "handed_over"):
+    preset = replace(preset, **{search: replace(getattr(preset, search), num_envs=24)})
+main(Options(preset, out, images))
+"""
+MEASURED = ("latency.json", "latency.png", "stages/profile_latency.json")
+"""Files of an experiment that a clock decides."""
+
+
 def stage_command(stage: Stage, checkpoints: int, images: Path, out: Path) -> list[str]:
     """The command line of a stage on few images, about a second for each checkpoint."""
+    if stage == "experiment":
+        return [sys.executable, "-c", EXPERIMENT, str(images), str(out)]
     # 24 does not divide the 80 training images: a step crosses from one pass into the next.
     search = f"search --epochs {checkpoints} --frozen-epochs 2 --num-envs 24"
     benchmark = f"benchmark --seeds {checkpoints} --total-timesteps 240 --num-envs 24 --menu 5"
@@ -127,14 +151,23 @@ def killed_run(
             if life.kill_after(moment, while_writing):
                 done += 1
                 lived = time.perf_counter() - life.started
-                resumable = (run / "checkpoint.pt").exists()
+                resumable = any(run.rglob("checkpoint.pt"))
                 yield Death(lived, resumable, while_writing, life.orphans())
             else:
                 life.finish()
                 ended += 1
-                run.rename(run.with_name(f"{run.name}_ended_{ended}"))
+                finished = run.rename(run.with_name(f"{run.name}_ended_{ended}"))
+                copy_measured(finished, run)
     with Life(command, run) as life:
         life.finish()
+
+
+def copy_measured(source: Path, run: Path) -> None:
+    """Give a new run what a clock measured in another one, if it did."""
+    for name in MEASURED:
+        if (source / name).exists():
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, run / name)
 
 
 def print_deaths(deaths: list[Death], console: Console) -> None:
@@ -165,15 +198,15 @@ def main(options: Options) -> bool:
     out, console = options.out.resolve(), Console(width=110)
     write_images(out / "images")
 
-    def command(run: Path) -> list[str]:
-        return stage_command(options.stage, options.checkpoints, out / "images", run)
-
     unbroken, killed = out / "unbroken", out / "killed"
-    with Life(command(unbroken), unbroken) as life:
+    command = stage_command(options.stage, options.checkpoints, out / "images", killed)
+    with Life(command, killed) as life:
         seconds = life.finish()
+    killed.rename(unbroken)  # made in the same place, since a run's files tell where its inputs were
+    copy_measured(unbroken, killed)
     console.print(f"{options.stage}: {seconds:.1f} s unbroken, start-up not counted")
     rng = np.random.default_rng(options.seed)
-    deaths = list(killed_run(command(killed), killed, options.kills, seconds, rng))
+    deaths = list(killed_run(command, killed, options.kills, seconds, rng))
     print_deaths(deaths, console)
     same = [print_comparison(unbroken, run, console) for run in sorted(out.glob("killed*"))]
     if not any(death.resumable for death in deaths):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -23,8 +24,8 @@ class Life:
 
     def __init__(self, command: list[str], run: Path):
         self.run = run
-        before = self._identity("config.json")
-        self._checkpoint = self._identity("checkpoint.pt")
+        before = self._written("config.json")
+        self._checkpoints = self._written("**/checkpoint.pt")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with (run.parent / "errors.txt").open("ab") as errors:
             self.process = subprocess.Popen(
@@ -36,7 +37,7 @@ class Life:
                 start_new_session=True,
             )
         # A run writes its config.json as soon as Python has imported everything, also if there is one.
-        while self.process.poll() is None and self._identity("config.json") == before:
+        while self.process.poll() is None and self._written("config.json") == before:
             time.sleep(POLL_SECONDS)
         self.started = time.perf_counter()
 
@@ -49,13 +50,14 @@ class Life:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def _identity(self, name: str) -> tuple[int, int] | None:
-        """Which file of this name the run has: one written anew has another inode or time."""
-        try:
-            status = (self.run / name).stat()
-        except FileNotFoundError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+    def _written(self, pattern: str) -> set[tuple[int, int]]:
+        """Which files of this name the run has: one written anew has another inode or time."""
+        found = set()
+        for path in self.run.glob(pattern):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                found.add((status.st_ino, status.st_mtime_ns))
+        return found
 
     def finish(self) -> float:
         """Let it end; the seconds it took after its start-up. ``RuntimeError`` if it failed."""
@@ -82,7 +84,7 @@ class Life:
         return self.process.wait() == -signal.SIGKILL
 
     def _writes_after_a_checkpoint(self, present: set[Path]) -> bool:
-        if self._identity("checkpoint.pt") == self._checkpoint:
+        if self._written("**/checkpoint.pt") == self._checkpoints:
             return False
         return bool(temporary_files(self.run) - present)
 

@@ -57,6 +57,15 @@ def test_pretraining_killed_twice_ends_as_if_nobody_had(tmp_path, capsys):
         main(Options(tmp_path))
 
 
+def test_a_whole_experiment_killed_twice_ends_as_if_nobody_had(tmp_path, capsys):
+    """All stages; the figures and the page are compared byte by byte."""
+    assert main(Options(tmp_path, "experiment", kills=2))
+    printed = capsys.readouterr().out
+    for made in ("results.json", "report.html", "figure_frontier.png", "handed-over/controller.safetensors"):
+        assert made in printed, made
+    assert "\nthe same" in printed
+
+
 def test_as_many_kills_as_asked_for_and_every_finished_run_is_kept(tmp_path):
     """Moments up to about four times the whole duration: most lives end before theirs."""
     run = tmp_path / "killed"
