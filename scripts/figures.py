@@ -28,6 +28,11 @@ class Options:
     """Directory for the PNG files."""
 
 
+PALETTE = (
+    "#1f77b4", "#e8750c", "#2a9134", "#c8312b", "#7b54b0", "#8a5a44", "#d1559f", "#6d6d6d",
+    "#14a3b5", "#a39a00", "#1b2f66", "#f0938f",
+)  # fmt: skip
+"""Of the groups of policies, in the order of their first rows."""
 SHUFFLED = ", shuffled"
 """Ends the name of a control: another policy's masks, exchanged between the images."""
 SEED = re.compile(r"_seed(\d+)")
@@ -97,7 +102,7 @@ def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
     middle = np.exp(np.mean(np.log([min(r["latency_ms"] for r in rows), max(r["latency_ms"] for r in rows)])))
     groups = list(dict.fromkeys(row["group"] for row in rows))
     for number, group in enumerate(groups):
-        colour = f"C{number}"
+        colour = PALETTE[number % len(PALETTE)]
         for shuffled in (False, True):
             members = [
                 row for row in rows if row["group"] == group and row["name"].endswith(SHUFFLED) is shuffled

@@ -19,7 +19,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:#f6f7f9;color:var(--ink);overflow-wrap:break-word;
   font:17px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:60rem;margin:0 auto;padding:2rem 1.25rem 4rem}
+main{max-width:72rem;margin:0 auto;padding:2rem 1.25rem 4rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3rem;letter-spacing:-.01em}
 h2{font-size:1.2rem;line-height:1.3;margin:0 0 .35rem}
 h3{font-size:.9rem;margin:0 0 .4rem;font-weight:600}
@@ -46,11 +46,12 @@ svg text{font-size:13px;fill:var(--soft)}
 .maps svg{border:1px solid var(--rule);border-radius:6px;width:100%}
 .scale{height:.7rem;max-width:16rem;border-radius:4px}
 .ends{display:flex;justify-content:space-between;max-width:16rem;font-size:.85rem;color:var(--soft)}
-table{border-collapse:collapse;font-size:.92rem;width:100%}
+table{border-collapse:separate;border-spacing:0;font-size:.92rem;width:100%}
 th,td{padding:.4rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule);
   font-variant-numeric:tabular-nums}
-th{font-weight:600;color:var(--soft)}
-th:first-child,td:first-child{text-align:left;padding-left:0}
+th{font-weight:600;color:var(--soft);white-space:normal;vertical-align:bottom}
+th:first-child,td:first-child{position:sticky;left:0;background:#fff;text-align:left;padding-left:0;
+  min-width:10.5rem;white-space:normal}
 code{font:.85em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:#eef1f4;border-radius:4px;
   padding:.12em .35em;overflow-wrap:anywhere}
 .missing{border-style:dashed;background:#fbfbfc}
@@ -62,6 +63,7 @@ code{font:.85em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:
   main{padding:1.25rem .75rem 3rem}
   section{padding:1rem .9rem}
   svg text{font-size:21px}
+  th:first-child,td:first-child{min-width:8rem}
   svg .label{display:none}
   .box img{max-width:none;width:max(100%,34rem)}
 }
@@ -157,10 +159,15 @@ def image(path: Path, alt: str) -> str:
     return f'<div class="box"><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></div>'
 
 
+def breakable(text: str) -> str:
+    """Escaped, with leave to break a line after an underscore, as in the names of directories."""
+    return escape(text).replace("_", "_<wbr>")
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that scrolls inside its own box where the page is narrow."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{breakable(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return (
         '<div class="box" tabindex="0" role="region" aria-label="Table, scrolls sideways">'
         f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"

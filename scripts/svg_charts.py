@@ -7,10 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.figures import SHUFFLED, log_ticks, number
-
-PALETTE = ("#1f77b4", "#e8750c", "#2a9134", "#c8312b", "#7b54b0", "#8a5a44", "#d1559f", "#6d6d6d")
-"""Of the groups of policies, in the order of their first rows."""
+from scripts.figures import PALETTE, SHUFFLED, log_ticks, number
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 36, 58

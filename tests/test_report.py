@@ -32,7 +32,7 @@ from scripts.svg_charts import frontier, linear_ticks
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
 
 SECTIONS = ["frontier", "table", "latency", "modules", "images", "map", "search", "estimate"]
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
 
 
 class Page(HTMLParser):
