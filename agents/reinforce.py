@@ -180,17 +180,16 @@ class SelfCriticalReinforce(LearningAgent):
         first, info = self._step(self._actions(choices[0]))
         reward = self._judged(choices[0], first, info["correct"])[None]
         baseline = self._judged(others, outcome.reward, outcome.correct)
-        likely = torch.from_numpy(outcome.correct).double()
         if len(choices) > 1:
             reward = torch.cat([reward, baseline])
             baseline = leave_one_out(reward)
+        if self.baseline == "masks":
+            return reward.float(), baseline.unsqueeze(-1).float(), info
+        likely = torch.from_numpy(outcome.correct).double()
+        if len(choices) > 1:
             likely = leave_one_out(torch.cat([torch.from_numpy(info["correct"])[None].double(), likely]))
-        if self.baseline == "table":
-            masks = self._actions(choices).unflatten(-1, (self.space.num_cells, -1))
-            baseline = table_baseline(bandit, bounds, sampled_from, masks, likely)
-        else:
-            baseline = baseline.unsqueeze(-1)
-        return reward.float(), baseline.float(), info
+        masks = self._actions(choices).unflatten(-1, (self.space.num_cells, -1))
+        return reward.float(), table_baseline(bandit, bounds, sampled_from, masks, likely).float(), info
 
     # --- what another space of choices overrides ---------------------------------------------------
 

@@ -34,9 +34,11 @@ def table_baseline(
     table, space = bandit.cost_table, bandit.space
 
     def cell_costs(of: Tensor) -> Tensor:
+        """What each cell costs, ``(K, n, num_cells)``."""
         return (space.repair(of).double() * table.modules).sum(-1)
 
     def expected_reward(cost: Tensor) -> Tensor:
+        """Equation (2), over right and wrong answers."""
         in_window = latency_reward(cost, bounds)
         right, wrong = (
             combine(task_reward(torch.tensor(flag), bandit.correct_reward, bandit.wrong_reward), in_window)
@@ -48,6 +50,7 @@ def table_baseline(
     elsewhere = cells.sum(-1, keepdim=True) - cells + table.stem + table.head
 
     def with_bits(value: bool) -> Tensor:
+        """Of every bit: the expected reward with that bit set to ``value``, ``(K, n, num_bits)``."""
         rewards = []
         for module in range(space.num_modules):
             changed = masks.clone()
