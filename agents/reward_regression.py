@@ -10,9 +10,9 @@ with one output w_i(x) per module from the paper's controller network. The polic
     sum_i m_i (w_i(x) - lambda * latency_i)
 
 which switches on m_i = [w_i(x) > lambda * latency_i]. Given a menu of masks known to be good, such as a
-one-shot search finds, i counts those masks instead, of which one is taken. Lambda is a dial at inference:
-one training gives the whole frontier. ``dial`` finds the lambda of a mean latency. In the language of
-bandits this is the direct method.
+one-shot search finds, or of parts of masks, i counts those instead, and one of each group is taken. Lambda
+is a dial at inference: one training gives the whole frontier. ``dial`` finds the lambda of a mean latency. In
+the language of bandits this is the direct method.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class RewardRegression(LearningAgent):
         menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means
             all. Masks off it are then never tried: random ones are drawn from it, and so is what ``flip``
             explores. There is one logit for each of them.
+        groups: the menu holds parts of masks, so many in each group, and one of each group is taken, see
+            :class:`agents.arms.MenuArms`. There is one logit for each part.
         num_classes: if not 0, the controller also learns to name the images, whose labels are in ``info``: a
             second loss that shapes its features with a full answer for every image. The policy ignores it.
         seed: of the initial weights and all draws.
@@ -75,7 +77,8 @@ class RewardRegression(LearningAgent):
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
-        "weight_decay", "anneal_timesteps", "niche_timesteps", "menu", "num_classes", "seed",
+        "weight_decay", "anneal_timesteps", "niche_timesteps", "menu", "groups", "num_classes",
+        "seed",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +95,7 @@ class RewardRegression(LearningAgent):
         anneal_timesteps: int | None = None,
         niche_timesteps: int = 0,
         menu: Tensor | Sequence[Sequence[int]] | None = None,
+        groups: Sequence[int] | None = None,
         num_classes: int = 0,
         seed: int = 0,
         space: SearchSpace | None = None,
@@ -111,7 +115,7 @@ class RewardRegression(LearningAgent):
         if niche_timesteps < 0:
             raise ValueError(f"niche_timesteps: got {niche_timesteps}; 0 or more will do")
         space = space_of(env, space)
-        arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
+        arms = ModuleArms(space) if menu is None else MenuArms(space, menu, groups)
         controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
         super().__init__(env, space, controller, seed, world)
         self.trade_off = trade_off
@@ -126,6 +130,7 @@ class RewardRegression(LearningAgent):
         self.niche_timesteps = niche_timesteps
         self.arms: Arms = arms
         self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
+        self.groups = arms.groups if isinstance(arms, MenuArms) else None
         self.num_classes = num_classes
         self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
         self.generator = generator_for(seed, 1)

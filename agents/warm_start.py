@@ -40,7 +40,10 @@ def warm_start(agent: LearningAgent, source: Agent, images: Tensor) -> None:
     if agent.space != source.space:
         raise ValueError(f"source: made for the search space {source.space.config}, not {agent.space.config}")
     if isinstance(agent, RewardRegression) and isinstance(source, RewardRegression):
-        if agent.menu != source.menu or agent.num_classes != source.num_classes:
+        if (agent.menu, agent.groups) != (
+            source.menu,
+            source.groups,
+        ) or agent.num_classes != source.num_classes:
             raise ValueError("source: has another menu or other classes than agent; the same ones will do")
         # The network alone: latencies belong to the environment's table.
         agent.controller.network.load_state_dict(source.controller.network.state_dict())

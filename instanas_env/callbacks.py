@@ -15,7 +15,7 @@ from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import Augmentation
 from instanas_env.distributed import ALONE, World
 from instanas_env.seeding import generator_for
-from instanas_env.training import sgd, train_epoch
+from instanas_env.training import Teacher, sgd, train_epoch
 
 
 class BanditEnv(Protocol):
@@ -74,6 +74,7 @@ class MetaGraphUpdate(EnvCallback):
         batch_size, momentum, weight_decay: of SGD.
         shuffle: True, False, or the number of first epochs with shuffling.
         augmentation: of the training images.
+        teacher: gives logits to imitate, as in :func:`train_epoch`; None trains on the labels alone.
         seed: of the order, the exchanges and the augmentation.
         world: the processes that share every batch, each with its shard of the environment.
         history: one row per meta-graph epoch: epoch, loss, accuracy on the training images, learning rate.
@@ -88,6 +89,7 @@ class MetaGraphUpdate(EnvCallback):
     weight_decay: float = 4e-5
     shuffle: bool | int = True
     augmentation: Augmentation | None = Augmentation(crop_padding=2 / 32, cutout=0.0)
+    teacher: Teacher | None = None
     seed: int = 0
     world: World = ALONE
     history: list[dict[str, float]] = field(default_factory=list)
@@ -145,6 +147,7 @@ class MetaGraphUpdate(EnvCallback):
                 learning_rate_at=lambda step: learning_rate,
                 augmentation=self.augmentation,
                 index=index,
+                teacher=self.teacher,
                 world=self.world,
             )
         )

@@ -32,9 +32,10 @@ from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
-from instanas_env.training import Teacher, accuracy
+from instanas_env.training import accuracy
 from scripts.fit import Optimizer, fit
 from scripts.run_directory import RunDirectory
+from scripts.teacher import load_teacher
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,6 @@ class Options:
     augmentation: Augmentation = Augmentation(crop_padding=2 / 32, cutout=0.0)
     seed: int = 0
     threads: int = 1
-
-
-def load_teacher(path: Path, device: torch.device) -> Teacher:
-    """The network of a weights file with all its modules on."""
-    network = MetaGraph.load(path)
-    return network.child(network.space.full_mask()).to(device)
 
 
 def chosen_agent(options: Options, space: SearchSpace) -> tuple[Path | None, Agent]:
@@ -129,7 +124,7 @@ def main(options: Options, world: World = ALONE) -> None:
         warmup_epochs=0,
         augmentation=options.augmentation,
         seed=options.seed,
-        teacher=None if options.teacher is None else load_teacher(options.teacher, world.device),
+        teacher=load_teacher(options.teacher, world.device),
         optimizer_name=options.optimizer,
     )
     if world.is_main and source is not None:

@@ -1,8 +1,8 @@
-"""Make a menu around the mask that a search ended with, for a regression controller to choose from.
+"""Make a menu of parts around the mask that a search ended with, for a regression controller to choose from.
 
     python -m scripts.menu --run runs/reinforce_finetuned --out menu.safetensors
-    python -m scripts.finetune --run runs/reinforce_finetuned --controller menu.safetensors --masks random
-    python -m scripts.benchmark --meta-graph runs/finetuned/meta_graph.safetensors --known menu.safetensors
+    python -m scripts.search --agent regression --start-from menu.safetensors \\
+        --meta-graph runs/reinforce_finetuned/meta_graph.safetensors --out runs/experts
 
 The mask is the one that the controller of ``run`` gives to most validation images. What is written is a
 regression controller that knows the menu and has learnt nothing yet.
@@ -10,6 +10,7 @@ regression controller that knows the menu and has learnt nothing yet.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,11 @@ import tyro
 
 from agents.evaluation import choose_masks
 from agents.files import load_agent
-from agents.menu import menu_around
+from agents.menu import parts_around
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.seeding import generator_for
 from scripts.matching import CONTROLLER
 
 
@@ -39,14 +39,10 @@ class Options:
     """Of the same search space; by default the shipped one."""
     dataset: str = "embedded"
     data_dir: Path | None = None
-    size: int = 24
-    """Masks on the menu."""
-    change: float = 0.5
-    """Probability with which a cell has another module than the mask's."""
-    resize: float = 0.15
-    """Probability with which a cell that keeps its shape is emptied or filled."""
-    shared: int = 6
-    """First cells that all masks have in common: those that work on the largest maps."""
+    shared: int = 7
+    """First cells that all masks have in common."""
+    modules: tuple[int, ...] = (0, 2)
+    """Modules that the places behind them may choose from, besides what the mask has there."""
     num_classes: int = 10
     """Classes that the controller is to name while it learns; 0: none."""
     seed: int = 0
@@ -64,21 +60,23 @@ def main(options: Options) -> None:
     images = load_images(options.dataset, "val", options.data_dir, space.resolution)
     masks, counts = torch.unique(space.repair(choose_masks(agent, images)), dim=0, return_counts=True)
     most = masks[counts.argmax()]
-    menu = menu_around(
-        space,
-        most,
-        options.size,
-        generator_for(options.seed),
-        change=options.change,
-        resize=options.resize,
-        shared=options.shared,
-    )
+    parts, groups = parts_around(space, most, shared=options.shared, modules=options.modules)
     learner = RewardRegression(
-        None, menu=menu, num_classes=options.num_classes, seed=options.seed, space=space, table=table
+        None,
+        menu=parts,
+        groups=groups,
+        num_classes=options.num_classes,
+        seed=options.seed,
+        space=space,
+        table=table,
     )
-    learner.save(options.out, {"run": str(options.run), "size": options.size, "change": options.change})
-    fastest, slowest = (f"{ms:.2f}" for ms in table.lookup(menu).aminmax())
-    print(f"{options.size} masks of {fastest} to {slowest} ms, around one of {table.lookup(most):.2f} ms")
+    learner.save(options.out, {"run": str(options.run), "shared": options.shared})
+    latencies = [group.aminmax() for group in learner.arms.latencies(table.modules).split(groups)]
+    ends = (sum(end[side] for end in latencies) + table.stem + table.head for side in (0, 1))
+    fastest, slowest = (f"{ms:.2f}" for ms in ends)
+    print(
+        f"{math.prod(groups)} masks of {fastest} to {slowest} ms, around one of {table.lookup(most):.2f} ms"
+    )
     print(f"wrote {options.out}")
 
 

@@ -2,9 +2,10 @@
 
     pretrain -> profile_latency -> search -> choose -> menu -> search -> finetune -> evaluate -> report
 
-A search is named after its agent. With a menu, two go on from others: ``regression`` learns to choose between
-variations of the network that ``reinforce`` ended with; once that is fine-tuned, ``handed-over`` is REINFORCE
-that goes on from its policy. Both are done once for each seed; a directory's ending tells the further ones.
+A search is named after its agent. With a menu, two go on from others: once the network that ``reinforce``
+ended with is fine-tuned, ``regression`` puts a menu of parts around it and learns to choose; and once that is
+fine-tuned, ``handed-over`` is REINFORCE that goes on from its policy. Both are done once for each seed; a
+directory's ending tells the further ones. What they are compared with is trained for as long.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from scripts.experiment import Options
 
 T = TypeVar("T")
+
+BASE = "reinforce/balanced"
+"""The network that the menu is around, as one of a preset's ``fine_tuned``."""
 
 
 def wired(stage: str, options: T, **values: Any) -> T:
@@ -76,6 +80,9 @@ class Plan:
         # What a search goes on from; only with a menu.
         sources = {"regression": "menu", "handed-over": "regression_finetuned"}
         self.sources = {} if self.preset.menu is None else sources
+        self.base = self.out / "reinforce_finetuned_balanced"
+        if self.sources and BASE not in self.preset.fine_tuned:
+            raise ValueError(f"fine_tuned: got {self.preset.fine_tuned}; a menu needs {BASE!r} among them")
 
     def groups(self) -> Iterator[list[Stage]]:
         """Every stage, whether asked for or not, together with those that need nothing of each other."""
@@ -84,19 +91,17 @@ class Plan:
         yield [self._profile_latency()]  # which nothing may disturb
         yield [self._search(agent) for agent in agents if agent not in self.sources]
         yield [self._choose(agent) for agent in agents if agent not in self.sources]
+        yield [
+            stage
+            for target in self.preset.fine_tuned
+            if target.partition("/")[0] not in self.sources
+            for stage in self._finetune(target)
+        ]
+        experts = self._seeds("regression") if "regression" in self.sources and "regression" in agents else ()
         if self.preset.menu is not None:
             yield [self._menu(self.preset.menu)]
-        if "regression" in self.sources and "regression" in agents:
-            yield [self._search("regression", seed) for seed in self._seeds("regression")]
-        yield [
-            *([self._taught()] if self.preset.distilled else []),
-            *(
-                stage
-                for target in self.preset.fine_tuned
-                for seed in self._seeds(target.partition("/")[0])
-                for stage in self._finetune(target, seed)
-            ),
-        ]
+        yield [self._search("regression", seed) for seed in experts]
+        yield [*self._for_as_long(), *(self._specialise(seed) for seed in experts)]
         if "handed-over" in agents:
             yield [self._search("handed-over", seed) for seed in self._seeds("handed-over")]
         yield [self._evaluate()]
@@ -147,7 +152,7 @@ class Plan:
         start_from: Path | None = None
         graph = self.out / "meta_graph"
         if source == "menu":
-            start_from, graph = self.menu, self.out / "reinforce"
+            start_from, graph = self.menu, self.base
         elif source is not None:
             graph = self._place(source, seed)
             start_from = graph / "controller.safetensors"
@@ -160,6 +165,7 @@ class Plan:
             meta_graph=graph / "meta_graph.safetensors",
             latency_table=self.table,
             search_space=self.preset.search_space,
+            teacher=self._teacher() if source == "menu" else None,
             latencies=self._ms(*self.preset.explored) or given.latencies,
             dial=(self._ms(self.preset.dial) or (given.dial,))[0],
             **self.data,
@@ -191,7 +197,7 @@ class Plan:
         options = wired(
             "menu",
             given,
-            run=self.out / "reinforce",
+            run=self.base,
             out=self.menu,
             latency_table=self.table,
             num_classes=self.preset.classes,
@@ -202,48 +208,54 @@ class Plan:
 
     # --- afterwards ------------------------------------------------------------------------------
 
-    def _finetune(self, target: str, seed: int) -> Iterator[Stage]:
+    def _finetune(self, target: str) -> Iterator[Stage]:
         agent, _, pick = target.partition("/")
         if agent not in self.preset.agents:
             raise ValueError(
                 f"fine_tuned: got {target!r}, but the agents are {', '.join(self.preset.agents)}"
             )
-        run, given = self.searched(agent, seed), self.preset.finetune
+        run = self.searched(agent)
         if self._lacks(target):
             print(f"finetune {target}: left out, the search gave {', '.join(picks(run))} only")
             return
-        if self.sources and agent == "reinforce":
-            # Its network is the control of those whose search came on top: as many epochs in all.
-            given = replace(given, epochs=given.epochs + self.preset.regression.epochs)
-        options = wired(
-            "finetune",
-            given,
-            run=run,
-            out=self._place(f"{agent}_finetuned{'_' + pick if pick else ''}", seed),
-            prefer=pick or None,
-            latencies=(self._ms(*self.preset.tuned) if agent == "regression" else ()) or given.latencies,
-            teacher=self.out / "mobilenet_v2" / "meta_graph.safetensors" if self.preset.distilled else None,
-            **self.data,
-            **self._chance(seed),
-        )
-        label = f"finetune {target}{f' seed {seed}' if seed else ''}"
-        yield Stage("finetune", label, finetune.main, options, options.out / "controller.safetensors")
+        out = self.out / f"{agent}_finetuned{'_' + pick if pick else ''}"
+        dial = self._tuned_latencies() if agent == "regression" else {}
+        yield self._tuned(target, self.preset.finetune, run, out, prefer=pick or None, **dial)
 
-    def _taught(self) -> Stage:
-        """MobileNetV2 for as long as the others, with the same teacher: itself, as it was before."""
-        network = self.out / "mobilenet_v2"
-        options = wired(
-            "finetune",
-            self.preset.finetune,
-            run=network,
-            out=self.out / "mobilenet_v2_finetuned",
-            masks="all",
-            teacher=network / "meta_graph.safetensors",
-            **self.data,
-            **self.chance,
-        )
-        file = options.out / "meta_graph.safetensors"
-        return Stage("finetune", "finetune mobilenet_v2", finetune.main, options, file)
+    def _specialise(self, seed: int) -> Stage:
+        """The experts of a regression search, under its policy."""
+        out = self._place("regression_finetuned", seed)
+        label = f"regression{f' seed {seed}' if seed else ''}"
+        run, more = self.searched("regression", seed), {**self._tuned_latencies(), **self._chance(seed)}
+        return self._tuned(label, self.preset.finetune_experts, run, out, **more)
+
+    def _for_as_long(self) -> Iterator[Stage]:
+        """MobileNetV2, taught by itself as it was before; and with a menu the network that it is around.
+
+        Both train for as many epochs as the experts did after that network's own fine-tuning.
+        """
+        given = self.preset.finetune
+        if self.sources:
+            epochs = self.preset.regression.epochs + self.preset.finetune_experts.epochs
+            given = replace(self.preset.finetune_experts, epochs=epochs)
+            yield self._tuned(f"{BASE} longer", given, self.base, self._place(f"{self.base.name}_longer", 0))
+        if self.preset.distilled:
+            run, out = self.out / "mobilenet_v2", self.out / "mobilenet_v2_finetuned"
+            yield self._tuned("mobilenet_v2", given, run, out, masks="all")
+
+    def _tuned(self, label: str, given: finetune.Options, run: Path, out: Path, **more: Any) -> Stage:
+        both = {**self.data, **self.chance, **more}
+        options = wired("finetune", given, run=run, out=out, teacher=self._teacher(), **both)
+        made = "meta_graph" if options.masks == "all" else "controller"
+        return Stage("finetune", f"finetune {label}", finetune.main, options, out / f"{made}.safetensors")
+
+    def _tuned_latencies(self) -> dict[str, Any]:
+        """The option, unless there is no table yet."""
+        latencies = self._ms(*self.preset.tuned)
+        return {"latencies": latencies} if latencies else {}
+
+    def _teacher(self) -> Path | None:
+        return self.out / "mobilenet_v2" / "meta_graph.safetensors" if self.preset.distilled else None
 
     def _lacks(self, target: str) -> bool:
         """Whether a search is over and did not give this pick."""
@@ -255,8 +267,9 @@ class Plan:
         finished = (path.parent for path in self.out.glob("*/controller.safetensors"))
         runs = sorted(path for path in finished if (path / "meta_graph.safetensors").exists())
         sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
-        networks = [*self._pretrain(), *([self._taught()] if self.preset.distilled else [])]
-        alone = (stage.options.out for stage in networks)
+        alone = [stage.options.out for stage in self._pretrain()]
+        if self.preset.distilled:
+            alone.append(self.out / "mobilenet_v2_finetuned")
         options = wired(
             "evaluate",
             replace(self.preset.evaluate, alone=()),

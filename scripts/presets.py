@@ -43,11 +43,12 @@ class Preset:
     """Each searches on its own copy of the meta-graph; "handed-over" is REINFORCE that goes on from
     regression's policy, on its fine-tuned meta-graph, and needs a menu."""
     fine_tuned: tuple[str, ...]
-    """Whose meta-graph is fine-tuned: "regression" with its dial turning, "reinforce/A" under a pick of its
-    search (A to E, accuracy, balanced or latency; see scripts.choose)."""
+    """Whose meta-graph is fine-tuned: "regression" with its dial turning (with a menu it always is),
+    "reinforce/A" under a pick of its search (A to E, accuracy, balanced or latency; see scripts.choose)."""
     menu: Menu | None = None
-    """Variations of the network that REINFORCE ended with. Given, regression chooses between them, and goes
-    on with REINFORCE's meta-graph; REINFORCE's network is fine-tuned for as many epochs more instead."""
+    """Parts around the network that REINFORCE ended with ("reinforce/balanced", fine-tuned). Given,
+    regression chooses between them and trains that network's meta-graph on; the network by itself is trained
+    for as many epochs more, as a control."""
     seeds: int = 1
     """Of what goes on from the menu."""
     distilled: bool = False
@@ -73,6 +74,8 @@ class Preset:
     convnet_aig: Search = Search(HERE)
     choose: Choose = Choose(HERE)
     finetune: Finetune = Finetune(HERE, HERE)
+    finetune_experts: Finetune = Finetune(HERE, HERE)
+    """With a menu: after regression's search."""
     evaluate: Evaluate = Evaluate(HERE)
     """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
@@ -135,9 +138,9 @@ def laptop_cifar10() -> Preset:
     training = Pretrain(HERE, epochs=10, augmentation=augmentation)
     searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
     choosing = replace(searching, epochs=8, random_epochs=1, niche_epochs=4, shuffle="off", anneal=True)
-    tuning = Finetune(HERE, HERE, epochs=16, learning_rate=0.08, augmentation=augmentation)
-    # With the fine-tuning 43 epochs, where REINFORCE's network has 39 in all.
-    alone = replace(training, epochs=27)
+    tuning = Finetune(HERE, HERE, epochs=12, learning_rate=0.08, augmentation=augmentation)
+    # As long as pre-training, REINFORCE's search and fine-tuning; afterwards as long as the experts.
+    alone = replace(training, epochs=training.epochs + searching.epochs + tuning.epochs)
     torchvision = TrainBaseline(HERE, epochs=alone.epochs, augmentation=augmentation)
     return Preset(
         dataset="folder",
@@ -145,8 +148,8 @@ def laptop_cifar10() -> Preset:
         classes=10,
         images=(45_000, 5_000, 10_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
-        fine_tuned=("regression", "reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig"),
-        menu=Menu(HERE, HERE, shared=10),
+        fine_tuned=("reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig"),
+        menu=Menu(HERE, HERE),
         seeds=3,
         distilled=True,
         tuned=(0.4, 0.48),
@@ -168,6 +171,7 @@ def laptop_cifar10() -> Preset:
             alpha=(0.98, 0.99),
         ),
         finetune=tuning,
+        finetune_experts=replace(tuning, epochs=8),
         evaluate=Evaluate(HERE, dial=(0.41, 0.45), one_shot_masks=100, control_masks=15, control_networks=12),
     )
 
@@ -184,8 +188,8 @@ def embedded() -> Preset:
         classes=10,
         images=(4_000, 1_000, 1_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
-        fine_tuned=("regression", "reinforce/balanced"),
-        menu=Menu(HERE, HERE, size=6),
+        fine_tuned=("reinforce/balanced",),
+        menu=Menu(HERE, HERE, modules=(0,)),
         distilled=True,
         pretrain=training,
         mobilenet_v2=training,
@@ -202,6 +206,7 @@ def embedded() -> Preset:
         convnet_aig=replace(searching, epochs=1),
         choose=Choose(HERE, dials=6),
         finetune=Finetune(HERE, HERE, epochs=1),
+        finetune_experts=Finetune(HERE, HERE, epochs=1),
         evaluate=Evaluate(
             HERE, dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
         ),

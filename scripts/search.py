@@ -68,6 +68,9 @@ class Options:
     """Policy random shuffling in the meta-graph's epochs; "early": in the first half only."""
     meta_graph_learning_rate: float = 0.02
     """Of the first meta-graph epoch; falls to a tenth."""
+    teacher: Path | None = None
+    """Weights of a network that the meta-graph imitates, such as MobileNetV2 trained alone; all its modules
+    are on."""
     learning_rate: float | None = None
     """Of the controller; by default the agent's own."""
     latencies: tuple[float, float] = (1.0, 3.0)

@@ -15,6 +15,7 @@ from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.distributed import ALONE, World
+from scripts.teacher import load_teacher
 
 if TYPE_CHECKING:
     from scripts.search import Options
@@ -68,6 +69,7 @@ def make_agent(
         anneal_timesteps=images * options.epochs if options.anneal else None,
         niche_timesteps=images * options.niche_epochs,
         menu=None if same is None else same.menu,
+        groups=None if same is None else same.groups,
         num_classes=options.num_classes if same is None else same.num_classes,
         seed=options.seed,
         world=world,
@@ -116,6 +118,7 @@ def make_update(options: Options, world: World = ALONE) -> MetaGraphUpdate:
         epochs=options.epochs,
         frozen_epochs=options.frozen_epochs,
         shuffle={"on": True, "off": False, "early": early}[options.shuffle],
+        teacher=load_teacher(options.teacher, world.device),
         seed=options.seed,
         world=world,
     )

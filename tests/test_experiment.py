@@ -45,7 +45,7 @@ def tiny() -> Preset:
         handed_over=replace(preset.handed_over, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
-        menu=replace(preset.menu, size=4),
+        finetune_experts=replace(preset.finetune_experts, batch_size=40),
         evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4),
     )
 
@@ -79,6 +79,7 @@ def test_every_stage_leaves_its_files():
         "mobilenet_v2_finetuned/meta_graph.safetensors",
         "regression_finetuned/meta_graph.safetensors",
         "reinforce_finetuned_balanced/controller.safetensors",
+        "reinforce_finetuned_balanced_longer/controller.safetensors",
         "handed-over_seed1/controller.safetensors",
         "results.json",
         "images.safetensors",
@@ -90,7 +91,8 @@ def test_what_one_stage_made_the_next_one_used():
     """Weights, table, teacher and pick, as the records of the runs have them."""
     out = finished()
     search = read_strictly(out / "regression" / "config.json")
-    assert search["meta_graph"] == str(out / "reinforce" / "meta_graph.safetensors")
+    assert search["meta_graph"] == str(out / "reinforce_finetuned_balanced" / "meta_graph.safetensors")
+    assert search["teacher"] == str(out / "mobilenet_v2" / "meta_graph.safetensors")
     first = read_strictly(out / "reinforce" / "config.json")
     assert first["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
     assert search["latency_table"] == str(out / "latency.json")
@@ -109,7 +111,7 @@ def test_a_menu_around_reinforce_s_network_and_what_goes_on_from_there():
     """Regression chooses from it; REINFORCE starts from regression, on the meta-graph of that search."""
     out = finished()
     menu = RewardRegression.load(out / "menu.safetensors").menu
-    assert menu is not None and len(menu) == 4
+    assert menu is not None
     for name in ("regression", "regression_seed1", "regression_finetuned"):
         assert RewardRegression.load(out / name / "controller.safetensors").menu == menu
     learnt, again = (history(out / name) for name in ("regression", "regression_seed1"))
@@ -118,19 +120,27 @@ def test_a_menu_around_reinforce_s_network_and_what_goes_on_from_there():
     assert handed["agent"] == "reinforce"
     assert handed["start_from"] == str(out / "regression_finetuned" / "controller.safetensors")
     assert handed["meta_graph"] == str(out / "regression_finetuned" / "meta_graph.safetensors")
-    epochs = [len(history(out / name)) for name in ("regression_finetuned", "reinforce_finetuned_balanced")]
-    assert epochs == [1, 3], "REINFORCE's network makes up for the regression's two epochs"
+    longer = read_strictly(out / "reinforce_finetuned_balanced_longer" / "config.json")
+    assert longer["run"] == str(out / "reinforce_finetuned_balanced")
+    names = (
+        "regression",
+        "regression_finetuned",
+        "reinforce_finetuned_balanced_longer",
+        "mobilenet_v2_finetuned",
+    )
+    assert [len(history(out / name)) for name in names] == [2, 1, 3, 3], "2 + 1 = 3: all for as long"
 
 
 def test_the_comparison_and_the_page_show_the_searches():
     names = {row["name"] for row in read_strictly(finished() / "results.json")["policies"]}
     assert {
-        "reinforce_finetuned_balanced",
+        "reinforce_finetuned_balanced_longer",
         "regression_finetuned_seed1, dial 0.5",
         "ResNet-18 x 0.125",
     } <= names
     assert {"handed-over_seed1", "MobileNetV2 x 0.5"} <= names
-    assert not {"reinforce", "regression, dial 0.5"} & names, "what was fine-tuned stands for its search"
+    replaced = {"reinforce", "reinforce_finetuned_balanced", "regression, dial 0.5"}
+    assert not replaced & names, "what was trained further stands for them"
     (seeds,) = (
         row
         for row in read_strictly(finished() / "results.json")["seeds"]
@@ -157,7 +167,7 @@ def test_a_second_call_finds_nothing_to_do(capsys):
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
     main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count(": finished before") == 17
+    assert capsys.readouterr().out.count(": finished before") == 18
 
 
 def test_a_finished_stage_with_other_options_is_refused():
@@ -243,7 +253,7 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
     changed = replace(tiny(), finetune=replace(tiny().finetune, prefer="A"))
     with pytest.raises(ValueError, match="^finetune.prefer: got 'A', but the experiment sets it"):
         list(Plan(Options(changed, tmp_path)).stages())
-    stray = replace(tiny(), fine_tuned=("blockdrop",))
+    stray = replace(tiny(), fine_tuned=("blockdrop",), menu=None)
     with pytest.raises(ValueError, match="^fine_tuned: got 'blockdrop', but the agents are reinforce, regr"):
         list(Plan(Options(stray, tmp_path)).stages())
 
@@ -260,9 +270,9 @@ def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
     (tmp_path / "reinforce" / "choices.json").write_text(
         '{"picks": {"A": 0, "B": 1}, "prefer": {"latency": "B"}}'
     )
-    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), seeds=1)
+    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), menu=None)
     labels = [stage.label for stage in Plan(Options(asked, tmp_path)).stages() if stage.name == "finetune"]
-    assert labels == ["finetune mobilenet_v2", "finetune reinforce/B"]
+    assert labels == ["finetune reinforce/B", "finetune mobilenet_v2"]
     assert "finetune reinforce/C: left out, the search gave A, B, latency only" in capsys.readouterr().out
 
 
@@ -295,13 +305,14 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "profile_latency": "20",
         "search reinforce": "10",
         "choose reinforce": "2",
+        "finetune reinforce/balanced": "2",
         "menu": "0",
         "search regression": "10",
         "search regression_seed1": "10",
-        "finetune mobilenet_v2": "2",
+        "finetune reinforce/balanced longer": "6",
+        "finetune mobilenet_v2": "6",
         "finetune regression": "2",
         "finetune regression seed 1": "2",
-        "finetune reinforce/balanced": "6",
         "search handed-over": "5",
         "search handed-over_seed1": "5",
         "evaluate": "24",

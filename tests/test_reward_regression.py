@@ -276,6 +276,24 @@ def test_the_menu_is_saved(tmp_path):
     assert torch.equal(loaded.masks(IMAGE), agent.masks(IMAGE))
 
 
+def test_it_learns_two_choices_at_once_off_a_menu_of_parts(tmp_path):
+    """The toy: mask bit (2, 1) serves bright images, (8, 3) dark ones. Each is a group's second part."""
+    envs = logistic_envs()
+    menu = torch.zeros(4, 17, 5, dtype=torch.bool)
+    menu[:2] = LITE.repair(menu[0])
+    menu[1, 2, 1] = menu[3, 8, 3] = True
+    agent = RewardRegression(envs, 0.3, learning_rate=1e-2, random_timesteps=10**6, menu=menu, groups=[2, 2])
+    agent.learn(64 * 60)
+    images = envs.unwrapped.bandit.image_set.images
+    masks = agent.masks(images)
+    bright = torch.tensor([False, True]).repeat(NUM_IMAGES // 2)
+    assert (masks[:, 2, 1] == bright).float().mean() >= 0.95
+    assert (masks[:, 8, 3] == ~bright).float().mean() >= 0.95
+    agent.save(tmp_path / "agent.safetensors")
+    loaded = RewardRegression.load(tmp_path / "agent.safetensors")
+    assert loaded.groups == [2, 2] and torch.equal(loaded.masks(images), masks)
+
+
 @pytest.mark.parametrize("menu", [torch.zeros(1, 17, 5), torch.zeros(0, 85), [[2] * 85], [[1] * 84]])
 def test_a_bad_menu_is_refused(menu):
     with pytest.raises(ValueError, match="^menu: got "):
