@@ -29,15 +29,12 @@ from torch import Tensor
 
 from agents.agent import LearningAgent, native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
+from agents.dial import trade_off_at
 from agents.regression_controller import RegressionController
 from instanas_env.distributed import ALONE, World
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-
-TRADE_OFFS = (1e-4, 1e3)  # the ends of the dial
-BISECTIONS = 30
-MARGIN = 0.01  # of the range of latencies, at either end
 
 Experience = tuple[Tensor, Tensor, Tensor, Tensor]
 """Images uint8 ``(n, 3, H, W)``, choices bool ``(n, arms)``, correct bool ``(n,)``, labels int64 ``(n,)``."""
@@ -193,20 +190,8 @@ class RewardRegression(LearningAgent):
         return self._worthwhile(gains, torch.exp(slow + (fast - slow) * draws))
 
     def _trade_off_at(self, gains: Tensor, latency_ms: float) -> float:
-        """The lambda at which masks take ``latency_ms`` on average: bisection, latency falls with lambda.
-
-        A latency beyond reach counts as one just within it, lest lambdas drawn up to there be mostly larger
-        than makes a difference.
-        """
-        slowest, fastest = (self._mean_ms(gains, end) for end in TRADE_OFFS)
-        margin = MARGIN * (slowest - fastest)
-        target = min(max(latency_ms, fastest + margin), slowest - margin)
-        low, high = np.log(TRADE_OFFS)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            latency = self._mean_ms(gains, float(np.exp(middle)))
-            low, high = (middle, high) if latency > target else (low, middle)
-        return float(np.exp((low + high) / 2))
+        """The lambda at which masks take ``latency_ms`` on average."""
+        return trade_off_at(lambda trade_off: self._mean_ms(gains, trade_off), latency_ms)
 
     def _mean_ms(self, gains: Tensor, trade_off: float) -> float:
         choices = self._worthwhile(gains, torch.tensor(trade_off))

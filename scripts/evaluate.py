@@ -22,11 +22,13 @@ import tyro
 from rich.progress import track
 from torch import Tensor
 
+from agents.agent import Agent
 from agents.baselines import RandomAgent, StaticAgent
 from agents.choices import is_pick
 from agents.controls import Controls
 from agents.files import load_agent
 from agents.one_shot import OneShotSearch
+from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import shipped
 from instanas_env.data import load_images
@@ -77,7 +79,7 @@ class Options:
     """Its best masks at these multiples of MobileNetV2's latency are compared."""
     control_masks: int = 100
     """Fixed masks sampled on the meta-graph of each search, for the best one no slower than its controller,
-    beside those that the controller uses most."""
+    beside those that the controller uses most, and as many off its menu, if it has one."""
     control_networks: int = 24
     """How many of those there are; the oracle picks among them for each image."""
     control_images: int = 2000
@@ -123,7 +125,7 @@ def compare(options: Options) -> Comparison:
         controls = Controls(
             *bandits,
             list(on_val.values()),
-            frontier,
+            torch.cat([frontier, off_menu(agent, options.control_masks, options.seed)]),
             options.control_masks,
             options.control_networks,
             options.control_images,
@@ -145,6 +147,13 @@ def one_shot_search(val: InstanceBandit, given: Tensor | None, options: Options)
     for _ in track(proposals, "one-shot search", total=total):
         pass
     return search
+
+
+def off_menu(agent: Agent, count: int, seed: int) -> Tensor:
+    """``count`` masks drawn off an agent's menu, ``(count, num_cells, num_modules)``; none without a menu."""
+    if not isinstance(agent, RewardRegression) or agent.menu is None:
+        return agent.space.full_mask()[None][:0]
+    return agent.arms.masks(agent.arms.random(count, generator_for(seed, 12)))
 
 
 def uses_shipped(options: Options) -> bool:

@@ -11,10 +11,10 @@ directory's ending tells the further ones. What they are compared with is traine
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from agents.choices import picks
 from instanas_env.latency import LatencyTable
@@ -30,36 +30,14 @@ from scripts import (
     search,
     train_baseline,
 )
-from scripts.presets import HERE
 from scripts.stage import Stage
+from scripts.wiring import wired
 
 if TYPE_CHECKING:
     from scripts.experiment import Options
 
-T = TypeVar("T")
-
 BASE = "reinforce/balanced"
 """The network that the menu is around, as one of a preset's ``fine_tuned``."""
-
-
-def wired(stage: str, options: T, **values: Any) -> T:
-    """The options of a stage with what the experiment sets itself.
-
-    Raises:
-        ValueError: one of these was set by hand.
-    """
-    for entry in fields(options):  # type: ignore[arg-type]
-        if entry.name in values and getattr(options, entry.name) != default(entry):
-            raise ValueError(
-                f"{stage}.{entry.name}: got {getattr(options, entry.name)!r}, but the experiment sets it;"
-                " leave it out"
-            )
-    return replace(options, **values)  # type: ignore[type-var]
-
-
-def default(entry: Field[Any]) -> Any:
-    """Of a script's option; that of one without is :data:`HERE`."""
-    return HERE if entry.default is MISSING else entry.default
 
 
 class Plan:

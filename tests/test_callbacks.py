@@ -199,3 +199,25 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path):
         assert (results[0][0] == results[1][0]).all() and (results[0][1] == results[1][1]).all()
     assert equal(weights(envs), weights(others))
     assert whole.history == resumed.history and len(whole.history) == 4
+
+
+def test_a_teacher_is_imitated():
+    """One that is sure of class 7, whatever the image: after two epochs the meta-graph says 7 more often."""
+    path = gym.make("InstaNAS-v0").unwrapped.bandit.space.mobilenet_v2_mask()
+
+    def train(teacher) -> tuple[float, float]:
+        """The share of 7 afterwards, and the loss of the first epoch."""
+        update = MetaGraphUpdate(learning_rate=0.05, batch_size=8, augmentation=None, teacher=teacher)
+        envs = make(24, update)
+        bandit = envs.unwrapped.bandit
+        step(envs, 16, path.flatten().expand(N, -1).to(torch.int8))
+        images = bandit.image_set.normalize(bandit.image_set.images)
+        logits = bandit.meta_graph(images, path.expand(24, -1, -1))
+        return (logits.argmax(1) == 7).float().mean().item(), update.history[0]["loss"]
+
+    def sure_of_seven(inputs: Tensor) -> Tensor:
+        return 50.0 * F.one_hot(torch.full((len(inputs),), 7), 10).float()
+
+    taught, loss = train(sure_of_seven)
+    untaught, without = train(None)
+    assert taught > untaught + 0.2 and loss > without

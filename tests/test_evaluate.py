@@ -15,7 +15,7 @@ from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
-from scripts.evaluate import Options, compare, searches
+from scripts.evaluate import Options, compare, off_menu, searches
 from scripts.image_record import ImageRecord
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
@@ -227,3 +227,15 @@ def test_the_papers_other_controllers_are_compared(agent, tmp_path):
     if agent == "blockdrop":
         masks = torch.tensor([[bit == "1" for bit in network["mask"]] for network in row["networks"]])
         assert not masks.reshape(-1, 17, 5)[:, :, [0, 1, 3, 4]].any()
+
+
+def test_fixed_masks_off_a_menu_are_among_the_controls(lite_space):
+    """Of two parts each in two places four masks: in twenty draws all of them; without a menu none."""
+    menu = torch.zeros(4, 17, 5, dtype=torch.bool)
+    menu[:2] = lite_space.repair(menu[0])
+    menu[1, 2, 1] = menu[3, 8, 3] = True
+    agent = RewardRegression(None, space=lite_space, menu=menu, groups=[2, 2])
+    masks = off_menu(agent, 20, 0)
+    assert masks.shape == (20, 17, 5) and len(masks.unique(dim=0)) == 4
+    assert torch.equal(lite_space.repair(masks), masks)
+    assert off_menu(RewardRegression(None, space=lite_space), 20, 0).shape == (0, 17, 5)
