@@ -203,9 +203,8 @@ class Plan:
     def _specialise(self, seed: int) -> Stage:
         """The experts of a regression search, under its policy."""
         out = self._place("regression_finetuned", seed)
-        label = f"regression{f' seed {seed}' if seed else ''}"
         run, more = self.searched("regression", seed), {**self._tuned_latencies(), **self._chance(seed)}
-        return self._tuned(label, self.preset.finetune_experts, run, out, **more)
+        return self._tuned(f"regression{_told(seed)}", self.preset.finetune_experts, run, out, **more)
 
     def _for_as_long(self) -> Iterator[Stage]:
         """MobileNetV2, taught by itself as it was before; and with a menu the network that it is around.
@@ -216,7 +215,9 @@ class Plan:
         if self.sources:
             epochs = self.preset.regression.epochs + self.preset.finetune_experts.epochs
             given = replace(self.preset.finetune_experts, epochs=epochs)
-            yield self._tuned(f"{BASE} longer", given, self.base, self._place(f"{self.base.name}_longer", 0))
+            for seed in self._seeds("regression"):
+                out, label = self._place(f"{self.base.name}_longer", seed), f"{BASE} longer{_told(seed)}"
+                yield self._tuned(label, given, self.base, out, **self._chance(seed))
         if self.preset.distilled:
             run, out = self.out / "mobilenet_v2", self.out / "mobilenet_v2_finetuned"
             yield self._tuned("mobilenet_v2", given, run, out, masks="all")
@@ -267,3 +268,8 @@ class Plan:
             return ()
         reference = LatencyTable.load(self.table).reference("mobilenet_v2")
         return tuple(multiple * reference for multiple in multiples)
+
+
+def _told(seed: int) -> str:
+    """Of a label: the first is not mentioned."""
+    return f" seed {seed}" if seed else ""

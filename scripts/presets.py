@@ -50,7 +50,7 @@ class Preset:
     regression chooses between them and trains that network's meta-graph on; the network by itself is trained
     for as many epochs more, as a control."""
     seeds: int = 1
-    """Of what goes on from the menu."""
+    """Of what goes on from the network of the menu, the control too."""
     distilled: bool = False
     """Fine-tuning also imitates MobileNetV2 trained alone, which is fine-tuned in the same way itself."""
     explored: tuple[float, float] = (0.3, 0.9)

@@ -94,6 +94,8 @@ def test_further_seeds_start_from_the_same_menu_and_go_to_other_places(tmp_path)
     assert list(by_seed) == [
         "search regression_seed1",
         "search regression_seed2",
+        "finetune reinforce/balanced longer seed 1",
+        "finetune reinforce/balanced longer seed 2",
         "finetune regression seed 1",
         "finetune regression seed 2",
         "search handed-over_seed1",
