@@ -11,6 +11,7 @@ regression controller that knows the menu and has learnt nothing yet.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,14 +40,21 @@ class Options:
     """Of the same search space; by default the shipped one."""
     dataset: str = "embedded"
     data_dir: Path | None = None
-    shared: int = 7
-    """First cells that all masks have in common."""
-    modules: tuple[int, ...] = (0, 2)
-    """Modules that the places behind them may choose from, besides what the mask has there."""
+    places: tuple[str, ...] = ("7:0,8:0,9:0", "11:0,12:0", "14:0,15:0", "16:0,16:2")
+    """Where there is a choice: in each place one of these modules runs, as cell:module, or what the mask has in
+    those cells, or, if they keep their shape, none."""
     num_classes: int = 10
     """Classes that the controller is to name while it learns; 0: none."""
     seed: int = 0
     threads: int = 1
+
+
+def parse_place(text: str) -> list[tuple[int, int]]:
+    """ "14:0,15:0" as [(14, 0), (15, 0)]."""
+    pairs = [re.fullmatch(r"(\d+):(\d+)", word.strip()) for word in text.split(",")]
+    if not all(pairs):
+        raise ValueError(f"places: got {text!r}; cell:module with commas between, as in '14:0,15:0', will do")
+    return [(int(pair[1]), int(pair[2])) for pair in pairs if pair]
 
 
 def main(options: Options) -> None:
@@ -60,7 +68,7 @@ def main(options: Options) -> None:
     images = load_images(options.dataset, "val", options.data_dir, space.resolution)
     masks, counts = torch.unique(space.repair(choose_masks(agent, images)), dim=0, return_counts=True)
     most = masks[counts.argmax()]
-    parts, groups = parts_around(space, most, shared=options.shared, modules=options.modules)
+    parts, groups = parts_around(space, most, [parse_place(place) for place in options.places])
     learner = RewardRegression(
         None,
         menu=parts,
@@ -70,7 +78,7 @@ def main(options: Options) -> None:
         space=space,
         table=table,
     )
-    learner.save(options.out, {"run": str(options.run), "shared": options.shared})
+    learner.save(options.out, {"run": str(options.run), "places": list(options.places)})
     latencies = [group.aminmax() for group in learner.arms.latencies(table.modules).split(groups)]
     ends = (sum(end[side] for end in latencies) + table.stem + table.head for side in (0, 1))
     fastest, slowest = (f"{ms:.2f}" for ms in ends)
