@@ -1,8 +1,10 @@
 """Make a menu of parts around the mask that a search ended with, for a regression controller to choose from.
 
-    python -m scripts.menu --run runs/reinforce_finetuned --out menu.safetensors
+    python -m scripts.menu --run runs/reinforce --out menu.safetensors
+    python -m scripts.finetune --run runs/reinforce --controller menu.safetensors --masks random \\
+        --out runs/menu
     python -m scripts.search --agent regression --start-from menu.safetensors \\
-        --meta-graph runs/reinforce_finetuned/meta_graph.safetensors --out runs/experts
+        --meta-graph runs/menu/meta_graph.safetensors --shuffle off --out runs/experts
 
 The mask is the one that the controller of ``run`` gives to most validation images. What is written is a
 regression controller that knows the menu and has learnt nothing yet.
@@ -18,6 +20,7 @@ from pathlib import Path
 import torch
 import tyro
 
+from agents.choices import Pick, controller_file
 from agents.evaluation import choose_masks
 from agents.files import load_agent
 from agents.menu import parts_around
@@ -25,7 +28,6 @@ from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
-from scripts.matching import CONTROLLER
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,18 @@ class Options:
     """Around what, and how large."""
 
     run: Path
-    """Directory with controller.safetensors."""
+    """Directory of a search, or another one with controller.safetensors."""
     out: Path
     """File for the controller that knows the menu."""
+    prefer: Pick | None = None
+    """Which of the trade-offs that scripts.choose picked; by default the search's last controller."""
     latency_table: Path | None = None
     """Of the same search space; by default the shipped one."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     places: tuple[str, ...] = ("7:0,8:0,9:0", "11:0,12:0", "14:0,15:0", "16:0,16:2")
-    """Where there is a choice: in each place one of these modules runs, as cell:module, or what the mask has in
-    those cells, or, if they keep their shape, none."""
+    """Where there is a choice: in each place one of these modules runs, as cell:module, or what the mask has
+    in those cells, or, if they keep their shape, none."""
     num_classes: int = 10
     """Classes that the controller is to name while it learns; 0: none."""
     seed: int = 0
@@ -60,7 +64,7 @@ def parse_place(text: str) -> list[tuple[int, int]]:
 def main(options: Options) -> None:
     """Find the mask, vary it, write, print."""
     torch.set_num_threads(options.threads)
-    agent = load_agent(options.run / CONTROLLER)
+    agent = load_agent(controller_file(options.run, options.prefer))
     space = agent.space
     table = LatencyTable.load(options.latency_table or shipped("latency.json"))
     if table.space != space:

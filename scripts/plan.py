@@ -2,10 +2,10 @@
 
     pretrain -> profile_latency -> search -> choose -> menu -> search -> finetune -> evaluate -> report
 
-A search is named after its agent. With a menu, two go on from others: once the network that ``reinforce``
-ended with is fine-tuned, ``regression`` puts a menu of parts around it and learns to choose; and once that is
-fine-tuned, ``handed-over`` is REINFORCE that goes on from its policy. Both are done once for each seed; a
-directory's ending tells the further ones. What they are compared with is trained for as long.
+A search is named after its agent. With a menu, two go on from others: all networks of a menu around the one
+that ``reinforce`` ended with are trained alike; then ``regression`` learns to choose, and its networks become
+experts; once those are fine-tuned, ``handed-over`` is REINFORCE that goes on from its policy. Both are done
+once for each seed; a directory's ending tells the further ones. What they are compared with trains as long.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Plan:
         sources = {"regression": "menu", "handed-over": "regression_finetuned"}
         self.sources = {} if self.preset.menu is None else sources
         self.base = self.out / "reinforce_finetuned_balanced"
+        self.menu_trained = self.out / "menu"
         if self.sources and BASE not in self.preset.fine_tuned:
             raise ValueError(f"fine_tuned: got {self.preset.fine_tuned}; a menu needs {BASE!r} among them")
 
@@ -69,15 +70,18 @@ class Plan:
         yield [self._profile_latency()]  # which nothing may disturb
         yield [self._search(agent) for agent in agents if agent not in self.sources]
         yield [self._choose(agent) for agent in agents if agent not in self.sources]
-        yield [
-            stage
-            for target in self.preset.fine_tuned
-            if target.partition("/")[0] not in self.sources
-            for stage in self._finetune(target)
-        ]
-        experts = self._seeds("regression") if "regression" in self.sources and "regression" in agents else ()
         if self.preset.menu is not None:
             yield [self._menu(self.preset.menu)]
+        yield [
+            *([] if self.preset.menu is None else [self._train_menu()]),
+            *(
+                stage
+                for target in self.preset.fine_tuned
+                if target.partition("/")[0] not in self.sources
+                for stage in self._finetune(target)
+            ),
+        ]
+        experts = self._seeds("regression") if "regression" in self.sources and "regression" in agents else ()
         yield [self._search("regression", seed) for seed in experts]
         yield [*self._for_as_long(), *(self._specialise(seed) for seed in experts)]
         if "handed-over" in agents:
@@ -130,7 +134,7 @@ class Plan:
         start_from: Path | None = None
         graph = self.out / "meta_graph"
         if source == "menu":
-            start_from, graph = self.menu, self.base
+            start_from, graph = self.menu, self.menu_trained
         elif source is not None:
             graph = self._place(source, seed)
             start_from = graph / "controller.safetensors"
@@ -175,7 +179,8 @@ class Plan:
         options = wired(
             "menu",
             given,
-            run=self.base,
+            run=self.searched("reinforce"),
+            prefer=BASE.partition("/")[2],
             out=self.menu,
             latency_table=self.table,
             num_classes=self.preset.classes,
@@ -200,6 +205,11 @@ class Plan:
         dial = self._tuned_latencies() if agent == "regression" else {}
         yield self._tuned(target, self.preset.finetune, run, out, prefer=pick or None, **dial)
 
+    def _train_menu(self) -> Stage:
+        """All its networks alike, whatever the image."""
+        run, more = self.searched("reinforce"), {"controller": self.menu, "masks": "random"}
+        return self._tuned("menu", self.preset.finetune, run, self.menu_trained, **more)
+
     def _specialise(self, seed: int) -> Stage:
         """The experts of a regression search, under its policy."""
         out = self._place("regression_finetuned", seed)
@@ -209,7 +219,7 @@ class Plan:
     def _for_as_long(self) -> Iterator[Stage]:
         """MobileNetV2, taught by itself as it was before; and with a menu the network that it is around.
 
-        Both train for as many epochs as the experts did after that network's own fine-tuning.
+        Both train for as many epochs as the experts did after the menu's training.
         """
         given = self.preset.finetune
         if self.sources:
@@ -224,7 +234,9 @@ class Plan:
 
     def _tuned(self, label: str, given: finetune.Options, run: Path, out: Path, **more: Any) -> Stage:
         both = {**self.data, **self.chance, **more}
-        options = wired("finetune", given, run=run, out=out, teacher=self._teacher(), **both)
+        # Networks trained alone have no teacher in their first training either.
+        teacher = None if given.from_scratch else self._teacher()
+        options = wired("finetune", given, run=run, out=out, teacher=teacher, **both)
         made = "meta_graph" if options.masks == "all" else "controller"
         return Stage("finetune", f"finetune {label}", finetune.main, options, out / f"{made}.safetensors")
 
@@ -245,6 +257,8 @@ class Plan:
     def _evaluate(self) -> Stage:
         finished = (path.parent for path in self.out.glob("*/controller.safetensors"))
         runs = sorted(path for path in finished if (path / "meta_graph.safetensors").exists())
+        if self.menu_trained in runs:
+            runs.remove(self.menu_trained)  # its controller has learnt nothing yet
         sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
         alone = [stage.options.out for stage in self._pretrain()]
         if self.preset.distilled:

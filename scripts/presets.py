@@ -46,9 +46,9 @@ class Preset:
     """Whose meta-graph is fine-tuned: "regression" with its dial turning (with a menu it always is),
     "reinforce/A" under a pick of its search (A to E, accuracy, balanced or latency; see scripts.choose)."""
     menu: Menu | None = None
-    """Parts around the network that REINFORCE ended with ("reinforce/balanced", fine-tuned). Given,
-    regression chooses between them and trains that network's meta-graph on; the network by itself is trained
-    for as many epochs more, as a control."""
+    """Parts around the network that REINFORCE ended with ("reinforce/balanced"). Given, all masks of the menu
+    are fine-tuned alike; regression learns to choose between them, the meta-graph training along. The network
+    by itself is a control that trains for as long."""
     seeds: int = 1
     """Of what goes on from the network of the menu, the control too."""
     distilled: bool = False
@@ -138,9 +138,16 @@ def laptop_cifar10() -> Preset:
     training = Pretrain(HERE, epochs=10, augmentation=augmentation)
     searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
     choosing = replace(searching, epochs=8, random_epochs=1, niche_epochs=4, shuffle="off", anneal=True)
-    tuning = Finetune(HERE, HERE, epochs=12, learning_rate=0.08, augmentation=augmentation)
-    # As long as pre-training, REINFORCE's search and fine-tuning; afterwards as long as the experts.
-    alone = replace(training, epochs=training.epochs + searching.epochs + tuning.epochs)
+    # What a search found is trained from scratch, for as long as the networks it is compared with.
+    alone = replace(training, epochs=27)
+    scratch = Finetune(
+        HERE,
+        HERE,
+        from_scratch=True,
+        epochs=alone.epochs,
+        learning_rate=alone.learning_rate,
+        augmentation=augmentation,
+    )
     torchvision = TrainBaseline(HERE, epochs=alone.epochs, augmentation=augmentation)
     return Preset(
         dataset="folder",
@@ -170,8 +177,8 @@ def laptop_cifar10() -> Preset:
             learning_rate=3e-4,
             alpha=(0.98, 0.99),
         ),
-        finetune=tuning,
-        finetune_experts=replace(tuning, epochs=8),
+        finetune=scratch,
+        finetune_experts=replace(scratch, from_scratch=False, epochs=8, learning_rate=0.08),
         evaluate=Evaluate(HERE, dial=(0.41, 0.45), one_shot_masks=100, control_masks=15, control_networks=12),
     )
 
@@ -189,7 +196,7 @@ def embedded() -> Preset:
         images=(4_000, 1_000, 1_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
         fine_tuned=("reinforce/balanced",),
-        menu=Menu(HERE, HERE, modules=(0,)),
+        menu=Menu(HERE, HERE),
         distilled=True,
         pretrain=training,
         mobilenet_v2=training,

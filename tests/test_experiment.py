@@ -71,6 +71,7 @@ def test_every_stage_leaves_its_files():
         "mobilenet_v2_x0.5/meta_graph.safetensors",
         "resnet18/network.safetensors",
         "menu.safetensors",
+        "menu/meta_graph.safetensors",
         "regression/controller.safetensors",
         "regression_seed1/controller.safetensors",
         "handed-over/controller.safetensors",
@@ -91,7 +92,7 @@ def test_what_one_stage_made_the_next_one_used():
     """Weights, table, teacher and pick, as the records of the runs have them."""
     out = finished()
     search = read_strictly(out / "regression" / "config.json")
-    assert search["meta_graph"] == str(out / "reinforce_finetuned_balanced" / "meta_graph.safetensors")
+    assert search["meta_graph"] == str(out / "menu" / "meta_graph.safetensors")
     assert search["teacher"] == str(out / "mobilenet_v2" / "meta_graph.safetensors")
     first = read_strictly(out / "reinforce" / "config.json")
     assert first["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
@@ -110,6 +111,8 @@ def test_what_one_stage_made_the_next_one_used():
 def test_a_menu_around_reinforce_s_network_and_what_goes_on_from_there():
     """Regression chooses from it; REINFORCE starts from regression, on the meta-graph of that search."""
     out = finished()
+    trained = read_strictly(out / "menu" / "config.json")
+    assert trained["controller"] == str(out / "menu.safetensors") and trained["masks"] == "random"
     menu = RewardRegression.load(out / "menu.safetensors").menu
     assert menu is not None
     for name in ("regression", "regression_seed1", "regression_finetuned"):
@@ -141,6 +144,7 @@ def test_the_comparison_and_the_page_show_the_searches():
     assert {"handed-over_seed1", "MobileNetV2 x 0.5"} <= names
     replaced = {"reinforce", "reinforce_finetuned_balanced", "regression, dial 0.5"}
     assert not replaced & names, "what was trained further stands for them"
+    assert not any(name.startswith("menu") for name in names), "nobody chooses from it yet"
     (seeds,) = (
         row
         for row in read_strictly(finished() / "results.json")["seeds"]
@@ -168,7 +172,7 @@ def test_a_second_call_finds_nothing_to_do(capsys):
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
     main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count(": finished before") == 19
+    assert capsys.readouterr().out.count(": finished before") == 20
 
 
 def test_a_finished_stage_with_other_options_is_refused():
@@ -306,8 +310,9 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "profile_latency": "20",
         "search reinforce": "10",
         "choose reinforce": "2",
-        "finetune reinforce/balanced": "2",
         "menu": "0",
+        "finetune menu": "2",
+        "finetune reinforce/balanced": "2",
         "search regression": "10",
         "search regression_seed1": "10",
         "finetune reinforce/balanced longer": "6",

@@ -54,7 +54,7 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     preset = PRESETS[name]
     assert preset.dataset in DATASETS and sum(preset.images) > 0
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
-    order = ["pretrain", "train_baseline", "profile_latency", "search", "choose", "finetune", "menu"]
+    order = ["pretrain", "train_baseline", "profile_latency", "search", "choose", "menu", "finetune"]
     if preset.menu is None:
         order = [name for name in order if name not in ("train_baseline", "menu")]
     order += ["evaluate", "report"]
@@ -72,12 +72,14 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
 
 
 def test_on_a_laptop_all_are_trained_for_as_long(tmp_path):
-    """10 + 5 + 12 = 27 epochs, as MobileNetV2 alone; then 16 for it, for REINFORCE's network, for experts."""
+    """27 epochs from scratch, each network alone and the menu; then 16 with a teacher, all that go on."""
     laptop = PRESETS["laptop-cifar10"]
-    in_turn = (laptop.pretrain, laptop.reinforce, laptop.finetune)
-    assert laptop.mobilenet_v2.epochs == sum(stage.epochs for stage in in_turn) == 27
+    assert laptop.finetune.from_scratch and laptop.finetune.epochs == laptop.mobilenet_v2.epochs == 27
+    assert laptop.finetune.learning_rate == laptop.mobilenet_v2.learning_rate
     assert laptop.regression.epochs + laptop.finetune_experts.epochs == 16
     stages = {stage.label: stage.options for stage in Plan(Options(laptop, tmp_path, Path("data"))).stages()}
+    assert stages["finetune menu"].teacher is stages["finetune reinforce/balanced"].teacher is None
+    assert stages["search regression"].teacher == stages["finetune mobilenet_v2"].teacher
     assert stages["finetune mobilenet_v2"].epochs == stages["finetune reinforce/balanced longer"].epochs == 16
     assert replace(laptop.mobilenet_v2, epochs=10) == laptop.pretrain and laptop.distilled
     assert laptop.resnet18.epochs == laptop.shufflenet_v2.epochs == laptop.mobilenet_v2.epochs
