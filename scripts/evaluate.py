@@ -71,6 +71,9 @@ class Options:
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)
     """Settings of a regression controller's dial: mean latency of its networks on the validation split,
     in multiples of MobileNetV2's. A pick of scripts.choose stays at its own."""
+    fixed: bool = True
+    """Also fixed masks on the meta-graph: all modules, the best of a one-shot search and so on. Not where it
+    was trained for the networks of some controllers only."""
     one_shot: Path | None = None
     """Directory of scripts.one_shot, whose frontier is taken in place of a search here."""
     one_shot_masks: int = 400
@@ -107,16 +110,11 @@ def compare(options: Options) -> Comparison:
     shared = MetaGraph.load(weights)
     bandit = InstanceBandit(shared, test, table)
     add_networks(comparison, bandit, alone, options)
-    one_shot = one_shot_search(InstanceBandit(shared, val, table), given, options)
-    frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])
-    for factor in options.one_shot_limits:
-        limit = factor * table.reference("mobilenet_v2")
-        best = one_shot.best(limit)
-        if best.latency_ms > limit:
-            continue
-        comparison.add(
-            "static", f"best static <= {factor:g} MobileNetV2", bandit, StaticAgent(space, best.mask)
-        )
+    frontier = space.full_mask()[None][:0]
+    if options.fixed:
+        one_shot = one_shot_search(InstanceBandit(shared, val, table), given, options)
+        frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])
+        add_static(comparison, bandit, one_shot, options.one_shot_limits)
     for name, folder in found.items():
         graph, agent = MetaGraph.load(folder / META_GRAPH), load_agent(folder / CONTROLLER)
         dial = () if is_pick(folder / CONTROLLER) else options.dial
@@ -147,6 +145,18 @@ def one_shot_search(val: InstanceBandit, given: Tensor | None, options: Options)
     for _ in track(proposals, "one-shot search", total=total):
         pass
     return search
+
+
+def add_static(
+    comparison: Comparison, bandit: InstanceBandit, search: OneShotSearch, limits: Sequence[float]
+) -> None:
+    """The rows of the best fixed masks within some multiples of MobileNetV2's latency."""
+    for factor in limits:
+        limit = factor * bandit.latency_table.reference("mobilenet_v2")
+        best = search.best(limit)
+        if best.latency_ms <= limit:
+            name = f"best static <= {factor:g} MobileNetV2"
+            comparison.add("static", name, bandit, StaticAgent(bandit.space, best.mask))
 
 
 def off_menu(agent: Agent, count: int, seed: int) -> Tensor:
@@ -182,13 +192,13 @@ def add_networks(
         lone = load_lone(shipped("mobilenet_v2.safetensors"))
         (latency,) = latencies([lone], bandit, generator_for(options.seed, 9))
         comparison.add_network("fixed", "MobileNetV2 trained alone", bandit, lone, latency)
-    fixed = {
+    fixed: dict[str, Agent] = {
         "full meta-graph": StaticAgent(space, space.full_mask()),
         "MobileNetV2 path": StaticAgent(space, space.mobilenet_v2_mask()),
         "cheapest path": StaticAgent(space, table.cheapest_mask()),
         "random half": RandomAgent(space, 0.5, options.seed),
     }
-    for name, agent in fixed.items():
+    for name, agent in fixed.items() if options.fixed else ():
         comparison.add("fixed", name, bandit, agent)
     add_alone(own=False)
 

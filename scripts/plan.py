@@ -24,12 +24,11 @@ from scripts import (
     evaluate,
     finetune,
     menu,
-    pretrain,
     profile_latency,
     report,
     search,
-    train_baseline,
 )
+from scripts.from_nothing import from_nothing
 from scripts.stage import Stage
 from scripts.wiring import wired
 
@@ -66,7 +65,7 @@ class Plan:
     def groups(self) -> Iterator[list[Stage]]:
         """Every stage, whether asked for or not, together with those that need nothing of each other."""
         agents = self.preset.agents
-        yield list(self._pretrain())
+        yield list(self._from_nothing())
         yield [self._profile_latency()]  # which nothing may disturb
         yield [self._search(agent) for agent in agents if agent not in self.sources]
         yield [self._choose(agent) for agent in agents if agent not in self.sources]
@@ -93,27 +92,8 @@ class Plan:
         """The same, one after the other."""
         return chain.from_iterable(self.groups())
 
-    # --- networks trained alone, and the table ---------------------------------------------------
-
-    def _pretrain(self) -> Iterator[Stage]:
-        space, _, width = self.preset.search_space.partition("@")
-        wide = float(width or 1)
-        alone = self.preset.mobilenet_v2
-        yield self._pretrained("meta_graph", self.preset.pretrain, space, wide)
-        yield self._pretrained("mobilenet_v2", alone, space, wide, modules=(2,))
-        for factor in self.preset.widths:
-            yield self._pretrained(f"mobilenet_v2_x{factor:g}", alone, space, factor * wide, modules=(2,))
-        for name, given in (("resnet18", self.preset.resnet18), ("shufflenet_v2", self.preset.shufflenet_v2)):
-            if given is not None:
-                options = wired(name, given, out=self.out / name, **self.data, **self.chance)
-                file = options.out / "network.safetensors"
-                yield Stage("train_baseline", f"train_baseline {name}", train_baseline.main, options, file)
-
-    def _pretrained(self, name: str, given: pretrain.Options, space: str, width: float, **more: Any) -> Stage:
-        both = {**self.data, **self.chance, "search_space": space, "width": width}
-        options = wired("pretrain", given, out=self.out / name, **both, **more)
-        file = options.out / "meta_graph.safetensors"
-        return Stage("pretrain", f"pretrain {name}", pretrain.main, options, file)
+    def _from_nothing(self) -> Iterator[Stage]:
+        return from_nothing(self.preset, self.out, {**self.data, **self.chance})
 
     def _profile_latency(self) -> Stage:
         options = wired(
@@ -260,7 +240,7 @@ class Plan:
         if self.menu_trained in runs:
             runs.remove(self.menu_trained)  # its controller has learnt nothing yet
         sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
-        alone = [stage.options.out for stage in self._pretrain()]
+        alone = [stage.options.out for stage in self._from_nothing()]
         if self.preset.distilled:
             alone.append(self.out / "mobilenet_v2_finetuned")
         options = wired(

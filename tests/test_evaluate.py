@@ -239,3 +239,14 @@ def test_fixed_masks_off_a_menu_are_among_the_controls(lite_space):
     assert masks.shape == (20, 17, 5) and len(masks.unique(dim=0)) == 4
     assert torch.equal(lite_space.repair(masks), masks)
     assert off_menu(RewardRegression(None, space=lite_space), 20, 0).shape == (0, 17, 5)
+
+
+def test_without_fixed_masks_there_are_the_controllers_and_the_networks_alone(tmp_path):
+    """Of the meta-graph of a search nothing else is asked; the controls are still there."""
+    run = searched("regression")
+    options = small(
+        tmp_path, runs=(run,), meta_graph=run / "meta_graph.safetensors", fixed=False, dial=(0.5,)
+    )
+    rows = compare(options).rows
+    assert [row["name"] for row in rows] == ["regression, dial 0.5", "regression, dial 0.5, shuffled"]
+    assert rows[0]["controls"]["static"]["latency_ms"] <= rows[0]["latency_ms"]
