@@ -41,6 +41,10 @@ class Arms(ABC):
     def masks(self, choices: Tensor) -> Tensor:
         """Repaired masks ``(B, num_cells, num_modules)`` of choices ``(B, count)``."""
 
+    def certain(self) -> tuple[list[int], list[int]]:
+        """The bits that all masks have, and those that none has."""
+        return [], []
+
 
 class ModuleArms(Arms):
     """Switches each module by itself; a cell that must not stay empty keeps its best one."""
@@ -127,6 +131,11 @@ class MenuArms(Arms):
     def masks(self, choices: Tensor) -> Tensor:
         taken = choices.float() @ self.menu.flatten(1).float()
         return (taken > 0).view(-1, *self.menu.shape[1:])
+
+    def certain(self) -> tuple[list[int], list[int]]:
+        bits = self.menu.flatten(1)
+        always = torch.stack([part.all(0) for part in bits.split(self.groups)]).any(0)
+        return always.nonzero().flatten().tolist(), (~bits.any(0)).nonzero().flatten().tolist()
 
     def _taken(self, numbers: Sequence[Tensor]) -> Tensor:
         """The choice of these parts, one ``(B,)`` for each group, counted within it."""

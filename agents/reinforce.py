@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
@@ -79,13 +79,16 @@ class SelfCriticalReinforce(LearningAgent):
         baseline: "masks", the reward of those others; or "table", what each bit would earn if the image were
             answered as by those others, with the latency of this mask's other bits
             (``agents/table_baseline.py``).
+        always, never: bits that are on, or off, in all masks: not this agent's to decide. What others choose
+            from a menu (:meth:`agents.arms.MenuArms.certain`) it then goes on to choose from nearly the same
+            masks, whose modules the meta-graph knows.
         seed: of the initial weights and the samples.
         world: see :class:`LearningAgent`.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "learning_rate", "alpha", "alpha_timesteps", "entropy_coefficient", "samples_per_image",
-        "log_probability_under", "baseline", "seed",
+        "log_probability_under", "baseline", "always", "never", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +101,8 @@ class SelfCriticalReinforce(LearningAgent):
         samples_per_image: int = 4,
         log_probability_under: LogProbability = "p_prime",
         baseline: Baseline = "masks",
+        always: Sequence[int] = (),
+        never: Sequence[int] = (),
         seed: int = 0,
         space: SearchSpace | None = None,
         world: World = ALONE,
@@ -115,6 +120,11 @@ class SelfCriticalReinforce(LearningAgent):
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
+        for name, bits in (("always", always), ("never", never)):
+            if not all(0 <= bit < space.num_bits for bit in bits):
+                raise ValueError(f"{name}: got {list(bits)}; bits in 0..{space.num_bits - 1} will do")
+        if set(always) & set(never):
+            raise ValueError(f"never: got {sorted(set(always) & set(never))}, which are in always as well")
         super().__init__(env, space, self._network(space, generator_for(seed, 0)), seed, world)
         self.learning_rate = learning_rate
         self.alpha = (float(alpha[0]), float(alpha[1]))
@@ -123,6 +133,7 @@ class SelfCriticalReinforce(LearningAgent):
         self.samples_per_image = samples_per_image
         self.log_probability_under: LogProbability = log_probability_under
         self.baseline: Baseline = baseline
+        self.always, self.never = list(always), list(never)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
         self.generator = generator_for(seed, 1)
 
@@ -199,8 +210,11 @@ class SelfCriticalReinforce(LearningAgent):
         return Controller(space, generator=generator)
 
     def _held(self, probabilities: Tensor) -> Tensor:
-        """Probabilities ``(..., outputs)`` with 1 for each choice that is not free; here all are free."""
-        return probabilities
+        """Probabilities ``(..., outputs)`` with 1 or 0 for each choice that is not free."""
+        held = probabilities
+        for bits, certain in ((self.always, 1.0), (self.never, 0.0)):
+            held = held.index_fill(-1, torch.tensor(bits, dtype=torch.long, device=held.device), certain)
+        return held
 
     def _actions(self, choices: Tensor) -> Tensor:
         """The actions ``(..., num_bits)`` of choices, bool ``(..., outputs)``."""

@@ -31,6 +31,7 @@ def make_agent(
     """The agent of the options, for a search over ``images`` per epoch; it will start from ``source``."""
     rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     if options.agent == "reinforce":
+        always, never = source.arms.certain() if isinstance(source, RewardRegression) else ([], [])
         return SelfCriticalReinforce(
             envs,
             alpha=options.alpha,
@@ -39,6 +40,8 @@ def make_agent(
             samples_per_image=options.samples_per_image,
             log_probability_under=options.log_probability_under,
             baseline=options.baseline,
+            always=always,
+            never=never,
             seed=options.seed,
             world=world,
             **rate,

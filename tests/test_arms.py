@@ -81,6 +81,14 @@ def test_one_part_of_each_group_is_taken():
     assert len(drawn.unique(dim=0)) == 6, "all of them; a certain one is missed with probability (5/6)^200"
 
 
+def test_what_all_masks_have_and_what_none_has():
+    """Module 0 in cells 0, 1, 3, 6, 10, 13: bits 0, 5, 15, 30, 50, 65. Free: 14:0, 14:3, 16:0, 16:2."""
+    always, never = PARTS.certain()
+    assert always == [0, 5, 15, 30, 50, 65]
+    assert sorted({*range(85)} - {*always, *never}) == [70, 73, 80, 82]
+    assert KINDS["modules"].certain() == ([], [])
+
+
 def test_groups_are_explored_each_by_itself():
     """Redrawn with probability 1/2: of three parts 1/2 + 1/6 = 2/3 stay, of two 3/4, both in 2/3 * 3/4 = 1/2.
 
