@@ -90,8 +90,8 @@ class BlockDrop(SelfCriticalReinforce):
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
-        *(name for name in SelfCriticalReinforce.hyperparameters if name != "baseline"),
-        "reward", "gamma", "curriculum_timesteps",
+        "learning_rate", "alpha", "alpha_timesteps", "entropy_coefficient", "samples_per_image",
+        "log_probability_under", "seed", "reward", "gamma", "curriculum_timesteps",
     )  # fmt: skip
 
     controller: BlockController
