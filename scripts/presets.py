@@ -137,7 +137,7 @@ def laptop_cifar10() -> Preset:
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.0)
     training = Pretrain(HERE, epochs=10, augmentation=augmentation)
     searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
-    choosing = replace(searching, epochs=8, random_epochs=1, niche_epochs=4, shuffle="off", anneal=True)
+    choosing = replace(searching, epochs=6, random_epochs=1, niche_epochs=3, shuffle="off", anneal=True)
     # What a search found is trained from scratch, for as long as the networks it is compared with.
     alone = replace(training, epochs=27)
     scratch = Finetune(
@@ -159,7 +159,9 @@ def laptop_cifar10() -> Preset:
         menu=Menu(HERE, HERE),
         seeds=3,
         distilled=True,
-        tuned=(0.4, 0.48),
+        explored=(0.38, 0.46),
+        dial=0.425,
+        tuned=(0.4, 0.45),
         pretrain=training,
         mobilenet_v2=alone,
         widths=(0.5,),
@@ -175,11 +177,11 @@ def laptop_cifar10() -> Preset:
             frozen_epochs=4,  # experts would forget what they are for under masks with flipped bits
             steady_bounds=True,
             learning_rate=3e-4,
-            alpha=(0.98, 0.99),
+            alpha=(0.95, 0.98),
         ),
         finetune=scratch,
-        finetune_experts=replace(scratch, from_scratch=False, epochs=8, learning_rate=0.08),
-        evaluate=Evaluate(HERE, dial=(0.41, 0.45), one_shot_masks=100, control_masks=15, control_networks=12),
+        finetune_experts=replace(scratch, from_scratch=False, epochs=6, learning_rate=0.08),
+        evaluate=Evaluate(HERE, dial=(0.4, 0.425), one_shot_masks=100, control_masks=15, control_networks=12),
     )
 
 

@@ -72,15 +72,15 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
 
 
 def test_on_a_laptop_all_are_trained_for_as_long(tmp_path):
-    """27 epochs from scratch, each network alone and the menu; then 16 with a teacher, all that go on."""
+    """27 epochs from scratch, each network alone and the menu; then 12 with a teacher, all that go on."""
     laptop = PRESETS["laptop-cifar10"]
     assert laptop.finetune.from_scratch and laptop.finetune.epochs == laptop.mobilenet_v2.epochs == 27
     assert laptop.finetune.learning_rate == laptop.mobilenet_v2.learning_rate
-    assert laptop.regression.epochs + laptop.finetune_experts.epochs == 16
+    assert laptop.regression.epochs + laptop.finetune_experts.epochs == 12
     stages = {stage.label: stage.options for stage in Plan(Options(laptop, tmp_path, Path("data"))).stages()}
     assert stages["finetune menu"].teacher is stages["finetune reinforce/balanced"].teacher is None
     assert stages["search regression"].teacher == stages["finetune mobilenet_v2"].teacher
-    assert stages["finetune mobilenet_v2"].epochs == stages["finetune reinforce/balanced longer"].epochs == 16
+    assert stages["finetune mobilenet_v2"].epochs == stages["finetune reinforce/balanced longer"].epochs == 12
     assert replace(laptop.mobilenet_v2, epochs=10) == laptop.pretrain and laptop.distilled
     assert laptop.resnet18.epochs == laptop.shufflenet_v2.epochs == laptop.mobilenet_v2.epochs
     space = parse_search_space(laptop.search_space)
