@@ -120,6 +120,8 @@ def compare(options: Options) -> Comparison:
         dial = () if is_pick(folder / CONTROLLER) else options.dial
         bandits = InstanceBandit(graph, val, table), InstanceBandit(graph, test, table)
         on_val = add_settings(comparison, name, agent, *bandits, dial)
+        if not on_val:
+            continue
         controls = Controls(
             *bandits,
             list(on_val.values()),

@@ -23,6 +23,9 @@ def add_settings(
 ) -> dict[str, Tensor]:
     """Add the rows; gives the repaired masks of the validation images by the row's name.
 
+    One mask for all (an agent without a controller) has nothing to shuffle, and is a fixed mask itself: of it
+    there is the row alone, and nothing is given.
+
     Args:
         comparison: gets the rows.
         name: of the search.
@@ -33,6 +36,8 @@ def add_settings(
     on_val = {}
     for label in settings(name, agent, val, dial):
         masks = comparison.add(name, label, test, agent)
+        if agent.controller is None:
+            continue
         comparison.add_shuffled(name, label, test, masks)
         on_val[label] = val.space.repair(choose_masks(agent, val.image_set))
     return on_val

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pipeline_fixtures import evaluated, image_folder, read_strictly, searched
 
+from agents.baselines import StaticAgent
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
 from instanas_env.data import load_images
@@ -250,3 +251,15 @@ def test_without_fixed_masks_there_are_the_controllers_and_the_networks_alone(tm
     rows = compare(options).rows
     assert [row["name"] for row in rows] == ["regression, dial 0.5", "regression, dial 0.5, shuffled"]
     assert rows[0]["controls"]["static"]["latency_ms"] <= rows[0]["latency_ms"]
+
+
+def test_a_fixed_mask_with_weights_of_its_own_has_one_row_and_no_controls(tmp_path, lite_space):
+    """As REINFORCE's network by itself: no controller, so its latency is the network's alone."""
+    run = tmp_path / "one"
+    mask = lite_space.mobilenet_v2_mask()
+    StaticAgent(lite_space, mask).save(run / "controller.safetensors")
+    MetaGraph.load(shipped("meta_graph.safetensors")).save(run / "meta_graph.safetensors")
+    graph = run / "meta_graph.safetensors"
+    (row,) = compare(small(tmp_path / "out", runs=(run,), meta_graph=graph, fixed=False)).rows
+    assert row["name"] == "one" and "controls" not in row
+    assert row["latency_ms"] == pytest.approx(table().reference("mobilenet_v2"))
