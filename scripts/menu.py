@@ -1,13 +1,12 @@
-"""Make a menu of parts around the mask that a search ended with, for a regression controller to choose from.
+"""Put a menu of parts around a trained network, for a regression controller to choose from.
 
-    python -m scripts.menu --run runs/reinforce --out menu.safetensors
-    python -m scripts.finetune --run runs/reinforce --controller menu.safetensors --masks random \\
-        --out runs/menu
-    python -m scripts.search --agent regression --start-from menu.safetensors \\
+    python -m scripts.menu --run runs/reinforce_finetuned --out runs/menu
+    python -m scripts.search --agent regression --start-from runs/menu/controller.safetensors \\
         --meta-graph runs/menu/meta_graph.safetensors --shuffle off --out runs/experts
 
-The mask is the one that the controller of ``run`` gives to most validation images. What is written is a
-regression controller that knows the menu and has learnt nothing yet.
+The network is the one that the controller of ``run`` gives to most validation images. What is written is a
+regression controller that knows the menu and has learnt nothing yet, and the meta-graph of ``run``, in which
+modules that the network has not used join it quietly (``instanas_env/growth.py``).
 """
 
 from __future__ import annotations
@@ -20,14 +19,16 @@ from pathlib import Path
 import torch
 import tyro
 
-from agents.choices import Pick, controller_file
 from agents.evaluation import choose_masks
 from agents.files import load_agent
 from agents.menu import parts_around
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
 from instanas_env.data import load_images
+from instanas_env.growth import quieten
 from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from scripts.matching import CONTROLLER, META_GRAPH
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,14 @@ class Options:
     """Around what, and how large."""
 
     run: Path
-    """Directory of a search, or another one with controller.safetensors."""
+    """Directory with controller.safetensors and meta_graph.safetensors."""
     out: Path
-    """File for the controller that knows the menu."""
-    prefer: Pick | None = None
-    """Which of the trade-offs that scripts.choose picked; by default the search's last controller."""
+    """Directory for the same."""
     latency_table: Path | None = None
     """Of the same search space; by default the shipped one."""
     dataset: str = "embedded"
     data_dir: Path | None = None
-    places: tuple[str, ...] = ("7:0,8:0,9:0", "11:0,12:0", "14:0,15:0", "16:0,16:2")
+    places: tuple[str, ...] = ("8:0,9:0", "11:0,12:0", "14:0,15:0")
     """Where there is a choice: in each place one of these modules runs, as cell:module, or what the mask has
     in those cells, or, if they keep their shape, none."""
     num_classes: int = 10
@@ -64,7 +63,7 @@ def parse_place(text: str) -> list[tuple[int, int]]:
 def main(options: Options) -> None:
     """Find the mask, vary it, write, print."""
     torch.set_num_threads(options.threads)
-    agent = load_agent(controller_file(options.run, options.prefer))
+    agent, meta_graph = load_agent(options.run / CONTROLLER), MetaGraph.load(options.run / META_GRAPH)
     space = agent.space
     table = LatencyTable.load(options.latency_table or shipped("latency.json"))
     if table.space != space:
@@ -82,7 +81,10 @@ def main(options: Options) -> None:
         space=space,
         table=table,
     )
-    learner.save(options.out, {"run": str(options.run), "places": list(options.places)})
+    record = {"run": str(options.run), "places": list(options.places)}
+    learner.save(options.out / CONTROLLER, record)
+    quieten(meta_graph, parts.any(0) & ~most)
+    meta_graph.save(options.out / META_GRAPH, record)
     latencies = [group.aminmax() for group in learner.arms.latencies(table.modules).split(groups)]
     ends = (sum(end[side] for end in latencies) + table.stem + table.head for side in (0, 1))
     fastest, slowest = (f"{ms:.2f}" for ms in ends)
