@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from instanas_env.meta_cell import MetaCell
 from instanas_env.meta_graph import MetaGraph
-from instanas_env.modules import ConvBN
 
 QUIET = 0.1  # of the scale that a BatchNorm starts with
 
@@ -25,10 +25,10 @@ def quieten(meta_graph: MetaGraph, modules: Tensor) -> None:
         modules: which, bool ``(num_cells, num_modules)``. Of a cell that changes shape, which has nothing but
             its modules' outputs, they stay as they are.
     """
-    for cell, chosen in zip(meta_graph.cells, modules.tolist(), strict=True):
-        for option, on in zip(cell.options, chosen, strict=True):
-            if on and cell.keeps_shape:
-                last = option[-1]
-                assert isinstance(last, ConvBN)
-                last.bn.weight.fill_(QUIET)
-                last.bn.bias.zero_()
+    for number, module in modules.nonzero().tolist():
+        cell = meta_graph.cells[number]
+        assert isinstance(cell, MetaCell)
+        if cell.keeps_shape:
+            batch_norm = cell.options[module][-1].bn
+            batch_norm.weight.fill_(QUIET)
+            batch_norm.bias.zero_()

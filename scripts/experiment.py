@@ -30,8 +30,8 @@ StageName = Literal[
     "profile_latency",
     "search",
     "choose",
-    "menu",
     "finetune",
+    "menu",
     "evaluate",
     "report",
 ]
@@ -49,7 +49,7 @@ class Options:
     data_dir: Path | None = None
     """Where the images are, see instanas_env.data.load_images."""
     stages: tuple[StageName, ...] = STAGES
-    """Those to run, of pretrain, train_baseline, profile_latency, search, choose, menu, finetune, evaluate,
+    """Those to run, of pretrain, train_baseline, profile_latency, search, choose, finetune, menu, evaluate,
     report."""
     dry_run: bool = False
     """Only print what would run."""

@@ -2,10 +2,10 @@
 
     pretrain -> profile_latency -> search -> choose -> menu -> search -> finetune -> evaluate -> report
 
-A search is named after its agent. With a menu, two go on from others: all networks of a menu around the one
-that ``reinforce`` ended with are trained alike; then ``regression`` learns to choose, and its networks become
-experts; once those are fine-tuned, ``handed-over`` is REINFORCE that goes on from its policy. Both are done
-once for each seed; a directory's ending tells the further ones. What they are compared with trains as long.
+A search is named after its agent. With a menu, two go on from others: ``regression`` puts experts into the
+network that ``reinforce`` ended with, once that is trained, and learns to choose between them; once these are
+fine-tuned, ``handed-over`` is REINFORCE that goes on from its policy. Both are done once for each seed; a
+directory's ending tells the further ones. What they are compared with trains for as long.
 """
 
 from __future__ import annotations
@@ -53,12 +53,11 @@ class Plan:
         self.data = {"dataset": self.preset.dataset, "data_dir": options.data_dir}
         self.chance = {"seed": options.seed, "threads": options.threads}
         self.table = self.out / "latency.json"
-        self.menu = self.out / "menu.safetensors"
+        self.menu = self.out / "menu"
         # What a search goes on from; only with a menu.
         sources = {"regression": "menu", "handed-over": "regression_finetuned"}
         self.sources = {} if self.preset.menu is None else sources
         self.base = self.out / "reinforce_finetuned_balanced"
-        self.menu_trained = self.out / "menu"
         if self.sources and BASE not in self.preset.fine_tuned:
             raise ValueError(f"fine_tuned: got {self.preset.fine_tuned}; a menu needs {BASE!r} among them")
 
@@ -69,17 +68,14 @@ class Plan:
         yield [self._profile_latency()]  # which nothing may disturb
         yield [self._search(agent) for agent in agents if agent not in self.sources]
         yield [self._choose(agent) for agent in agents if agent not in self.sources]
+        yield [
+            stage
+            for target in self.preset.fine_tuned
+            if target.partition("/")[0] not in self.sources
+            for stage in self._finetune(target)
+        ]
         if self.preset.menu is not None:
             yield [self._menu(self.preset.menu)]
-        yield [
-            *([] if self.preset.menu is None else [self._train_menu()]),
-            *(
-                stage
-                for target in self.preset.fine_tuned
-                if target.partition("/")[0] not in self.sources
-                for stage in self._finetune(target)
-            ),
-        ]
         experts = self._seeds("regression") if "regression" in self.sources and "regression" in agents else ()
         yield [self._search("regression", seed) for seed in experts]
         yield [*self._for_as_long(), *(self._specialise(seed) for seed in experts)]
@@ -113,10 +109,8 @@ class Plan:
         source = self.sources.get(agent)
         start_from: Path | None = None
         graph = self.out / "meta_graph"
-        if source == "menu":
-            start_from, graph = self.menu, self.menu_trained
-        elif source is not None:
-            graph = self._place(source, seed)
+        if source is not None:
+            graph = self.menu if source == "menu" else self._place(source, seed)
             start_from = graph / "controller.safetensors"
         options = wired(
             agent,
@@ -159,15 +153,14 @@ class Plan:
         options = wired(
             "menu",
             given,
-            run=self.searched("reinforce"),
-            prefer=BASE.partition("/")[2],
+            run=self.base,
             out=self.menu,
             latency_table=self.table,
             num_classes=self.preset.classes,
             **self.data,
             **self.chance,
         )
-        return Stage("menu", "menu", menu.main, options, self.menu)
+        return Stage("menu", "menu", menu.main, options, self.menu / "meta_graph.safetensors")
 
     # --- afterwards ------------------------------------------------------------------------------
 
@@ -185,11 +178,6 @@ class Plan:
         dial = self._tuned_latencies() if agent == "regression" else {}
         yield self._tuned(target, self.preset.finetune, run, out, prefer=pick or None, **dial)
 
-    def _train_menu(self) -> Stage:
-        """All its networks alike, whatever the image."""
-        run, more = self.searched("reinforce"), {"controller": self.menu, "masks": "random"}
-        return self._tuned("menu", self.preset.finetune, run, self.menu_trained, **more)
-
     def _specialise(self, seed: int) -> Stage:
         """The experts of a regression search, under its policy."""
         out = self._place("regression_finetuned", seed)
@@ -199,15 +187,15 @@ class Plan:
     def _for_as_long(self) -> Iterator[Stage]:
         """MobileNetV2, taught by itself as it was before; and with a menu the network that it is around.
 
-        Both train for as many epochs as the experts did after the menu's training.
+        Both go on for as many epochs as the experts.
         """
-        given = self.preset.finetune
+        epochs = self.preset.finetune.epochs
         if self.sources:
             epochs = self.preset.regression.epochs + self.preset.finetune_experts.epochs
-            given = replace(self.preset.finetune_experts, epochs=epochs)
-            for seed in self._seeds("regression"):
-                out, label = self._place(f"{self.base.name}_longer", seed), f"{BASE} longer{_told(seed)}"
-                yield self._tuned(label, given, self.base, out, **self._chance(seed))
+        given = replace(self.preset.finetune_longer, epochs=epochs)
+        for seed in self._seeds("regression") if self.sources else ():
+            out, label = self._place(f"{self.base.name}_longer", seed), f"{BASE} longer{_told(seed)}"
+            yield self._tuned(label, given, self.base, out, **self._chance(seed))
         if self.preset.distilled:
             run, out = self.out / "mobilenet_v2", self.out / "mobilenet_v2_finetuned"
             yield self._tuned("mobilenet_v2", given, run, out, masks="all")
@@ -237,8 +225,8 @@ class Plan:
     def _evaluate(self) -> Stage:
         finished = (path.parent for path in self.out.glob("*/controller.safetensors"))
         runs = sorted(path for path in finished if (path / "meta_graph.safetensors").exists())
-        if self.menu_trained in runs:
-            runs.remove(self.menu_trained)  # its controller has learnt nothing yet
+        if self.menu in runs:
+            runs.remove(self.menu)  # its controller has learnt nothing yet
         sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
         alone = [stage.options.out for stage in self._from_nothing()]
         if self.preset.distilled:

@@ -46,9 +46,9 @@ class Preset:
     """Whose meta-graph is fine-tuned: "regression" with its dial turning (with a menu it always is),
     "reinforce/A" under a pick of its search (A to E, accuracy, balanced or latency; see scripts.choose)."""
     menu: Menu | None = None
-    """Parts around the network that REINFORCE ended with ("reinforce/balanced"). Given, all masks of the menu
-    are fine-tuned alike; regression learns to choose between them, the meta-graph training along. The network
-    by itself is a control that trains for as long."""
+    """Parts around the network that REINFORCE ended with ("reinforce/balanced"), once it is fine-tuned.
+    Given, regression learns to choose between them, the meta-graph training along. The network by itself is a
+    control that trains for as long."""
     seeds: int = 1
     """Of what goes on from the network of the menu, the control too."""
     distilled: bool = False
@@ -76,6 +76,8 @@ class Preset:
     finetune: Finetune = Finetune(HERE, HERE)
     finetune_experts: Finetune = Finetune(HERE, HERE)
     """With a menu: after regression's search."""
+    finetune_longer: Finetune = Finetune(HERE, HERE)
+    """Of what is to train for as long as the experts, the epochs of their search included."""
     evaluate: Evaluate = Evaluate(HERE)
     """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
@@ -148,6 +150,7 @@ def laptop_cifar10() -> Preset:
         learning_rate=alone.learning_rate,
         augmentation=augmentation,
     )
+    tuning = Finetune(HERE, HERE, learning_rate=0.08, augmentation=augmentation)
     torchvision = TrainBaseline(HERE, epochs=alone.epochs, augmentation=augmentation)
     return Preset(
         dataset="folder",
@@ -159,9 +162,9 @@ def laptop_cifar10() -> Preset:
         menu=Menu(HERE, HERE),
         seeds=3,
         distilled=True,
-        explored=(0.38, 0.46),
+        explored=(0.395, 0.455),
         dial=0.425,
-        tuned=(0.4, 0.45),
+        tuned=(0.415, 0.435),
         pretrain=training,
         mobilenet_v2=alone,
         widths=(0.5,),
@@ -180,7 +183,8 @@ def laptop_cifar10() -> Preset:
             alpha=(0.95, 0.98),
         ),
         finetune=scratch,
-        finetune_experts=replace(scratch, from_scratch=False, epochs=6, learning_rate=0.08),
+        finetune_experts=replace(tuning, epochs=6, learning_rate=0.03),
+        finetune_longer=tuning,
         evaluate=Evaluate(HERE, dial=(0.4, 0.425), one_shot_masks=100, control_masks=15, control_networks=12),
     )
 

@@ -17,7 +17,9 @@ from agents.menu import parts_around
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
 from instanas_env.data import load_images
+from instanas_env.growth import QUIET
 from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from scripts.menu import Options, main, parse_place
@@ -85,23 +87,29 @@ def test_a_place_on_the_command_line():
         parse_place("14-0")
 
 
-def test_the_script_writes_a_controller_that_knows_the_menu(tmp_path, capsys):
+def test_the_script_puts_a_menu_around_a_trained_network(tmp_path, capsys):
+    """The mask that most images get, first of all; its network answers as before, on a run of REINFORCE's."""
     run = searched("reinforce")
     folder = {"dataset": "folder", "data_dir": image_folder()}
-    out = tmp_path / "menu.safetensors"
-    main(Options(run, out, **folder))
-    agent = RewardRegression.load(out)
-    source = load_agent(run / "controller.safetensors")
-    masks = source.space.repair(choose_masks(source, load_images("folder", "val", image_folder())))
+    main(Options(run, tmp_path, **folder))
+    agent = RewardRegression.load(tmp_path / "controller.safetensors")
+    source, images = load_agent(run / "controller.safetensors"), load_images("folder", "val", image_folder())
+    masks = source.space.repair(choose_masks(source, images))
     found, counts = torch.unique(masks, dim=0, return_counts=True)
+    most = found[counts.argmax()]
     assert agent.menu is not None and agent.num_classes == 10
     parts = torch.tensor(agent.menu).bool()
-    assert torch.equal(union([group[0] for group in parts.split(agent.groups)]), found[counts.argmax()])
-    table = LatencyTable.load(shipped("latency.json"))
-    latencies = table.lookup(torch.stack([union(choice) for choice in product(*parts.split(agent.groups))]))
-    told = f"{len(latencies)} masks of {latencies.min():.2f} to {latencies.max():.2f} ms"
+    assert torch.equal(union([group[0] for group in parts.split(agent.groups)]), most)
+    every = torch.stack([union(choice) for choice in product(*parts.split(agent.groups))])
+    latencies = LatencyTable.load(shipped("latency.json")).lookup(every)
+    told = f"{len(every)} masks of {latencies.min():.2f} to {latencies.max():.2f} ms"
     assert told in capsys.readouterr().out
+    before, after = (MetaGraph.load(place / "meta_graph.safetensors") for place in (run, tmp_path))
+    inputs = images.normalize(images.images[:8])
+    assert torch.equal(*(graph(inputs, most.expand(8, -1, -1)) for graph in (before, after)))
+    new = (every.any(0) & ~most).nonzero()
+    assert len(new) and all((after.cells[t].options[m][-1].bn.weight == QUIET).all() for t, m in new.tolist())
     with pytest.raises(ValueError, match="^latency_table: for .*0.5.*, but the run is for"):
         narrow = SearchSpace.preset("lite", width=0.5)
         LatencyTable(narrow, torch.ones(17, 5), 1.0, 1.0).save(tmp_path / "narrow.json")
-        main(Options(run, out, latency_table=tmp_path / "narrow.json", **folder))
+        main(Options(run, tmp_path, latency_table=tmp_path / "narrow.json", **folder))

@@ -54,7 +54,7 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     preset = PRESETS[name]
     assert preset.dataset in DATASETS and sum(preset.images) > 0
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
-    order = ["pretrain", "train_baseline", "profile_latency", "search", "choose", "menu", "finetune"]
+    order = ["pretrain", "train_baseline", "profile_latency", "search", "choose", "finetune", "menu"]
     if preset.menu is None:
         order = [name for name in order if name not in ("train_baseline", "menu")]
     order += ["evaluate", "report"]
@@ -72,13 +72,13 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
 
 
 def test_on_a_laptop_all_are_trained_for_as_long(tmp_path):
-    """27 epochs from scratch, each network alone and the menu; then 12 with a teacher, all that go on."""
+    """27 epochs from scratch, each network alone; then 12 with a teacher, all that go on."""
     laptop = PRESETS["laptop-cifar10"]
     assert laptop.finetune.from_scratch and laptop.finetune.epochs == laptop.mobilenet_v2.epochs == 27
     assert laptop.finetune.learning_rate == laptop.mobilenet_v2.learning_rate
     assert laptop.regression.epochs + laptop.finetune_experts.epochs == 12
     stages = {stage.label: stage.options for stage in Plan(Options(laptop, tmp_path, Path("data"))).stages()}
-    assert stages["finetune menu"].teacher is stages["finetune reinforce/balanced"].teacher is None
+    assert stages["finetune reinforce/balanced"].teacher is None
     assert stages["search regression"].teacher == stages["finetune mobilenet_v2"].teacher
     assert stages["finetune mobilenet_v2"].epochs == stages["finetune reinforce/balanced longer"].epochs == 12
     assert replace(laptop.mobilenet_v2, epochs=10) == laptop.pretrain and laptop.distilled
@@ -103,7 +103,7 @@ def test_further_seeds_start_from_the_same_menu_and_go_to_other_places(tmp_path)
         "search handed-over_seed1",
         "search handed-over_seed2",
     ]
-    assert by_seed["search regression_seed2"].start_from == tmp_path / "menu.safetensors"
+    assert by_seed["search regression_seed2"].start_from == tmp_path / "menu" / "controller.safetensors"
     tuned = by_seed["finetune regression seed 2"]
     assert tuned.run == tmp_path / "regression_seed2" and tuned.out == tmp_path / "regression_finetuned_seed2"
     assert by_seed["search handed-over_seed2"].start_from == tuned.out / "controller.safetensors"
