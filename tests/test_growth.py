@@ -16,8 +16,8 @@ from instanas_env.seeding import generator_for
 
 @pytest.mark.parametrize("module", [0, 2], ids=["BasicConv", "MBConv"])
 def test_a_new_module_disturbs_little_and_learns(tiny_graph: MetaGraph, tiny_space: SearchSpace, module: int):
-    """Into cell 14 of the cheapest path, against one that starts as usual: a tenth of its output, and about as
-    much of its disturbance (less than a quarter; what follows is not linear).
+    """Into cell 14 of the cheapest path, against one that starts as usual: a tenth of its output, and so less
+    than a quarter of its disturbance (what follows is not linear).
     """
     path = tiny_space.repair(torch.zeros(17, 5, dtype=torch.bool))
     grown = path.clone()
