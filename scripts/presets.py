@@ -176,14 +176,14 @@ def laptop_cifar10() -> Preset:
         regression=choosing,
         handed_over=replace(
             searching,
-            epochs=4,
-            frozen_epochs=4,  # experts would forget what they are for under masks with flipped bits
+            epochs=3,
+            frozen_epochs=3,  # experts would forget what they are for under masks with flipped bits
             steady_bounds=True,
             learning_rate=3e-4,
             alpha=(0.95, 0.98),
         ),
         finetune=scratch,
-        finetune_experts=replace(tuning, epochs=6, learning_rate=0.03),
+        finetune_experts=replace(tuning, epochs=6, learning_rate=0.01),
         finetune_longer=tuning,
         evaluate=Evaluate(HERE, dial=(0.4, 0.425), one_shot_masks=100, control_masks=15, control_networks=12),
     )
