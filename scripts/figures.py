@@ -148,10 +148,15 @@ def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers (1, 2, 5 times a power of ten) between two positive ones."""
+    """Round numbers between two positive ones: 1, 2, 5 times a power of ten; more digits if those are few."""
     powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-    return [tick for tick in ticks if low <= tick <= high]
+
+    def within(*digits: float) -> list[float]:
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
+        return [tick for tick in ticks if low <= tick <= high]
+
+    few = within(1, 2, 5)
+    return few if len(few) > 2 else within(1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
 
 
 def reference_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

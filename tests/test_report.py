@@ -334,6 +334,7 @@ def test_of_each_search_the_policy_with_most_networks():
 
 def test_ticks_are_round():
     assert log_ticks(0.9, 15) == [1, 2, 5, 10]
+    assert log_ticks(0.65, 1.9) == pytest.approx([0.7, 0.8, 0.9, 1, 1.5]), "1 alone would be too few"
     assert linear_ticks(70.1, 94.2) == [75, 80, 85, 90]
     assert linear_ticks(90.3, 94.2) == pytest.approx([90.5, 91, 91.5, 92, 92.5, 93, 93.5, 94])
 
