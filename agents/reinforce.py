@@ -79,9 +79,9 @@ class SelfCriticalReinforce(LearningAgent):
         baseline: "masks", the reward of those others; or "table", what each bit would earn if the image were
             answered as by those others, with the latency of this mask's other bits
             (``agents/table_baseline.py``).
-        always, never: bits that are on, or off, in all masks: not this agent's to decide. What others choose
-            from a menu (:meth:`agents.arms.MenuArms.certain`) it then goes on to choose from nearly the same
-            masks, whose modules the meta-graph knows.
+        always, never: numbers of bits that are on, or off, in all its masks and not its to decide. With those
+            of a menu (:meth:`agents.arms.MenuArms.certain`) it chooses among the menu's modules alone, which
+            the meta-graph has been trained for.
         seed: of the initial weights and the samples.
         world: see :class:`LearningAgent`.
     """

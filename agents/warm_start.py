@@ -40,10 +40,8 @@ def warm_start(agent: LearningAgent, source: Agent, images: Tensor) -> None:
     if agent.space != source.space:
         raise ValueError(f"source: made for the search space {source.space.config}, not {agent.space.config}")
     if isinstance(agent, RewardRegression) and isinstance(source, RewardRegression):
-        if (agent.menu, agent.groups) != (
-            source.menu,
-            source.groups,
-        ) or agent.num_classes != source.num_classes:
+        decisive = ("menu", "groups", "num_classes")
+        if any(getattr(agent, name) != getattr(source, name) for name in decisive):
             raise ValueError("source: has another menu or other classes than agent; the same ones will do")
         # The network alone: latencies belong to the environment's table.
         agent.controller.network.load_state_dict(source.controller.network.state_dict())

@@ -27,6 +27,7 @@ def from_nothing(preset: Preset, out: Path, common: dict[str, Any]) -> Iterator[
     wide = float(width or 1)
 
     def pretrained(name: str, given: pretrain.Options, factor: float = 1.0, **more: Any) -> Stage:
+        """MobileNetV2 or the meta-graph, at ``factor`` times the width of the space."""
         both = {**common, "search_space": space, "width": factor * wide, **more}
         options = wired("pretrain", given, out=out / name, **both)
         file = options.out / "meta_graph.safetensors"
