@@ -25,7 +25,7 @@ class Options:
     """How long to search, and where to write."""
 
     out: Path = Path("runs/demo")
-    epochs: int = 6
+    epochs: int = 4
     """Passes over the 4,000 training images for each controller."""
     one_shot_masks: int = 80
     """Masks that the one-shot search ranks."""

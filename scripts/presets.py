@@ -99,6 +99,7 @@ def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[in
         learning_rate=paper.CONTROLLER_LEARNING_RATE,
         samples_per_image=paper.SAMPLES_PER_IMAGE,
         log_probability_under="p",
+        augmentation=Augmentation(),
     )
     return Preset(
         dataset=dataset,

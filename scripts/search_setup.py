@@ -121,6 +121,7 @@ def make_update(options: Options, world: World = ALONE) -> MetaGraphUpdate:
         epochs=options.epochs,
         frozen_epochs=options.frozen_epochs,
         shuffle={"on": True, "off": False, "early": early}[options.shuffle],
+        augmentation=options.augmentation,
         teacher=load_teacher(options.teacher, world.device),
         seed=options.seed,
         world=world,

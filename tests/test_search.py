@@ -19,11 +19,12 @@ from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env import paper
 from instanas_env.build import build_bandit, shipped
+from instanas_env.data import Augmentation
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights
-from scripts import search
+from scripts import search, search_setup
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -163,6 +164,19 @@ def test_a_directory_refuses_another_search(change):
     options = search_options(searched("regression"), "regression")
     with pytest.raises(ValueError, match=f"^out: .*/regression holds a run with other {next(iter(change))};"):
         search.main(dataclasses.replace(options, **change))
+
+
+def test_the_meta_graph_s_images_are_augmented_as_asked(tmp_path):
+    """Crops by 4 of 32 px and no cutout; other pixels, other weights."""
+    options = search_options(tmp_path / "plain", "regression", epochs=1, frozen_epochs=0)
+    wide = dataclasses.replace(
+        options, out=tmp_path / "wide", augmentation=Augmentation(crop_padding=4 / 32, cutout=0.0)
+    )
+    assert search_setup.make_update(wide).augmentation == Augmentation(crop_padding=4 / 32, cutout=0.0)
+    for one in (options, wide):
+        search.main(one)
+    plain, cropped = (weights(one.out / "meta_graph.safetensors") for one in (options, wide))
+    assert not equal(plain, cropped)
 
 
 def test_validation_counts_networks_after_repair():
