@@ -27,11 +27,11 @@ class Options:
     out: Path = Path("runs/demo")
     epochs: int = 4
     """Passes over the 4,000 training images for each controller."""
-    one_shot_masks: int = 80
+    one_shot_masks: int = 40
     """Masks that the one-shot search ranks."""
-    control_masks: int = 6
+    control_masks: int = 4
     """Fixed masks sampled on the meta-graph of each search, as controls."""
-    control_networks: int = 4
+    control_networks: int = 3
     """Of the controller's own networks, as controls."""
     seed: int = 0
     threads: int = 1
