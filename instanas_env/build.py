@@ -11,7 +11,7 @@ import torch
 from instanas_env import paper
 from instanas_env.bandit import InstanceBandit, Order
 from instanas_env.counting import count_macs, count_parameters
-from instanas_env.data import Augmentation, load_images
+from instanas_env.data import LIGHT, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule
@@ -95,7 +95,7 @@ def build_bandit(
         correct_reward,
         wrong_reward,
         order,
-        Augmentation(crop_padding=2 / 32, cutout=0.0) if augment else None,
+        LIGHT if augment else None,
         autocast,
         shard,
     )

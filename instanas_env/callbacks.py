@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from instanas_env.bandit import InstanceBandit, Outcome
-from instanas_env.data import Augmentation
+from instanas_env.data import LIGHT, Augmentation
 from instanas_env.distributed import ALONE, World
 from instanas_env.seeding import generator_for
 from instanas_env.training import Teacher, sgd, train_epoch
@@ -88,7 +88,7 @@ class MetaGraphUpdate(EnvCallback):
     momentum: float = 0.9
     weight_decay: float = 4e-5
     shuffle: bool | int = True
-    augmentation: Augmentation | None = Augmentation(crop_padding=2 / 32, cutout=0.0)
+    augmentation: Augmentation | None = LIGHT
     teacher: Teacher | None = None
     seed: int = 0
     world: World = ALONE

@@ -26,7 +26,7 @@ from agents.choices import Pick, controller_file
 from agents.evaluation import choose_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
-from instanas_env.data import Augmentation, load_images
+from instanas_env.data import LIGHT, Augmentation, load_images
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
@@ -68,7 +68,7 @@ class Options:
     """Weights of a network to imitate, such as MobileNetV2 trained alone; all its modules are on."""
     from_scratch: bool = False
     """Re-train from new weights (section 4.2) instead of the given ones."""
-    augmentation: Augmentation = Augmentation(crop_padding=2 / 32, cutout=0.0)
+    augmentation: Augmentation = LIGHT
     seed: int = 0
     threads: int = 1
 

@@ -71,12 +71,9 @@ from scripts.experiment import Options, main
 from scripts.presets import PRESETS
 images, out = (Path(argument) for argument in sys.argv[1:])
 save_json(out / "config.json", {})
-# Without the networks that are timed by the clock, and the baselines, whose searches are stages of their own
-# here; 24 as in the other stages.
+# Without the networks that are timed by the clock; 24 as in the other stages.
 preset = replace(PRESETS["embedded"], dataset="folder", widths=(), resnet18=None, shufflenet_v2=None)
-preset = replace(preset, agents=("reinforce", "regression", "handed-over"))
-preset = replace(preset, evaluate=replace(preset.evaluate, one_shot_masks=8, control_masks=4))
-for search in ("reinforce", "regression", "handed_over"):
+for search in ("reinforce", "blockdrop", "convnet_aig", "regression", "handed_over"):
     preset = replace(preset, **{search: replace(getattr(preset, search), num_envs=24)})
 main(Options(preset, out, images))
 """

@@ -31,7 +31,7 @@ from agents.reinforce import Baseline, LogProbability
 from agents.reward_regression import RewardRegression
 from agents.warm_start import warm_start
 from instanas_env import paper
-from instanas_env.data import Augmentation
+from instanas_env.data import LIGHT, Augmentation
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
 from scripts.run_directory import RunDirectory, machine
@@ -69,8 +69,8 @@ class Options:
     """Policy random shuffling in the meta-graph's epochs; "early": in the first half only."""
     meta_graph_learning_rate: float = 0.02
     """Of the first meta-graph epoch; falls to a tenth."""
-    augmentation: Augmentation = Augmentation(crop_padding=2 / 32, cutout=0.0)
-    """Of the images in the meta-graph's epochs."""
+    augmentation: Augmentation = LIGHT
+    """Of the images in the meta-graph's epochs; the controller sees lightly augmented ones."""
     teacher: Path | None = None
     """Weights of a network that the meta-graph imitates, such as MobileNetV2 trained alone; all its modules
     are on."""

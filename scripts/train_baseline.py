@@ -19,7 +19,7 @@ import tyro
 from torch import Tensor
 
 from instanas_env import paper
-from instanas_env.data import Augmentation, load_images
+from instanas_env.data import LIGHT, Augmentation, load_images
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
 from instanas_env.training import predict_classes
@@ -51,7 +51,7 @@ class Options:
     """Images a step."""
     learning_rate: float = paper.PRETRAIN_LEARNING_RATE
     """Peak, after a warm-up of one epoch; then cosine to 0."""
-    augmentation: Augmentation = Augmentation(crop_padding=2 / 32, cutout=0.0)
+    augmentation: Augmentation = LIGHT
     """Crop, flip and cut-out of the training images."""
     seed: int = 0
     threads: int = 1

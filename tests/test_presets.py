@@ -31,7 +31,7 @@ def test_the_paper_s_numbers(name):
     assert preset.pretrain.schedule == "paper" and preset.pretrain.augmentation.cutout == 0.5
     assert preset.mobilenet_v2 == preset.pretrain, "the same budget"
     training = (preset.pretrain, preset.reinforce, preset.finetune)
-    assert len({stage.augmentation for stage in training}) == 1, "the same images in every stage"
+    assert len({stage.augmentation for stage in training}) == 1, "alike wherever the meta-graph trains"
     assert (preset.finetune.optimizer, preset.finetune.learning_rate) == ("adam", 0.01)
     assert preset.finetune.from_scratch and not preset.distilled
     assert preset.agents == ("reinforce",) and preset.reinforce.samples_per_image == 1

@@ -23,6 +23,9 @@ class Augmentation:
     cutout: float = paper.CUTOUT_SIZE
 
 
+LIGHT = Augmentation(crop_padding=2 / 32, cutout=0.0)
+"""For runs of a few epochs, which do not overfit: small crops and flips alone."""
+
 DRAWS_PER_IMAGE = 5
 
 
