@@ -27,7 +27,7 @@ class Options:
     out: Path = Path("runs/demo")
     epochs: int = 4
     """Passes over the 4,000 training images for each controller."""
-    one_shot_masks: int = 40
+    one_shot_masks: int = 80
     """Masks that the one-shot search ranks."""
     control_masks: int = 4
     """Fixed masks sampled on the meta-graph of each search, as controls."""
