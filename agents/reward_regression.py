@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -30,6 +31,7 @@ from torch import Tensor
 from agents.agent import LearningAgent, native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
 from agents.dial import trade_off_at
+from agents.niches import class_choices
 from agents.regression_controller import RegressionController
 from instanas_env.distributed import ALONE, World
 from instanas_env.latency import LatencyTable
@@ -57,16 +59,18 @@ class RewardRegression(LearningAgent):
         weight_decay: of Adam (decoupled).
         anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it. A bit
             per image is noisy feedback, and the noise is averaged out at the end.
-        niche_timesteps: so many images after the random ones are explored as if all arms were equally good on
-            the whole: an image gets the mask that suits it better than it suits others. So each mask finds
-            images to become an expert for, where a meta-graph is trained on what was explored.
+        niche_timesteps: in so many images after the random ones each class has a choice of its own
+            (:func:`agents.niches.class_choices`), and an image gets that of the class it is taken for. So
+            experts come to be, where a meta-graph is trained on what was explored.
         menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means
             all. Masks off it are then never tried: random ones are drawn from it, and so is what ``flip``
             explores. There is one logit for each of them.
         groups: the menu holds parts of masks, so many in each group, and one of each group is taken, see
             :class:`agents.arms.MenuArms`. There is one logit for each part.
         num_classes: if not 0, the controller also learns to name the images, whose labels are in ``info``: a
-            second loss that shapes its features with a full answer for every image. The policy ignores it.
+            second loss that shapes its features with a full answer for every image.
+        class_gains: w_i(x) has a part that depends on the class alone, see :class:`RegressionController`;
+            without it the policy ignores the names.
         seed: of the initial weights and all draws.
         table: what latency_i is; by default the environment's.
         world: see :class:`LearningAgent`.
@@ -75,7 +79,7 @@ class RewardRegression(LearningAgent):
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
         "weight_decay", "anneal_timesteps", "niche_timesteps", "menu", "groups", "num_classes",
-        "seed",
+        "class_gains", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +98,7 @@ class RewardRegression(LearningAgent):
         menu: Tensor | Sequence[Sequence[int]] | None = None,
         groups: Sequence[int] | None = None,
         num_classes: int = 0,
+        class_gains: bool = False,
         seed: int = 0,
         space: SearchSpace | None = None,
         table: LatencyTable | None = None,
@@ -111,9 +116,12 @@ class RewardRegression(LearningAgent):
             raise ValueError(f"anneal_timesteps: got {anneal_timesteps}; at least 1, or None, will do")
         if niche_timesteps < 0:
             raise ValueError(f"niche_timesteps: got {niche_timesteps}; 0 or more will do")
+        for name, needs_classes in (("niche_timesteps", niche_timesteps), ("class_gains", class_gains)):
+            if needs_classes and num_classes == 0:
+                raise ValueError(f"{name}: got {needs_classes} without classes; num_classes=10, say, will do")
         space = space_of(env, space)
         arms = ModuleArms(space) if menu is None else MenuArms(space, menu, groups)
-        controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
+        controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0), class_gains)
         super().__init__(env, space, controller, seed, world)
         self.trade_off = trade_off
         self.learning_rate = learning_rate
@@ -129,6 +137,7 @@ class RewardRegression(LearningAgent):
         self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
         self.groups = arms.groups if isinstance(arms, MenuArms) else None
         self.num_classes = num_classes
+        self.class_gains = class_gains
         self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
         self.generator = generator_for(seed, 1)
         self._memory: deque[Experience] = deque(maxlen=replay)
@@ -228,11 +237,21 @@ class RewardRegression(LearningAgent):
         if self.num_timesteps < self.random_timesteps:
             return self.arms.random(len(images) * self.world.size, self.generator)
         assert self.latencies is not None  # an environment came with a table
-        gains = self.world.gather(self.controller.eval()(images)[1])
+        _, gains, classes = map(self.world.gather, self.controller.eval()(images))
         if self.num_timesteps < self.random_timesteps + self.niche_timesteps:
-            gains = gains - gains.mean(0)
-        choices = self._spread(gains, self.latencies, self.generator)
+            choices = self._niches[classes.argmax(1)]
+        else:
+            choices = self._spread(gains, self.latencies, self.generator)
         return self.arms.explore(choices, self.flip, self.generator)
+
+    @cached_property
+    def _niches(self) -> Tensor:
+        """The choice of each class, bool ``(num_classes, arms)``."""
+        assert self.latencies is not None
+        controller = self.controller
+        middle = sum(self.latencies) / 2 - controller.fixed_ms.item()
+        generator = generator_for(self.seed, 2)
+        return class_choices(self.arms, controller.latencies, self.num_classes, middle, generator)
 
     def _gradient_step(self, number: int) -> float:
         """One step on the newest experience (``number`` 0) or on one drawn from the memory."""

@@ -3,7 +3,8 @@
 Regression learns instance-aware policies (bandit feedback with little variance), REINFORCE climbs the reward
 itself from wherever it stands. So the one can hand over to the other: w_i(x) - lambda latency_i, whose sign
 is the regression policy, become REINFORCE's logits. A policy that takes masks off a menu has no such logits:
-there REINFORCE's controller learns its bits by imitation first.
+there REINFORCE's controller learns its bits by imitation first; so it does where modules are worth something
+to classes.
 """
 
 from __future__ import annotations
@@ -40,16 +41,19 @@ def warm_start(agent: LearningAgent, source: Agent, images: Tensor) -> None:
     if agent.space != source.space:
         raise ValueError(f"source: made for the search space {source.space.config}, not {agent.space.config}")
     if isinstance(agent, RewardRegression) and isinstance(source, RewardRegression):
-        decisive = ("menu", "groups", "num_classes")
+        decisive = ("menu", "groups", "num_classes", "class_gains")
         if any(getattr(agent, name) != getattr(source, name) for name in decisive):
             raise ValueError("source: has another menu or other classes than agent; the same ones will do")
-        # The network alone: latencies belong to the environment's table.
+        # All but the latencies, which belong to the environment's table.
         agent.controller.network.load_state_dict(source.controller.network.state_dict())
+        if agent.controller.by_class is not None and source.controller.by_class is not None:
+            agent.controller.by_class.data.copy_(source.controller.by_class)
         agent.trade_off = source.trade_off
     elif isinstance(source, LearningAgent) and type(agent) is type(source):
         agent.controller.load_state_dict(source.controller.state_dict())
     elif type(agent) is SelfCriticalReinforce and isinstance(source, RewardRegression):
-        hand_over = _hand_over if isinstance(source.arms, ModuleArms) else _imitate
+        linear = isinstance(source.arms, ModuleArms) and not source.class_gains
+        hand_over = _hand_over if linear else _imitate
         hand_over(agent, source, images)
     else:
         kinds = f"{type(source).__name__} to {type(agent).__name__}"

@@ -47,7 +47,8 @@ class Options:
     """Where there is a choice: in each place one of these modules runs, as cell:module, or what the mask has
     in those cells, or, if they keep their shape, none."""
     num_classes: int = 10
-    """Classes that the controller is to name while it learns; 0: none."""
+    """Classes that the controller is to name while it learns, and that parts are worth something to; 0:
+    none."""
     seed: int = 0
     threads: int = 1
 
@@ -77,6 +78,7 @@ def main(options: Options) -> None:
         menu=parts,
         groups=groups,
         num_classes=options.num_classes,
+        class_gains=options.num_classes > 0,
         seed=options.seed,
         space=space,
         table=table,

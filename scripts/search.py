@@ -84,11 +84,14 @@ class Options:
     """Regression: so many epochs come first with random masks; by default none if it starts from another
     controller, else the frozen ones, or one."""
     niche_epochs: int = 0
-    """Regression: in so many epochs after these, every mask finds images that it suits better than others."""
+    """Regression: in so many epochs after these each class has a mask of its own, which the images get that
+    the controller takes for it."""
     anneal: bool = False
     """Regression: its learning rate falls to 0 over the search."""
     num_classes: int = 0
     """Regression: if not 0, it also learns to name the images, of so many classes."""
+    class_gains: bool = False
+    """Regression: a module's worth also depends on what it is to each class."""
     steady_bounds: bool = False
     """The reward window stands at its last place from the start."""
     alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)

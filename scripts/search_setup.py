@@ -74,6 +74,7 @@ def make_agent(
         menu=None if same is None else same.menu,
         groups=None if same is None else same.groups,
         num_classes=options.num_classes if same is None else same.num_classes,
+        class_gains=options.class_gains if same is None else same.class_gains,
         seed=options.seed,
         world=world,
         **rate,

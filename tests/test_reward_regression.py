@@ -243,10 +243,8 @@ def test_it_learns_which_mask_of_a_menu_an_image_needs():
 def test_it_learns_to_name_the_images_beside():
     """Bright and dark as two classes: the second loss falls to nothing; the reported one is the reward's."""
     envs = logistic_envs()
-    bandit = envs.unwrapped.bandit
-    images = bandit.image_set.images
-    labels = (images.float().mean((1, 2, 3)) > 127).long()
-    bandit.image_set = replace(bandit.image_set, labels=labels)
+    labels = bright_and_dark(envs)
+    images = envs.unwrapped.bandit.image_set.images
     agent = RewardRegression(envs, learning_rate=1e-2, gradient_steps=1, num_classes=2)
     assert next(agent.train(64))["loss"] == pytest.approx(math.log(2), abs=1e-3)
     agent.learn(64 * 30)
@@ -310,23 +308,76 @@ def test_annealing_ends_at_zero():
         RewardRegression(None, space=LITE, anneal_timesteps=0)
 
 
-def test_in_niches_a_mask_gets_the_images_that_it_suits_better_than_others():
-    """Mask 1 is the best for every image. 128 images are explored in niches, 128 with the policy."""
+def bright_and_dark(envs) -> torch.Tensor:
+    """Make these the two classes; the labels of the images."""
+    bandit = envs.unwrapped.bandit
+    labels = are_bright(bandit.image_set.images).long()
+    bandit.image_set = replace(bandit.image_set, labels=labels)
+    return labels
+
+
+def test_in_niches_each_class_has_a_choice_of_its_own():
+    """Mask 1 seems best for all. 128 images are explored in niches, the rest with the policy.
+
+    The controller's two names mean nothing: of all images, it gives half the one and half the other.
+    """
     envs = logistic_envs()
     menu = LITE.repair(torch.zeros(3, 17, 5, dtype=torch.bool))
     menu[0, 2, 1] = menu[1, 4, 2] = menu[2, 8, 3] = True  # 8 ms each
     options = {"random_timesteps": 0, "niche_timesteps": 128, "flip": 0.0, "learning_rate": 1e-9}
-    agent = RewardRegression(envs, menu=menu, **options)
+    agent = RewardRegression(envs, menu=menu, num_classes=2, **options)
     output = agent.controller.network.output
     with torch.no_grad():
-        output.weight[1:].copy_(torch.randn(3, output.in_features, generator=generator_for(0)))
-        output.bias[1:] = torch.tensor([0.0, 1e4, 0.0])
-    tried = []
+        output.bias[1:4] = torch.tensor([0.0, 1e4, 0.0])
+        output.weight[5].copy_(torch.randn(output.in_features, generator=generator_for(0)))
+        images = envs.unwrapped.bandit.image_set.images
+        output.bias[5] = -agent.controller.eval()(images)[2][:, 1].median()
+    names, tried = [], []
     step = envs.step
-    envs.step = lambda actions: tried.append(torch.as_tensor(actions).bool()) or step(actions)
+
+    def watched(actions):
+        shown = torch.from_numpy(envs.unwrapped.observation().copy())
+        names.append(agent.controller.eval()(shown)[2].argmax(1).bool())
+        tried.append(torch.as_tensor(actions).bool())
+        return step(actions)
+
+    envs.step = watched
     agent.learn(256)
-    masks = torch.cat(tried)
-    shares = [[(part == mask).all(1).float().mean() for mask in menu.flatten(1)] for part in masks.split(128)]
-    assert min(shares[0]) > 0.1 and shares[1] == [0, 1, 0]
-    with pytest.raises(ValueError, match="^niche_timesteps: got -1; 0 or more will do"):
-        RewardRegression(None, space=LITE, niche_timesteps=-1)
+    masks, named = torch.cat(tried), torch.cat(names)[:128]
+    assert torch.equal(masks[128:], menu[1].flatten().expand(128, -1)), "then with the policy"
+    own = [torch.unique(masks[:128][named == name], dim=0) for name in (False, True)]
+    assert [len(choice) for choice in own] == [1, 1] and not torch.equal(*own)
+
+
+def test_gains_by_class_golden_values(tmp_path):
+    """Logits 0 and ln 3 are P = (1/4, 3/4); v = ((4, 0, 8), (0, 4, -8)), so P v = (1, 3, -4); u = (0, 0, 5).
+
+    To v goes the gradient P; none of the reward's loss reaches the names.
+    """
+    options = {"menu": menu_of_three(), "num_classes": 2, "class_gains": True}
+    agent = RewardRegression(None, space=LITE, table=TABLE, **options)
+    controller = agent.controller
+    with torch.no_grad():
+        controller.network.output.bias.copy_(torch.tensor([0, 0, 0, 5, 0, math.log(3)]))
+        controller.by_class.copy_(torch.tensor([[4.0, 0, 8], [0, 4, -8]]))
+    _, gains, _ = controller.eval()(IMAGE)
+    assert gains[0].tolist() == pytest.approx([1, 3, 1])
+    gains.sum().backward()
+    assert controller.network.output.bias.grad.tolist() == [0, 1, 1, 1, 0, 0]
+    assert controller.by_class.grad.flatten().tolist() == pytest.approx([1 / 4] * 3 + [3 / 4] * 3)
+    agent.save(tmp_path / "agent.safetensors")
+    loaded = RewardRegression.load(tmp_path / "agent.safetensors")
+    assert loaded.class_gains and torch.equal(loaded.controller(IMAGE)[1], gains)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"niche_timesteps": -1}, "^niche_timesteps: got -1; 0 or more will do"),
+        ({"niche_timesteps": 64}, "^niche_timesteps: got 64 without classes; num_classes=10"),
+        ({"class_gains": True}, "^class_gains: got True without classes; num_classes=10"),
+    ],
+)
+def test_niches_and_gains_by_class_need_classes(options, message):
+    with pytest.raises(ValueError, match=message):
+        RewardRegression(None, space=LITE, **options)
