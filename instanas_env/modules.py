@@ -71,6 +71,15 @@ class ConvBN(Foldable):
         return FoldedConv(self)
 
 
+class GivenConv2d(nn.Conv2d):
+    """A convolution whose weights will be given: it draws none, from the global generator least of all."""
+
+    bias: Tensor
+
+    def reset_parameters(self) -> None:
+        """Nothing. A network is folded after every epoch, and drawing was most of the time that it took."""
+
+
 class FoldedConv(nn.Module):
     """A :class:`ConvBN` in evaluation mode with the BatchNorm multiplied into the convolution."""
 
@@ -79,22 +88,19 @@ class FoldedConv(nn.Module):
         conv, bn = source.conv, source.bn
         assert bn.running_mean is not None and bn.running_var is not None
         scale = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
-        self.conv = nn.utils.skip_init(  # no draw from the global generator for weights set below
-            nn.Conv2d,
+        self.conv = GivenConv2d(
             conv.in_channels,
             conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
+            conv.kernel_size[0],
+            conv.stride[0],
+            conv.kernel_size[0] // 2,
             groups=conv.groups,
-            device=conv.weight.device,
-            dtype=conv.weight.dtype,
-        ).to(memory_format=torch.channels_last)
-        with torch.no_grad():
-            self.conv.weight.copy_(conv.weight * scale.reshape(-1, 1, 1, 1))
-            assert self.conv.bias is not None
-            self.conv.bias.copy_(bn.bias - bn.running_mean * scale)
-        self.conv.requires_grad_(False)
+            device="meta",
+        )
+        weight = conv.weight.detach() * scale.reshape(-1, 1, 1, 1)
+        bias = bn.bias.detach() - bn.running_mean * scale
+        self.conv.weight = _constant(weight.contiguous(memory_format=torch.channels_last))
+        self.conv.bias = _constant(bias)
         self.activation = source.activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,16 +138,24 @@ def build_module(spec: ModuleSpec, cell: CellSpec) -> nn.Sequential:
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
     """A copy of ``module`` for evaluation in which every :class:`ConvBN` is one convolution."""
+    return _folded(module).eval().requires_grad_(False)
+
+
+def _folded(module: nn.Module) -> nn.Module:
     if isinstance(module, Foldable):
         return module.folded()
+    if not module._modules:
+        return copy.deepcopy(module)
     folded = copy.copy(module)
     # A copy shares its source's dictionaries: hooks registered on one would run on the other.
     vars(folded).update(
         {name: value.copy() for name, value in vars(module).items() if isinstance(value, dict)}
     )
     folded._modules = {
-        name: child if child is None else fold_batch_norm(child) for name, child in module._modules.items()
+        name: child if child is None else _folded(child) for name, child in module._modules.items()
     }
-    if not module._modules:
-        folded = copy.deepcopy(module)
-    return folded.eval().requires_grad_(False)
+    return folded
+
+
+def _constant(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
