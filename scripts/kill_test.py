@@ -71,8 +71,20 @@ from scripts.experiment import Options, main
 from scripts.presets import PRESETS
 images, out = (Path(argument) for argument in sys.argv[1:])
 save_json(out / "config.json", {})
-# Without the networks that are timed by the clock; 24 as in the other stages.
-preset = replace(PRESETS["embedded"], dataset="folder", widths=(), resnet18=None, shufflenet_v2=None)
+# Without the networks that are timed by the clock, and with few of what is many of a kind; 24 as in the
+# other stages.
+preset = PRESETS["embedded"]
+preset = replace(
+    preset,
+    dataset="folder",
+    widths=(),
+    resnet18=None,
+    shufflenet_v2=None,
+    profile_latency=replace(
+        preset.profile_latency, repetitions=5, calibration_children=2, children=3, child_repetitions=2
+    ),
+    evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=6, control_masks=3, control_networks=2),
+)
 for search in ("reinforce", "blockdrop", "convnet_aig", "regression", "handed_over"):
     preset = replace(preset, **{search: replace(getattr(preset, search), num_envs=24)})
 main(Options(preset, out, images))

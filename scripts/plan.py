@@ -3,9 +3,9 @@
     pretrain -> profile_latency -> search -> choose -> menu -> search -> finetune -> evaluate -> report
 
 A search is named after its agent. With a menu, two go on from others: ``regression`` puts experts into the
-network that ``reinforce`` ended with, once that is trained, and learns to choose between them; once these are
-fine-tuned, ``handed-over`` is REINFORCE that goes on from its policy. Both are done once for each seed; a
-directory's ending tells the further ones. What they are compared with trains for as long.
+network that ``reinforce`` ended with, once that is trained, and learns to choose between them;
+``handed-over`` is REINFORCE that goes on from its policy. Both are done once for each seed; a directory's
+ending tells the further ones. What they are compared with trains for as long.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Plan:
         self.table = self.out / "latency.json"
         self.menu = self.out / "menu"
         # What a search goes on from; only with a menu.
-        sources = {"regression": "menu", "handed-over": "regression_finetuned"}
+        sources = {"regression": "menu", "handed-over": "regression"}
         self.sources = {} if self.preset.menu is None else sources
         self.base = self.out / "reinforce_finetuned_balanced"
         if self.sources and BASE not in self.preset.fine_tuned:
@@ -77,8 +77,7 @@ class Plan:
         if self.preset.menu is not None:
             yield [self._menu(self.preset.menu)]
         experts = self._seeds("regression") if "regression" in self.sources and "regression" in agents else ()
-        yield [self._search("regression", seed) for seed in experts]
-        yield [*self._for_as_long(), *(self._specialise(seed) for seed in experts)]
+        yield [*self._for_as_long(), *(self._search("regression", seed) for seed in experts)]
         if "handed-over" in agents:
             yield [self._search("handed-over", seed) for seed in self._seeds("handed-over")]
         yield [self._evaluate()]
@@ -178,20 +177,14 @@ class Plan:
         dial = self._tuned_latencies() if agent == "regression" else {}
         yield self._tuned(target, self.preset.finetune, run, out, prefer=pick or None, **dial)
 
-    def _specialise(self, seed: int) -> Stage:
-        """The experts of a regression search, under its policy."""
-        out = self._place("regression_finetuned", seed)
-        run, more = self.searched("regression", seed), {**self._tuned_latencies(), **self._chance(seed)}
-        return self._tuned(f"regression{_told(seed)}", self.preset.finetune_experts, run, out, **more)
-
     def _for_as_long(self) -> Iterator[Stage]:
         """MobileNetV2, taught by itself as it was before; and with a menu the network that it is around.
 
-        Both go on for as many epochs as the experts.
+        Both go on for as many epochs as the experts train.
         """
         epochs = self.preset.finetune.epochs
         if self.sources:
-            epochs = self.preset.regression.epochs + self.preset.finetune_experts.epochs
+            epochs = self.preset.regression.epochs - self.preset.regression.frozen_epochs
         given = replace(self.preset.finetune_longer, epochs=epochs)
         for seed in self._seeds("regression") if self.sources else ():
             out, label = self._place(f"{self.base.name}_longer", seed), f"{BASE} longer{_told(seed)}"

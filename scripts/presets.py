@@ -41,9 +41,9 @@ class Preset:
     """How many for training, validation and testing; only the estimate of a dry run needs it."""
     agents: tuple[SearchName, ...]
     """Each searches on its own copy of the meta-graph; "handed-over" is REINFORCE that goes on from
-    regression's policy, on its fine-tuned meta-graph, and needs a menu."""
+    regression's policy, on its meta-graph, and needs a menu."""
     fine_tuned: tuple[str, ...]
-    """Whose meta-graph is fine-tuned: "regression" with its dial turning (with a menu it always is),
+    """Whose meta-graph is fine-tuned: "regression" with its dial turning (not with a menu),
     "reinforce/A" under a pick of its search (A to E, accuracy, balanced or latency; see scripts.choose)."""
     menu: Menu | None = None
     """Parts around the network that REINFORCE ended with ("reinforce/balanced"), once it is fine-tuned.
@@ -74,10 +74,8 @@ class Preset:
     convnet_aig: Search = Search(HERE)
     choose: Choose = Choose(HERE)
     finetune: Finetune = Finetune(HERE, HERE)
-    finetune_experts: Finetune = Finetune(HERE, HERE)
-    """With a menu: after regression's search."""
     finetune_longer: Finetune = Finetune(HERE, HERE)
-    """Of what is to train for as long as the experts, the epochs of their search included."""
+    """Of what is to train for as long as the experts, in the meta-graph's epochs of their search."""
     evaluate: Evaluate = Evaluate(HERE)
     """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
@@ -140,7 +138,19 @@ def laptop_cifar10() -> Preset:
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.0)
     training = Pretrain(HERE, epochs=10, augmentation=augmentation)
     searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
-    choosing = replace(searching, epochs=6, random_epochs=1, niche_epochs=3, shuffle="off", anneal=True)
+    # The controller learns the classes first; then each has experts of its own; then the policy decides.
+    choosing = replace(
+        searching,
+        epochs=17,
+        frozen_epochs=5,
+        random_epochs=5,
+        niche_epochs=8,
+        num_classes=10,
+        class_gains=True,
+        shuffle="off",
+        anneal=True,
+        augmentation=augmentation,
+    )
     # What a search found is trained from scratch, for as long as the networks it is compared with.
     alone = replace(training, epochs=27)
     scratch = Finetune(
@@ -151,7 +161,6 @@ def laptop_cifar10() -> Preset:
         learning_rate=alone.learning_rate,
         augmentation=augmentation,
     )
-    tuning = Finetune(HERE, HERE, learning_rate=0.08, augmentation=augmentation)
     torchvision = TrainBaseline(HERE, epochs=alone.epochs, augmentation=augmentation)
     return Preset(
         dataset="folder",
@@ -163,9 +172,8 @@ def laptop_cifar10() -> Preset:
         menu=Menu(HERE, HERE),
         seeds=3,
         distilled=True,
-        explored=(0.395, 0.455),
-        dial=0.425,
-        tuned=(0.415, 0.435),
+        explored=(0.402, 0.436),
+        dial=0.422,
         pretrain=training,
         mobilenet_v2=alone,
         widths=(0.5,),
@@ -184,8 +192,7 @@ def laptop_cifar10() -> Preset:
             alpha=(0.95, 0.98),
         ),
         finetune=scratch,
-        finetune_experts=replace(tuning, epochs=6, learning_rate=0.01),
-        finetune_longer=tuning,
+        finetune_longer=Finetune(HERE, HERE, learning_rate=0.08, augmentation=augmentation),
         evaluate=Evaluate(HERE, dial=(0.4, 0.425), one_shot_masks=100, control_masks=15, control_networks=12),
     )
 
@@ -194,7 +201,9 @@ def embedded() -> Preset:
     """Everything once, from nothing, on the embedded images: minutes; to see it work, not for its numbers."""
     training = Pretrain(HERE, epochs=2)
     searching = Search(HERE, epochs=2)
-    choosing = replace(searching, random_epochs=1, niche_epochs=1, shuffle="off")
+    choosing = replace(
+        searching, random_epochs=1, niche_epochs=1, num_classes=10, class_gains=True, shuffle="off"
+    )
     torchvision = TrainBaseline(HERE, epochs=2, width=0.125)
     return Preset(
         dataset="embedded",
@@ -220,7 +229,6 @@ def embedded() -> Preset:
         convnet_aig=replace(searching, epochs=1),
         choose=Choose(HERE, dials=6),
         finetune=Finetune(HERE, HERE, epochs=1),
-        finetune_experts=Finetune(HERE, HERE, epochs=1),
         evaluate=Evaluate(
             HERE, dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
         ),

@@ -45,9 +45,11 @@ def tiny() -> Preset:
         handed_over=replace(preset.handed_over, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
-        finetune_experts=replace(preset.finetune_experts, batch_size=40),
         finetune_longer=replace(preset.finetune_longer, batch_size=40),
-        evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4),
+        profile_latency=replace(
+            preset.profile_latency, calibration_children=2, children=3, child_repetitions=2
+        ),
+        evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4, control_masks=3, control_networks=2),
     )
 
 
@@ -78,7 +80,7 @@ def test_every_stage_leaves_its_files():
         "reinforce/choices.json",
         "reinforce/choices/A/controller.safetensors",
         "mobilenet_v2_finetuned/meta_graph.safetensors",
-        "regression_finetuned/meta_graph.safetensors",
+        "regression/meta_graph.safetensors",
         "reinforce_finetuned_balanced/controller.safetensors",
         "reinforce_finetuned_balanced_longer/controller.safetensors",
         "handed-over_seed1/controller.safetensors",
@@ -103,7 +105,7 @@ def test_what_one_stage_made_the_next_one_used():
     tuned = read_strictly(out / "reinforce_finetuned_balanced" / "config.json")
     assert tuned["run"] == str(out / "reinforce") and tuned["prefer"] == "balanced"
     assert tuned["teacher"] == str(out / "mobilenet_v2" / "meta_graph.safetensors")
-    assert len(history(out / "regression")) == 2 and len(history(out / "regression_finetuned")) == 1
+    assert len(history(out / "regression")) == 2
     modules = load_weights(out / "mobilenet_v2" / "meta_graph.safetensors")[1]["search_space"]["modules"]
     assert modules == [2]
 
@@ -113,40 +115,39 @@ def test_a_menu_around_reinforce_s_network_and_what_goes_on_from_there():
     out = finished()
     menu = RewardRegression.load(out / "menu" / "controller.safetensors").menu
     assert menu is not None
-    for name in ("regression", "regression_seed1", "regression_finetuned"):
+    for name in ("regression", "regression_seed1"):
         assert RewardRegression.load(out / name / "controller.safetensors").menu == menu
     learnt, again = (history(out / name) for name in ("regression", "regression_seed1"))
     assert learnt != again, "another seed"
     handed = read_strictly(out / "handed-over" / "config.json")
     assert handed["agent"] == "reinforce"
-    assert handed["start_from"] == str(out / "regression_finetuned" / "controller.safetensors")
-    assert handed["meta_graph"] == str(out / "regression_finetuned" / "meta_graph.safetensors")
+    assert handed["start_from"] == str(out / "regression" / "controller.safetensors")
+    assert handed["meta_graph"] == str(out / "regression" / "meta_graph.safetensors")
     longer = read_strictly(out / "reinforce_finetuned_balanced_longer" / "config.json")
     assert longer["run"] == str(out / "reinforce_finetuned_balanced")
     names = (
         "regression",
-        "regression_finetuned",
         "reinforce_finetuned_balanced_longer",
         "mobilenet_v2_finetuned",
     )
-    assert [len(history(out / name)) for name in names] == [2, 1, 3, 3], "2 + 1 = 3: all for as long"
+    assert [len(history(out / name)) for name in names] == [2, 2, 2], "all for as long"
 
 
 def test_the_comparison_and_the_page_show_the_searches():
     names = {row["name"] for row in read_strictly(finished() / "results.json")["policies"]}
     assert {
         "reinforce_finetuned_balanced_longer",
-        "regression_finetuned_seed1, dial 0.5",
+        "regression_seed1, dial 0.5",
         "ResNet-18 x 0.125",
     } <= names
     assert {"handed-over_seed1", "MobileNetV2 x 0.5"} <= names
-    replaced = {"reinforce", "reinforce_finetuned_balanced", "regression, dial 0.5"}
+    replaced = {"reinforce", "reinforce_finetuned_balanced"}
     assert not replaced & names, "what was trained further stands for them"
     assert not any(name.startswith("menu") for name in names), "nobody chooses from it yet"
     (seeds,) = (
         row
         for row in read_strictly(finished() / "results.json")["seeds"]
-        if row["name"] == "regression_finetuned, dial 0.5"
+        if row["name"] == "regression, dial 0.5"
     )
     assert seeds["seeds"] == 2
     assert set(seeds["gains"]) == {"handed-over", "reinforce_finetuned_balanced_longer"}
@@ -170,7 +171,7 @@ def test_a_second_call_finds_nothing_to_do(capsys):
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
     main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count(": finished before") == 19
+    assert capsys.readouterr().out.count(": finished before") == 17
 
 
 def test_a_finished_stage_with_other_options_is_refused():
@@ -310,25 +311,17 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "choose reinforce": "2",
         "finetune reinforce/balanced": "2",
         "menu": "0",
+        "finetune reinforce/balanced longer": "4",
+        "finetune reinforce/balanced longer seed 1": "4",
+        "finetune mobilenet_v2": "4",
         "search regression": "10",
         "search regression_seed1": "10",
-        "finetune reinforce/balanced longer": "6",
-        "finetune reinforce/balanced longer seed 1": "6",
-        "finetune mobilenet_v2": "6",
-        "finetune regression": "2",
-        "finetune regression seed 1": "2",
         "search handed-over": "5",
         "search handed-over_seed1": "5",
         "evaluate": "24",
         "report": "0",
     }
     assert "in all, with 1 thread" in shown
-
-
-def test_the_dial_of_a_regression_search_stays_after_fine_tuning():
-    agent = RewardRegression.load(finished() / "regression_finetuned" / "controller.safetensors")
-    search = RewardRegression.load(finished() / "regression" / "controller.safetensors")
-    assert agent.trade_off == search.trade_off
 
 
 def test_here_is_no_path_that_anybody_has():
