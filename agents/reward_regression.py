@@ -167,6 +167,17 @@ class RewardRegression(LearningAgent):
         return self.arms.masks(self._worthwhile(gains, trade_offs))
 
     @torch.no_grad()
+    def names(self, images: Tensor) -> Tensor:
+        """The classes ``(B,)`` that the controller itself takes images ``(B, 3, H, W)`` for.
+
+        Raises:
+            ValueError: it learns no names.
+        """
+        if self.num_classes == 0:
+            raise ValueError("names: this agent learns none; num_classes=10, say, when it is made, will do")
+        return self.controller.eval()(images)[2].argmax(1)
+
+    @torch.no_grad()
     def dial(self, images: Tensor, latency_ms: float) -> float:
         """Set :attr:`trade_off` so that the networks of ``images`` take ``latency_ms`` on average.
 

@@ -6,11 +6,13 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from agents.agent import Agent
 from agents.controls import Controls
 from agents.evaluation import (
+    BATCH_SIZE,
     choose_masks,
     real_latency,
     score_masks,
@@ -18,6 +20,7 @@ from agents.evaluation import (
     summarise,
     summarise_network,
 )
+from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import ImageSet
 from instanas_env.seeding import generator_for
@@ -89,6 +92,16 @@ class Comparison:
         result = summarise_network(name, correct, latency_ms, bandit, real)
         size = {"parameters": lone.parameters, "mmacs": lone.mmacs}
         self.rows.append({"group": group, **dataclasses.asdict(result), "networks": None, **size, **source})
+
+    def add_controller_alone(self, name: str, bandit: InstanceBandit, agent: RewardRegression) -> None:
+        """What the controller of the policy ``name`` takes the images for, without any network after it."""
+        parts = torch.arange(len(self.image_set)).split(BATCH_SIZE)
+        names = torch.cat([agent.names(self.image_set.images[part]) for part in parts])
+        correct = names == self.image_set.labels
+        result = summarise_network(
+            f"{name}, the controller alone", correct, bandit.latency_table.controller, bandit
+        )
+        self.rows.append({"group": "controllers alone", **dataclasses.asdict(result), "networks": None})
 
     def _keep(
         self, group: str, name: str, bandit: InstanceBandit, masks: Tensor, chosen: bool, real: float | None

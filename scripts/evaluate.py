@@ -120,6 +120,8 @@ def compare(options: Options) -> Comparison:
         dial = () if is_pick(folder / CONTROLLER) else options.dial
         bandits = InstanceBandit(graph, val, table), InstanceBandit(graph, test, table)
         on_val = add_settings(comparison, name, agent, *bandits, dial)
+        if isinstance(agent, RewardRegression) and agent.num_classes == len(test.classes):
+            comparison.add_controller_alone(name, bandits[1], agent)
         if not on_val:
             continue
         controls = Controls(

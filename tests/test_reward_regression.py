@@ -250,6 +250,9 @@ def test_it_learns_to_name_the_images_beside():
     agent.learn(64 * 30)
     _, gains, classes = agent.controller.eval()(images)
     assert gains.shape == (64, 85) and torch.equal(classes.argmax(1), labels)
+    assert torch.equal(agent.names(images), labels)
+    with pytest.raises(ValueError, match="^names: this agent learns none"):
+        RewardRegression(None, space=LITE).names(images)
     with pytest.raises(ValueError, match="^num_classes: got -1"):
         RewardRegression(None, space=LITE, num_classes=-1)
 
