@@ -248,11 +248,11 @@ class RewardRegression(LearningAgent):
         if self.num_timesteps < self.random_timesteps:
             return self.arms.random(len(images) * self.world.size, self.generator)
         assert self.latencies is not None  # an environment came with a table
-        _, gains, classes = map(self.world.gather, self.controller.eval()(images))
+        _, gains, classes = self.controller.eval()(images)
         if self.num_timesteps < self.random_timesteps + self.niche_timesteps:
-            choices = self._niches[classes.argmax(1)]
+            choices = self._niches[self.world.gather(classes).argmax(1)]
         else:
-            choices = self._spread(gains, self.latencies, self.generator)
+            choices = self._spread(self.world.gather(gains), self.latencies, self.generator)
         return self.arms.explore(choices, self.flip, self.generator)
 
     @cached_property
