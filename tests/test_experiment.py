@@ -150,7 +150,8 @@ def test_the_comparison_and_the_page_show_the_searches():
         if row["name"] == "regression, dial 0.5"
     )
     assert seeds["seeds"] == 2
-    assert set(seeds["gains"]) == {"handed-over", "reinforce_finetuned_balanced_longer"}
+    others = {"handed-over", "reinforce_finetuned_balanced_longer", "regression, the controller alone"}
+    assert set(seeds["gains"]) == others
     page = (finished() / "report.html").read_text()
     assert "Over seeds" in page
     assert "reinforce_finetuned_balanced" in page and "Course of the search" in page
