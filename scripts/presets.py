@@ -193,7 +193,9 @@ def laptop_cifar10() -> Preset:
         ),
         finetune=scratch,
         finetune_longer=Finetune(HERE, HERE, learning_rate=0.08, augmentation=augmentation),
-        evaluate=Evaluate(HERE, dial=(0.41, 0.422), one_shot_masks=100, control_masks=15, control_networks=12),
+        evaluate=Evaluate(
+            HERE, dial=(0.41, 0.422), one_shot_masks=100, control_masks=15, control_networks=12
+        ),
     )
 
 
