@@ -36,6 +36,7 @@ class RegressionController(nn.Module):
         self.register_buffer("fixed_ms", torch.zeros(()))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """uint8 ``(B, 3, H, W)`` to b, w and the logits of the classes."""
         outputs = self.network(images)
         gains, classes = outputs[:, 1:].split(self.sizes, 1)
         if self.by_class is not None:  # the names are learnt from labels alone

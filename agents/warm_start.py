@@ -45,9 +45,8 @@ def warm_start(agent: LearningAgent, source: Agent, images: Tensor) -> None:
         if any(getattr(agent, name) != getattr(source, name) for name in decisive):
             raise ValueError("source: has another menu or other classes than agent; the same ones will do")
         # All but the latencies, which belong to the environment's table.
-        agent.controller.network.load_state_dict(source.controller.network.state_dict())
-        if agent.controller.by_class is not None and source.controller.by_class is not None:
-            agent.controller.by_class.data.copy_(source.controller.by_class)
+        own = {name: getattr(agent.controller, name) for name in ("latencies", "fixed_ms")}
+        agent.controller.load_state_dict({**source.controller.state_dict(), **own})
         agent.trade_off = source.trade_off
     elif isinstance(source, LearningAgent) and type(agent) is type(source):
         agent.controller.load_state_dict(source.controller.state_dict())

@@ -56,6 +56,7 @@ class _Normalise(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, world: World, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """y, and the mean ``(C,)``, variance ``(C,)`` and count of all processes' values of a channel."""
         size = x.numel() // len(weight)
         own = x.new_zeros(1, 1 + 2 * len(weight))
         if size:
@@ -72,6 +73,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+        """The gradients of x, weight and bias; those of a parameter are this process's share."""
         x, weight, mean, scale, count = ctx.saved_tensors
         g = gradients[0]
         normalised = (x - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1)

@@ -106,6 +106,7 @@ def main(options: Options, world: World = ALONE) -> None:
     val_masks = space.repair(choose_masks(agent, val))
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
+        """The masks of a whole batch, ``(count, num_cells, num_modules)``, from this process's images."""
         if not isinstance(agent, RewardRegression) or options.prefer is not None:
             return world.gather(space.repair(agent.masks(images)), count)
         if options.masks == "random":

@@ -90,6 +90,7 @@ def main(options: Options, world: World = ALONE) -> None:
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
+        """The masks of a whole batch, ``(count, num_cells, num_modules)``, by drop-path."""
         if space.num_modules == 1:
             return space.full_mask().expand(count, -1, -1)
         per_image = options.masks == "per-image"
