@@ -27,7 +27,7 @@ def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
     inner = env.unwrapped
     if not isinstance(inner, InstaNASVectorEnv):
         raise ValueError(
-            f'env: got {type(inner).__name__}; gym.make_vec("InstaNAS-v0", num_envs=...) will do'
+            f'env: got {type(inner).__name__}; gym.make_vec("InstaNAS-v1", num_envs=...) will do'
         )
     return inner
 

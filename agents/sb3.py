@@ -48,7 +48,7 @@ class NativeVecEnv(VecEnv):
     """The native vector environment as an SB3 ``VecEnv``: one batched forward a step. Wrap in ``VecMonitor``.
 
     Args:
-        envs: from ``gym.make_vec("InstaNAS-v0", num_envs=...)`` in its default mode, SAME_STEP.
+        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP.
     """
 
     def __init__(self, envs: gym.vector.VectorEnv):

@@ -1,8 +1,8 @@
 """InstaNAS as a Gymnasium environment: see an image, choose its network.
 
 >>> import gymnasium as gym, instanas_env
->>> env = gym.make("InstaNAS-v0")
->>> envs = gym.make_vec("InstaNAS-v0", num_envs=256)
+>>> env = gym.make("InstaNAS-v1")
+>>> envs = gym.make_vec("InstaNAS-v1", num_envs=256)
 """
 
 import gymnasium as gym
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 gym.register(
-    id="InstaNAS-v0",
+    id="InstaNAS-v1",
     entry_point="instanas_env.env:InstaNASEnv",
     vector_entry_point="instanas_env.vector_env:InstaNASVectorEnv",
 )

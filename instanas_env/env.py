@@ -1,4 +1,4 @@
-"""InstaNAS-v0: see an image, choose its network. A thin Gymnasium shell over the bandit."""
+"""InstaNAS-v1: see an image, choose its network. A thin Gymnasium shell over the bandit."""
 
 from __future__ import annotations
 
@@ -87,10 +87,11 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
     default the benchmark: the embedded images, the shipped meta-graph, frozen, and a fixed window.
 
     ## Vectorized environment
-    ``gym.make_vec("InstaNAS-v0", num_envs=256)``: one batched forward a step; see ``vector_env.py``.
+    ``gym.make_vec("InstaNAS-v1", num_envs=256)``: one batched forward a step; see ``vector_env.py``.
 
     ## Version History
-    * v0: first version. The number rises when weights, table, images or reward change.
+    * v1: deployed latencies (onnxruntime), a window that is best at the cheapest network, a better
+      meta-graph. The number rises when weights, table, images or reward change.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 2}

@@ -62,6 +62,17 @@ _PRESETS = {
     "lite": _Preset(32, 2, paper.STRIDES_32, base_width=0.25),  # made for CPUs
 }
 
+
+def round_to_eight(channels: float) -> int:
+    """The nearest multiple of 8, at least 8 and at least 90 % of ``channels``, as in MobileNetV2's own code.
+
+    Inference engines block channels by 8 or 16; other widths cost more than the next multiple does. Expanded
+    widths are multiples of these.
+    """
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
 ALL_MODULES = tuple(ModuleSpec(*spec) for spec in paper.MODULES)
 MOBILENET_V2_BLOCK = ALL_MODULES[paper.MOBILENET_V2_MODULE]
 
@@ -89,7 +100,8 @@ class SearchSpace:
 
         Args:
             name: one of the four presets.
-            width: multiplies every channel count (of "lite" too, which starts from a quarter).
+            width: multiplies every channel count (of "lite" too, which starts from a quarter); the products
+                are rounded by :func:`round_to_eight`.
 
         Raises:
             ValueError: unknown name, or a width that is not positive.
@@ -101,7 +113,7 @@ class SearchSpace:
         preset = _PRESETS[name]
 
         def scaled(channels: int) -> int:
-            return max(1, round(channels * preset.base_width * width))
+            return round_to_eight(channels * preset.base_width * width)
 
         channels, resolution = scaled(paper.STEM_CHANNELS), preset.resolution // preset.stem_stride
         cells = []

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.controller import Controller
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.profiling import (
@@ -31,13 +31,13 @@ from scripts.ratios import Actions, Figure, Options, figure, interleaved, ratio
 def environment(options: Options) -> Iterator[Figure]:
     """The environment around the meta-graph, space "lite", half masks, 256 environments."""
     count = 16 if options.quick else 256
-    envs = gym.make_vec("InstaNAS-v0", num_envs=count)
+    envs = gym.make_vec("InstaNAS-v1", num_envs=count)
     envs.reset(seed=options.seed)
     inner: Any = envs.unwrapped
     space, generator = inner.bandit.space, generator_for(options.seed)
     actions = space.random_masks(count, 0.5, generator).flatten(1).int().numpy()
     pair = torch.from_numpy(actions).repeat(2, 1, 1).numpy()
-    scalars = [gym.make("InstaNAS-v0") for _ in range(count)]
+    scalars = [gym.make("InstaNAS-v1") for _ in range(count)]
     for i, scalar in enumerate(scalars):
         scalar.reset(seed=i)
 
@@ -97,8 +97,8 @@ def learning(options: Options) -> Iterator[Figure]:
         return partial(model.learn, steps * count)
 
     actions: Actions = {
-        "native": rollout(NativeVecEnv(gym.make_vec("InstaNAS-v0", num_envs=count))),
-        "dummy": rollout(DummyVecEnv([partial(gym.make, "InstaNAS-v0")] * count)),
+        "native": rollout(NativeVecEnv(gym.make_vec("InstaNAS-v1", num_envs=count))),
+        "dummy": rollout(DummyVecEnv([partial(gym.make, "InstaNAS-v1")] * count)),
     }
     seconds = interleaved(actions, min(options.rounds, 3))
     yield figure("lite: PPO, steps of an environment/s", [steps * count / s for s in seconds["native"]])
@@ -161,7 +161,7 @@ torch.set_num_threads(1)
 imported = resident()
 import gymnasium as gym, instanas_env
 from dataclasses import replace
-envs = gym.make_vec("InstaNAS-v0", num_envs=250)
+envs = gym.make_vec("InstaNAS-v1", num_envs=250)
 bandit = envs.unwrapped.bandit
 few = bandit.image_set
 count = 50_000

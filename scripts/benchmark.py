@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.agent import native
 from agents.arms import MenuArms
 from agents.evaluation import choose_masks, mean_interval, score_masks, shuffle_between_images, some_images
@@ -82,7 +82,7 @@ def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.v
     if options.meta_graph is not None:
         space = search_space_name(SearchSpace.of_file(options.meta_graph))
     return gym.make_vec(
-        "InstaNAS-v0",
+        "InstaNAS-v1",
         num_envs=num_envs,
         dataset=options.dataset,
         data_dir=None if options.data_dir is None else str(options.data_dir),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.agent import Agent, LearningAgent
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
@@ -88,7 +88,7 @@ def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.v
         return None if path is None else str(path)
 
     return gym.make_vec(
-        "InstaNAS-v0",
+        "InstaNAS-v1",
         num_envs=num_envs,
         dataset=options.dataset,
         data_dir=text(options.data_dir),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.blockdrop import BlockDrop, block_reward, free_blocks
 from agents.files import load_agent
 from instanas_env.bandit import Contexts, Outcome
@@ -148,7 +148,7 @@ def test_masks_are_legal_whatever_the_controller_says(seed, deterministic):
 
 def test_real_steps_with_every_option():
     """On the shipped meta-graph; what the environment ran is what was chosen, nothing repaired."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=16, split="val")
+    envs = gym.make_vec("InstaNAS-v1", num_envs=16, split="val")
     acted = []
     step = envs.unwrapped.step
 

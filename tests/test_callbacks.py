@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.callbacks import EnvCallback, MetaGraphUpdate, shuffle_policies
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, save_checkpoint
@@ -22,7 +22,7 @@ N = 3
 
 def make(images: int = 2 * N, update: MetaGraphUpdate | None = None, **options):
     """An environment that shows three of ``images`` images a step, reset, with seeded actions."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=N, split="val", **options)
+    envs = gym.make_vec("InstaNAS-v1", num_envs=N, split="val", **options)
     bandit = envs.unwrapped.bandit
     bandit.image_set = bandit.image_set.take(torch.arange(images))
     if update is not None:
@@ -66,7 +66,7 @@ def test_hooks_run_in_order_and_bounds_move_after_them():
 
 
 def test_the_scalar_environment_has_the_same_hooks():
-    env, log = gym.make("InstaNAS-v0", split="val"), []
+    env, log = gym.make("InstaNAS-v1", split="val"), []
     env.unwrapped.bandit.image_set = env.unwrapped.bandit.image_set.take(torch.arange(2))
     env.unwrapped.add_callback(recorder(log, "a"))
     for _ in range(3):
@@ -203,7 +203,7 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path):
 
 def test_a_teacher_is_imitated():
     """One that is sure of class 7, whatever the image: after two epochs the meta-graph says 7 more often."""
-    path = gym.make("InstaNAS-v0").unwrapped.bandit.space.mobilenet_v2_mask()
+    path = gym.make("InstaNAS-v1").unwrapped.bandit.space.mobilenet_v2_mask()
 
     def train(teacher) -> tuple[float, float]:
         """The share of 7 afterwards, and the loss of the first epoch."""

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.convnet_aig import ConvNetAIG, logistic_noise, straight_through, target_rate_loss
 from agents.files import load_agent
 from instanas_env.gated import gated_logits
@@ -53,7 +53,7 @@ def toy_graph(space: SearchSpace, values: dict[tuple[int, int], tuple[float, flo
 
 def toy_envs(num_envs: int = 32):
     """The real environment with noisy grey images, dark ones (even) of class 0 and bright ones of class 1."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val")
+    envs = gym.make_vec("InstaNAS-v1", num_envs=num_envs, split="val")
     bandit = envs.unwrapped.bandit
     labels = torch.tensor([0, 1]).repeat(NUM_IMAGES // 2)
     noise = torch.randint(-40, 41, (NUM_IMAGES, 3, 32, 32), generator=generator_for(1))
@@ -163,7 +163,7 @@ def test_rates_go_to_their_targets():
 
 def real_envs(num_envs: int = 8):
     """Real images, a fresh meta-graph of half the width."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val")
+    envs = gym.make_vec("InstaNAS-v1", num_envs=num_envs, split="val")
     bandit = envs.unwrapped.bandit
     bandit.meta_graph = MetaGraph(TINY, 10, generator_for(3)).eval()
     bandit.space = TINY

@@ -1,4 +1,4 @@
-"""InstaNAS-v0 as Gymnasium and Stable-Baselines3 demand it, and its errors as a user meets them."""
+"""InstaNAS-v1 as Gymnasium and Stable-Baselines3 demand it, and its errors as a user meets them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEP_KEYS = {
 
 
 def make(**options) -> gym.Env:
-    return gym.make("InstaNAS-v0", split="val", **options)
+    return gym.make("InstaNAS-v1", split="val", **options)
 
 
 def on_six_images(env):
@@ -121,8 +121,8 @@ def test_every_step_needs_a_reset():
 def test_one_image_at_a_time_is_the_same_as_many(augment):
     """Bit for bit, through three passes over six images with falling bounds."""
     options = {"split": "val", "augment": augment, "bounds": FALLING}
-    env = on_six_images(gym.make("InstaNAS-v0", **options))
-    envs = on_six_images(gym.make_vec("InstaNAS-v0", num_envs=3, **options))
+    env = on_six_images(gym.make("InstaNAS-v1", **options))
+    envs = on_six_images(gym.make_vec("InstaNAS-v1", num_envs=3, **options))
     actions = drawn_actions(6, 3)
     record = play(env, actions.reshape(18, 85), seed=5)
     observations, reset_info = envs.reset(seed=5)
@@ -196,7 +196,7 @@ def test_score_is_what_the_step_gives():
 def test_importing_and_stepping_need_neither_matplotlib_nor_sb3():
     code = (
         "import sys, gymnasium as gym, instanas_env\n"
-        "env = gym.make('InstaNAS-v0'); env.reset(seed=0); env.step(env.action_space.sample())\n"
+        "env = gym.make('InstaNAS-v1'); env.reset(seed=0); env.step(env.action_space.sample())\n"
         "print(sorted({'matplotlib', 'stable_baselines3', 'torchvision', 'agents'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -221,7 +221,7 @@ def test_importing_and_stepping_need_neither_matplotlib_nor_sb3():
 def test_wrong_arguments_are_named(options, error, message):
     """When the environment is made, before anybody waits for the first step."""
     with pytest.raises(error, match=message):
-        gym.make("InstaNAS-v0", **options)
+        gym.make("InstaNAS-v1", **options)
 
 
 @pytest.mark.parametrize("kind", [instanas_env.InstaNASEnv, instanas_env.InstaNASVectorEnv])

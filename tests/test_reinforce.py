@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.reinforce import (
     SelfCriticalReinforce,
     entropy,
@@ -219,7 +219,7 @@ def test_training_takes_our_environment_only():
 
 def test_bits_that_are_not_its_to_decide():
     """Always and never hold in samples, in the policy and under p'; their logits get no gradient."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=16, split="val")
+    envs = gym.make_vec("InstaNAS-v1", num_envs=16, split="val")
     held = {"always": [2, 7], "never": [0, 84]}
     agent = SelfCriticalReinforce(envs, alpha=(0.6, 0.6), learning_rate=1e-3, **held)
     tried = []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env.latency import LatencyTable

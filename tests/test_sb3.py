@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.agent import native
 from agents.baselines import RandomAgent, StaticAgent
 from agents.one_shot import OneShotSearch
@@ -23,7 +23,7 @@ POLICY = {"features_extractor_class": ControllerFeatures, "normalize_images": Fa
 
 
 def make(num_envs: int = N, **options) -> NativeVecEnv:
-    return NativeVecEnv(gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val", **options))
+    return NativeVecEnv(gym.make_vec("InstaNAS-v1", num_envs=num_envs, split="val", **options))
 
 
 def learn(env) -> PPO:
@@ -47,7 +47,7 @@ def test_ppo_learns_on_the_native_environment():
 
 
 def test_ppo_learns_on_scalar_environments():
-    env = DummyVecEnv([lambda: gym.make("InstaNAS-v0", split="val")] * 2)
+    env = DummyVecEnv([lambda: gym.make("InstaNAS-v1", split="val")] * 2)
     assert learn(VecMonitor(env)).num_timesteps == 4 * 2
 
 
@@ -65,7 +65,7 @@ def test_features_scale_images_themselves_and_carry_gradients():
 
 def test_the_adapter_steps_as_the_native_environment():
     """Infos are a list of dicts: what came of the action, and the image it was for."""
-    adapter, envs = make(), gym.make_vec("InstaNAS-v0", num_envs=N, split="val")
+    adapter, envs = make(), gym.make_vec("InstaNAS-v1", num_envs=N, split="val")
     adapter.seed(3)
     observation, (expected, _) = adapter.reset(), envs.reset(seed=3)
     assert np.array_equal(observation, expected)

@@ -12,7 +12,7 @@ import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.storage import load_checkpoint, save_checkpoint
 
@@ -27,7 +27,7 @@ FINAL_KEYS = {"final_obs", "_final_obs", "final_info", "_final_info", "next_inde
 
 def make(mode: AutoresetMode | str = AutoresetMode.SAME_STEP, images: int = 7, **options):
     """Three images a step, out of ``images`` in all."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=N, split="val", autoreset_mode=mode, **options)
+    envs = gym.make_vec("InstaNAS-v1", num_envs=N, split="val", autoreset_mode=mode, **options)
     bandit = envs.unwrapped.bandit
     bandit.image_set = bandit.image_set.take(torch.arange(images))
     return envs
@@ -123,7 +123,7 @@ def test_modes_may_be_given_as_enum_or_text(mode):
 )  # fmt: skip
 def test_bad_arguments_are_named(options, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
-        gym.make_vec("InstaNAS-v0", split="val", **{"num_envs": N, **options})
+        gym.make_vec("InstaNAS-v1", split="val", **{"num_envs": N, **options})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-import instanas_env  # noqa: F401  (registers InstaNAS-v0)
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.agent import LearningAgent
 from instanas_env.seeding import generator_for
 
@@ -17,7 +17,7 @@ NUM_IMAGES = 64
 
 def dark_and_bright_envs(num_envs: int) -> gym.vector.VectorEnv:
     """The real environment with noisy grey images, dark and bright in turn, all of class 0."""
-    envs = gym.make_vec("InstaNAS-v0", num_envs=num_envs, split="val")
+    envs = gym.make_vec("InstaNAS-v1", num_envs=num_envs, split="val")
     bandit = envs.unwrapped.bandit  # type: ignore[attr-defined]
     brightness = torch.tensor([60, 190]).repeat(NUM_IMAGES // 2).reshape(-1, 1, 1, 1)
     noise = torch.randint(-40, 41, (NUM_IMAGES, 3, 32, 32), generator=generator_for(1))
