@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from instanas_env import paper
 from instanas_env.search_space import SearchSpace
 
-Schedule = Literal["paper", "spread"]
+Schedule = Literal["paper", "spread", "sandwich"]
 
 
 def drop_rate(progress: float, schedule: Schedule = "paper") -> float:
-    """The drop-path rate at ``progress`` in [0, 1] of pre-training.
+    """The drop-path rate at ``progress`` in [0, 1] of pre-training; "sandwich" has none.
 
     "paper": 0 until the middle, then linear to 50 % (section 3.2). "spread": linear from 0 to 0.9 over
     the first 60 %, and an upper limit, see :func:`keep_rates`.
@@ -56,6 +57,38 @@ def drop_path_masks(
     draws = count if per_image else 1
     keep = keep_rates(draws, drop_rate(progress, schedule), schedule, generator)
     return space.random_masks(draws, keep, generator).expand(count, -1, -1)
+
+
+def sandwich_masks(space: SearchSpace, count: int, progress: float, generator: torch.Generator) -> Tensor:
+    """Masks from the largest network to the smallest in one batch (the sandwich rule of slimmable networks).
+
+    An eighth of the images has all modules, half has one random module a cell, with up to 60 % of the cells
+    that may be empty left empty, and the rest random masks of densities up to 1/2. A cell that must not be
+    empty gets a random module, so that the smallest networks are trained whatever their modules. At first,
+    until ``progress`` reaches 0.2, ever fewer cells have MobileNetV2's module alone: sparse networks of untrained
+    modules learn nothing.
+
+    Returns:
+        bool ``(count, num_cells, num_modules)``, repaired.
+    """
+
+    def one_random_module() -> Tensor:
+        chosen = torch.randint(space.num_modules, (count, space.num_cells), generator=generator)
+        return F.one_hot(chosen, space.num_modules).bool()
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    kind = uniform(count).view(-1, 1, 1)
+    empty = uniform(count, space.num_cells, 1) < paper.SANDWICH_EMPTY * uniform(count, 1, 1)
+    paths = one_random_module() & ~empty
+    dense = uniform(count, space.num_cells, space.num_modules) < 0.5 * uniform(count, 1, 1)
+    masks = torch.where(kind < paper.SANDWICH_PATHS, paths, dense)
+    needed = torch.tensor([not cell.keeps_shape for cell in space.cells])
+    masks |= one_random_module() & (needed & ~masks.any(-1)).unsqueeze(-1)
+    untouched = uniform(count, space.num_cells, 1) >= progress / paper.SANDWICH_RAMP
+    masks = torch.where(untouched, space.mobilenet_v2_mask(), masks)
+    return masks | (kind >= 1 - paper.SANDWICH_FULL)
 
 
 def _check(schedule: str) -> None:

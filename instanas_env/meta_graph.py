@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -93,6 +94,26 @@ class MetaGraph(nn.Module):
         folded = fold_batch_norm(self)
         assert isinstance(folded, MetaGraph)
         return folded
+
+    @torch.no_grad()
+    def start_from(self, other: MetaGraph) -> None:
+        """Take over the weights of a network with the same cells and some of the modules, such as MobileNetV2.
+
+        Raises:
+            ValueError: it has other cells, other classes, or a module that is missing here.
+        """
+        known = self.space.modules
+        same = replace(other.space, modules=known) == self.space and other.num_classes == self.num_classes
+        if not same or not set(other.space.modules) <= set(known):
+            raise ValueError(
+                f"other: got {other.space.config} with {other.num_classes} classes; {self.space.config}"
+                f" with {self.num_classes}, or some of its modules, will do"
+            )
+        self.stem.load_state_dict(other.stem.state_dict())
+        self.head.load_state_dict(other.head.state_dict())
+        for mine, theirs in zip(self.cells, other.cells, strict=True):
+            for module, option in zip(other.space.modules, theirs.options, strict=True):  # type: ignore[arg-type]
+                mine.options[known.index(module)].load_state_dict(option.state_dict())  # type: ignore[index]
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the weights as safetensors; ``record`` (JSON-able: how they were made) goes with them."""

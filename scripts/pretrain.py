@@ -1,7 +1,7 @@
 """Pre-train a meta-graph with drop-path (section 3.2); also trains plain networks such as MobileNetV2.
 
-    python -m scripts.pretrain --out runs/meta_graph
     python -m scripts.pretrain --out runs/mobilenet_v2 --modules 2
+    python -m scripts.pretrain --out runs/meta_graph --teacher runs/mobilenet_v2/meta_graph.safetensors
 
 Resumes where it was when called again with the same options. Writes ``meta_graph.safetensors`` and
 ``history.jsonl``: validation accuracy with all modules, random halves and fifths, and the MobileNetV2
@@ -20,6 +20,7 @@ import tyro
 from torch import Tensor
 
 from instanas_env import paper
+from instanas_env.counting import count_macs
 from instanas_env.data import LIGHT, Augmentation, ImageSet, load_images
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.drop_path import Schedule, drop_path_masks
@@ -29,6 +30,7 @@ from instanas_env.seeding import generator_for
 from instanas_env.training import accuracy
 from scripts.fit import fit
 from scripts.run_directory import RunDirectory
+from scripts.teacher import load_teacher
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ class Options:
     """Images a step (section 4.2: 32; 128 is twice as fast on a CPU)."""
     learning_rate: float = paper.PRETRAIN_LEARNING_RATE
     """Peak, after a warm-up of one epoch; then cosine to 0."""
-    schedule: Schedule = "spread"
-    """Drop-path: "paper" (0 to the middle, then linear to 0.5) or "spread" (a rate for each image)."""
+    schedule: Schedule = "sandwich"
+    """Drop-path: "paper" (0 to the middle, then linear to 0.5), "spread" (a rate for each image) or "sandwich"
+    (all modules, one a cell and random masks in every batch; wants a teacher)."""
+    teacher: Path | None = None
+    """Weights of MobileNetV2 trained alone (--modules 2): where stem, head and its modules start from, and
+    what all networks imitate besides the labels."""
     masks: Literal["per-image", "per-batch"] = "per-image"
     """One child network for each image, or one for each batch as the paper has it (then sparse ones stay near
     chance: after 10 epochs on the embedded images random fifths stand at 18 % against 43 %)."""
@@ -76,6 +82,9 @@ def evaluate_densities(
             scores[name] = accuracy(meta_graph, val, masks, world)
     if space.num_modules > 1 and MOBILENET_V2_BLOCK in space.modules:
         scores["mobilenet_v2_path"] = accuracy(meta_graph, val, space.mobilenet_v2_mask(), world)
+    if space.num_modules > 1:
+        smallest = count_macs(space, meta_graph.num_classes).cheapest_mask()
+        scores["smallest"] = accuracy(meta_graph, val, smallest, world)
     return scores
 
 
@@ -88,6 +97,8 @@ def main(options: Options, world: World = ALONE) -> None:
         train = load_images(options.dataset, "train", options.data_dir, space.resolution)
         val = load_images(options.dataset, "val", options.data_dir, space.resolution)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
+    if options.teacher is not None:
+        meta_graph.start_from(MetaGraph.load(options.teacher))
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
         """The masks of a whole batch, ``(count, num_cells, num_modules)``, by drop-path."""
@@ -108,6 +119,7 @@ def main(options: Options, world: World = ALONE) -> None:
         warmup_epochs=1,
         augmentation=options.augmentation,
         seed=options.seed,
+        teacher=load_teacher(options.teacher, world.device),
     )
 
 
