@@ -145,7 +145,7 @@ class RewardRegression(LearningAgent):
             table = native(env).bandit.latency_table
         if table is not None:
             controller.latencies.copy_(arms.latencies(table.modules))
-            controller.fixed_ms.fill_(table.stem + table.head)
+            controller.fixed_ms.fill_(table.fixed)
             if self.latencies is None:
                 self.latencies = (table.reference("cheapest"), table.reference("full") / 3)
 

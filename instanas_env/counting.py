@@ -50,7 +50,8 @@ def _counted(
             ],
             dtype=torch.float64,
         ),
-        stem=cost(meta_graph.stem, space.resolution),
-        head=cost(meta_graph.head, last.resolution // last.stride) + cost_of(linear, 1),
+        fixed=cost(meta_graph.stem, space.resolution)
+        + cost(meta_graph.head, last.resolution // last.stride)
+        + cost_of(linear, 1),
         unit=unit,
     )

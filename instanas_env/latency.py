@@ -22,7 +22,7 @@ class LatencyTable:
     Attributes:
         space: the search space.
         modules: float64 ``(num_cells, num_modules)``, each module with the addition that joins it.
-        stem, head: of the parts that every child has.
+        fixed: of what every child has: the call, stem and head.
         controller: of the network that chooses the mask; not part of :meth:`lookup`.
         unit: "ms", "MMACs" or "parameters".
         record: how it was measured: device, threads, versions, spread.
@@ -30,8 +30,7 @@ class LatencyTable:
 
     space: SearchSpace
     modules: Tensor
-    stem: float
-    head: float
+    fixed: float
     controller: float = 0.0
     unit: str = "ms"
     record: dict[str, Any] = field(default_factory=dict)
@@ -40,13 +39,13 @@ class LatencyTable:
         expected = (self.space.num_cells, self.space.num_modules)
         if tuple(self.modules.shape) != expected:
             raise ValueError(f"modules: got shape {tuple(self.modules.shape)}; {expected} will do")
-        costs = [*self.modules.flatten().tolist(), self.stem, self.head, self.controller]
+        costs = [*self.modules.flatten().tolist(), self.fixed, self.controller]
         if not all(0 <= cost < float("inf") for cost in costs):
             raise ValueError("modules: a latency table holds finite numbers that are not negative")
 
     def lookup(self, masks: Tensor) -> Tensor:
         """Cost of each mask: bool ``(..., num_cells, num_modules)`` to float64 ``(...)``."""
-        return (masks.cpu().double() * self.modules).sum((-2, -1)) + (self.stem + self.head)
+        return (masks.cpu().double() * self.modules).sum((-2, -1)) + self.fixed
 
     def cheapest_mask(self) -> Tensor:
         """The mask that costs least: in each cell that needs a module, its cheapest one."""
@@ -75,8 +74,7 @@ class LatencyTable:
             {
                 "search_space": self.space.config,
                 "unit": self.unit,
-                "stem": self.stem,
-                "head": self.head,
+                "fixed": self.fixed,
                 "controller": self.controller,
                 "modules": self.modules.tolist(),
                 "record": self.record,
@@ -91,8 +89,7 @@ class LatencyTable:
             return cls(
                 space=SearchSpace.from_config(content["search_space"]),
                 modules=torch.tensor(content["modules"], dtype=torch.float64),
-                stem=float(content["stem"]),
-                head=float(content["head"]),
+                fixed=float(content["fixed"]),
                 controller=float(content["controller"]),
                 unit=content["unit"],
                 record=content["record"],

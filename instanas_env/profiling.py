@@ -1,87 +1,113 @@
-"""Measuring latencies on this device: the look-up table, and what it estimates against the real thing.
+"""Measuring the look-up table of this device, and what it estimates against the real thing (section 4.1).
 
-Batch 1, one thread, evaluation mode, BatchNorm folded; in turns, see :mod:`instanas_env.timing`.
+The paper sums modules that were timed one by one. In an inference engine that misses half: a module alone
+finds its input in the cache, pays for a call of its own, and fuses with nothing. So we time whole children, as
+they are deployed, and let the table be what explains their times best: non-negative least squares over the
+modules that each of them has. Batch 1, one thread, in turns, see :mod:`instanas_env.timing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
+from scipy.optimize import nnls
 from torch import Tensor, nn
 
+from instanas_env.drop_path import sandwich_masks
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
-from instanas_env.modules import fold_batch_norm
-from instanas_env.timing import Backend, one_thread, time_interleaved, time_networks
+from instanas_env.search_space import SearchSpace
+from instanas_env.timing import (
+    Backend,
+    deployed,
+    low,
+    one_thread,
+    random_image,
+    time_interleaved,
+    time_networks,
+)
+
+# Children that are in memory and timed in turns at once.
+GROUP = 100
 
 
-def profile_modules(
+def profile_table(
     meta_graph: MetaGraph,
     controller: nn.Module | None,
     generator: torch.Generator,
-    repetitions: int = 200,
+    children: int = 400,
+    repetitions: int = 25,
+    backend: Backend = "onnx",
     progress: Callable[[], None] = lambda: None,
 ) -> LatencyTable:
     """Measure the table of ``meta_graph``; latency does not depend on its weights.
 
-    A module is timed together with the addition that joins it to its cell.
-
     Args:
         meta_graph: on the device to measure.
         controller: images uint8 ``(1, 3, H, W)`` to anything; None leaves its entry at 0.
-        generator: CPU generator, for inputs and order.
-        repetitions: the median is taken over so many.
-        progress: called ``repetitions`` times.
+        generator: CPU generator, for masks, inputs and order.
+        children: how many are timed; more than there are modules.
+        repetitions: of each.
+        backend: what runs them.
+        progress: called ``repetitions`` times for every :data:`GROUP` children.
+
+    Raises:
+        ValueError: fewer children than modules.
     """
     space = meta_graph.space
-    device = next(meta_graph.parameters()).device
-
-    def random_input(channels: int, side: int) -> Tensor:
-        x = torch.randn(1, channels, side, side, generator=generator).to(device)
-        return x.contiguous(memory_format=torch.channels_last)
-
-    def part(module: nn.Module, x: Tensor) -> Callable[[], object]:
-        return lambda: module(x)
-
-    def joined(module: nn.Module, x: Tensor) -> Callable[[], object]:
-        total = module(x)
-        return lambda: total + module(x)
-
-    side = space.resolution
-    last = space.cells[-1]
+    if children <= space.num_bits:
+        raise ValueError(f"children: got {children}; more than the {space.num_bits} modules will do")
+    masks = random_children(space, children, generator)
+    raw = random_image(space.resolution, generator, next(meta_graph.parameters()).device)
+    image = raw.float().contiguous(memory_format=torch.channels_last)
+    folded = meta_graph.folded()  # its children share its weights
+    elapsed, controllers = [], []
     with one_thread():
-        folded = meta_graph.folded()
-        calls = [
-            part(folded.stem, random_input(3, side)),
-            part(folded.head, random_input(last.out_channels, last.resolution // last.stride)),
-        ]
-        if controller is not None:
-            image = torch.randint(256, (1, 3, side, side), generator=generator, dtype=torch.uint8).to(device)
-            calls.append(part(controller, image))
-        before_modules = len(calls)
-        for spec, cell in zip(space.cells, folded.cells, strict=True):
-            x = random_input(spec.in_channels, spec.resolution)
-            calls += [joined(option, x) for option in cell.options]  # type: ignore[union-attr]
-        elapsed = time_interleaved(calls, repetitions, generator, device, progress)
-    medians = elapsed.median(1).values
-    quartiles = elapsed.quantile(torch.tensor([0.25, 0.75], dtype=torch.float64), dim=1)
-    spread = ((quartiles[1] - quartiles[0]) / medians)[before_modules:]
-    return LatencyTable(
-        space=space,
-        modules=medians[before_modules:].reshape(space.num_cells, space.num_modules),
-        stem=medians[0].item(),
-        head=medians[1].item(),
-        controller=medians[2].item() if controller is not None else 0.0,
-        record={
-            "batch_size": 1,
-            "threads": 1,
-            "backend": "eager, BatchNorm folded",
-            "repetitions": repetitions,
-            "median_relative_interquartile_range": spread.median().item(),
-        },
-    )
+        for group in masks.split(GROUP):
+            calls = [deployed(folded.child(mask), image, backend) for mask in group]
+            calls += [] if controller is None else [deployed(controller, raw, backend)]
+            times = low(time_interleaved(calls, repetitions, generator, raw.device, progress))
+            elapsed.append(times[: len(group)])
+            controllers.append(times[len(group) :])
+    modules, fixed = fit_table(masks, torch.cat(elapsed))
+    controller_ms = 0.0 if controller is None else torch.cat(controllers).median().item()
+    record = {"batch_size": 1, "threads": 1, "backend": runtime(backend), "children": children}
+    return LatencyTable(space, modules, fixed, controller_ms, record={**record, "repetitions": repetitions})
+
+
+def random_children(space: SearchSpace, count: int, generator: torch.Generator) -> Tensor:
+    """Masks ``(count, num_cells, num_modules)``: half of every density, half as pre-training ends with."""
+    half = count // 2
+    dense = space.random_masks(half, torch.rand(half, generator=generator), generator)
+    return torch.cat([dense, sandwich_masks(space, count - half, 1.0, generator)])
+
+
+def fit_table(masks: Tensor, real: Tensor) -> tuple[Tensor, float]:
+    """The table that explains best how long networks take.
+
+    Args:
+        masks: bool ``(K, num_cells, num_modules)``.
+        real: their ms, float64 ``(K,)``.
+
+    Returns:
+        ms of each module, float64 ``(num_cells, num_modules)``, and of what all have: not negative, and with
+        the least squared error. Errors are weighed by 1 / sqrt(ms), between absolute and relative ones.
+    """
+    weights = real.rsqrt()
+    present = torch.cat([masks.flatten(1).double(), torch.ones(len(masks), 1, dtype=torch.float64)], 1)
+    costs, _ = nnls((present * weights.unsqueeze(1)).numpy(), (real * weights).numpy())
+    return torch.from_numpy(costs[:-1]).view(masks.shape[1:]), float(costs[-1])
+
+
+def runtime(backend: Backend) -> str:
+    """The name and version of what a backend runs networks with."""
+    if backend == "eager":
+        return f"torch {torch.__version__}, BatchNorm folded"
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
 
 
 def time_children(
@@ -91,26 +117,29 @@ def time_children(
     repetitions: int = 20,
     controller: nn.Module | None = None,
     progress: Callable[[], None] = lambda: None,
-    backend: Backend = "eager",
+    backend: Backend = "onnx",
 ) -> Tensor:
-    """Median milliseconds of each mask's real, separate network on one image, float64 ``(K,)``.
+    """Milliseconds of each mask's real, separate network on one image, 20th percentile, float64 ``(K,)``.
 
     Args:
         meta_graph: on the device to measure.
         masks: ``(K, num_cells, num_modules)``.
         generator: CPU generator, for the image and the order.
-        repetitions: the median is taken over so many.
+        repetitions: the percentile is taken over so many.
         controller: if given, run before each child, as it is when the mask has to be chosen.
-        progress: called ``repetitions`` times.
-        backend: "eager" runs them in PyTorch, "onnx" in onnxruntime (on the CPU).
+        progress: called ``repetitions`` times for every :data:`GROUP` masks.
+        backend: "onnx" runs them in onnxruntime (on the CPU), "eager" in PyTorch.
     """
     device = next(meta_graph.parameters()).device
-    folded = (
-        meta_graph.folded()
-    )  # its children share its weights; hundreds with their own would fill the memory
-    children = (folded.child(mask) for mask in masks)
     side = meta_graph.space.resolution
-    return time_networks(children, side, generator, repetitions, controller, progress, backend, device)
+    folded = meta_graph.folded()  # its children share its weights
+    times = []
+    for group in masks.split(GROUP):
+        children = (folded.child(mask) for mask in group)
+        times.append(
+            time_networks(children, side, generator, repetitions, controller, progress, backend, device)
+        )
+    return torch.cat(times)
 
 
 @dataclass(frozen=True)
@@ -131,43 +160,17 @@ class EstimateQuality:
     def median_error(self) -> float:
         return ((self.estimated - self.real).abs() / self.real).median().item()
 
-    @property
-    def scale(self) -> float:
-        """The median ratio of real latency to estimate."""
-        return (self.real / self.estimated).median().item()
-
 
 def compare_with_real(
     table: LatencyTable,
     meta_graph: MetaGraph,
     count: int,
     generator: torch.Generator,
-    repetitions: int = 20,
+    repetitions: int = 25,
     progress: Callable[[], None] = lambda: None,
+    backend: Backend = "onnx",
 ) -> EstimateQuality:
-    """Estimated against real latency of ``count`` random children of every density (Figure 4)."""
-    keep = torch.rand(count, generator=generator)
-    masks = table.space.random_masks(count, keep, generator)
-    real = time_children(meta_graph, masks, generator, repetitions, progress=progress)
+    """Estimated against real latency of ``count`` other children (Figure 4)."""
+    masks = random_children(table.space, count, generator)
+    real = time_children(meta_graph, masks, generator, repetitions, progress=progress, backend=backend)
     return EstimateQuality(table.lookup(masks), real)
-
-
-def calibrate(table: LatencyTable, scale: float) -> LatencyTable:
-    """A table whose estimates are scaled by a factor, what a network takes over what its modules take alone.
-
-    It may lie on either side of 1: in a network the calls that join the modules take their time as well,
-    but each module finds its input in the cache, which it does not when modules are timed in turns. The
-    controller, which runs by itself, is left as measured.
-    """
-    return replace(
-        table,
-        modules=table.modules * scale,
-        stem=table.stem * scale,
-        head=table.head * scale,
-        record={**table.record, "calibration": scale},
-    )
-
-
-def fold_for_timing(controller: nn.Module) -> nn.Module:
-    """A controller as it is deployed: evaluation mode, BatchNorm folded, no gradients."""
-    return fold_batch_norm(controller)

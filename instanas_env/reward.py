@@ -63,46 +63,56 @@ class References(Protocol):
 class BoundsSchedule:
     """U_t and L_t over the epochs t, in multiples of the latencies of reference networks.
 
-    Each falls linearly from its first level to its second and stays there from ``epochs`` on. With
-    equal levels the window is fixed, the benchmark regime.
+    U_t falls linearly from its first level to its second and stays there from ``epochs`` on. So does L_t, or
+    instead the latency at which R_A is 1, the middle of the window; then L_t = 2 best_t - U_t, which may be
+    negative. With equal levels the window is fixed, the benchmark regime.
 
     Attributes:
-        upper, lower: (first level, last level).
+        upper: (first level, last level) of U_t, where the reward ends.
+        lower: of L_t; None where ``best`` is given.
+        best: of the middle; None where ``lower`` is given.
         epochs: the number of epochs over which they fall.
     """
 
     upper: tuple[Level, Level] = (paper.BENCHMARK_UPPER, paper.BENCHMARK_UPPER)
-    lower: tuple[Level, Level] = (paper.BENCHMARK_LOWER, paper.BENCHMARK_LOWER)
+    lower: tuple[Level, Level] | None = None
+    best: tuple[Level, Level] | None = (paper.BENCHMARK_BEST, paper.BENCHMARK_BEST)
     epochs: int = 1
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"bounds: got epochs = {self.epochs}; at least 1 will do")
+        if (self.lower is None) == (self.best is None):
+            raise ValueError("bounds: got lower and best, or neither; one of the two will do")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> BoundsSchedule:
-        """From JSON: ``{"upper": [level, level], "lower": [level, level], "epochs": int}``.
+        """From JSON: ``{"upper": [level, level], "best": [level, level], "epochs": int}``.
 
-        A level is ``[factor, reference]``; a single level stands for a bound that does not move.
+        A level is ``[factor, reference]``; a single level stands for a bound that does not move. "lower"
+        may stand in the place of "best".
         """
         try:
-            upper, lower = (_levels(config[name]) for name in ("upper", "lower"))
-            unknown = config.keys() - {"upper", "lower", "epochs"}
+            unknown = config.keys() - {"upper", "lower", "best", "epochs"}
             if unknown:
                 raise KeyError(f"unknown {sorted(unknown)}")
+            lower, best = (
+                None if config.get(name) is None else _levels(config[name]) for name in ("lower", "best")
+            )
             epochs = config.get("epochs", 1)
             if not isinstance(epochs, int):
                 raise TypeError(f"epochs is {epochs!r}")
-            schedule = cls(upper, lower, epochs)
+            schedule = cls(_levels(config["upper"]), lower, best, epochs)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            example = {"upper": [0.6, "full"], "lower": [0.0, "cheapest"]}
+            example = {"upper": [1.0, "full"], "best": [1.0, "cheapest"]}
             raise ValueError(f"bounds: got {config!r} ({error}); something like {example} will do") from error
         return schedule
 
     @property
     def config(self) -> dict[str, Any]:
         """Inverse of :meth:`from_config`."""
-        return {"upper": self.upper, "lower": self.lower, "epochs": self.epochs}
+        given = {"upper": self.upper, "lower": self.lower, "best": self.best, "epochs": self.epochs}
+        return {name: value for name, value in given.items() if value is not None}
 
     def at(self, epoch: int, table: References) -> RewardBounds:
         """The window at ``epoch`` (from 0) in the unit of ``table``; ``ValueError`` where U <= L."""
@@ -112,7 +122,11 @@ class BoundsSchedule:
             first, last = (factor * table.reference(reference) for factor, reference in ends)
             return first + (last - first) * progress
 
-        return RewardBounds(upper=level(self.upper), lower=level(self.lower))
+        upper = level(self.upper)
+        if self.best is not None:
+            return RewardBounds(upper, lower=2 * level(self.best) - upper)
+        assert self.lower is not None
+        return RewardBounds(upper, level(self.lower))
 
 
 def _levels(value: Any) -> tuple[Level, Level]:

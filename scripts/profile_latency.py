@@ -9,6 +9,7 @@ Run it on a quiet machine. Latency does not depend on weights, so none are neede
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,14 +20,10 @@ from rich.progress import Progress
 from agents.controller import Controller
 from instanas_env.build import parse_search_space
 from instanas_env.meta_graph import MetaGraph
-from instanas_env.profiling import (
-    EstimateQuality,
-    calibrate,
-    compare_with_real,
-    fold_for_timing,
-    profile_modules,
-)
+from instanas_env.modules import fold_batch_norm
+from instanas_env.profiling import GROUP, compare_with_real, profile_table
 from instanas_env.seeding import generator_for
+from instanas_env.timing import Backend
 from scripts.figures import draw_estimate
 from scripts.run_directory import machine
 
@@ -43,13 +40,14 @@ class Options:
     """Modules of a cell."""
     num_classes: int = 10
     device: str = "cpu"
-    repetitions: int = 300
-    """The table holds medians over so many rounds."""
-    calibration_children: int = 50
-    """Random children whose real latency the table is scaled to in the median; 0 leaves it as measured."""
+    backend: Backend = "onnx"
+    """What runs the networks: onnxruntime, or PyTorch's eager mode (for a GPU, and to compare)."""
+    fitted: int = 400
+    """Random children whose times the table is fitted to."""
     children: int = 200
     """Other random children, to check it on; 0 leaves the check out."""
-    child_repetitions: int = 30
+    repetitions: int = 25
+    """Of each child; the 20th percentile counts."""
     seed: int = 0
 
 
@@ -58,25 +56,33 @@ def main(options: Options) -> None:
     space = parse_search_space(options.search_space).only(*options.modules)
     generator = generator_for(options.seed)
     meta_graph = MetaGraph(space, options.num_classes, generator).eval().to(options.device)
-    controller = fold_for_timing(Controller(space)).to(options.device)
+    controller = fold_batch_norm(Controller(space)).to(options.device)
     with Progress() as progress:
-        task = progress.add_task("modules", total=options.repetitions)
-        table = profile_modules(
-            meta_graph, controller, generator, options.repetitions, lambda: progress.advance(task)
+
+        def advance(name: str, children: int) -> Callable[[], None]:
+            """What moves a bar of its own."""
+            rounds = options.repetitions * -(-children // GROUP)
+            return partial(progress.advance, progress.add_task(name, total=rounds))
+
+        how = {"repetitions": options.repetitions, "backend": options.backend}
+        table = profile_table(
+            meta_graph,
+            controller,
+            generator,
+            options.fitted,
+            progress=advance("fitted", options.fitted),
+            **how,  # type: ignore[arg-type]
         )
-
-        def compare(count: int, name: str) -> EstimateQuality:
-            """The table, as it stands, against ``count`` further children."""
-            task = progress.add_task(name, total=options.child_repetitions)
-            repetitions = options.child_repetitions
-            advance = partial(progress.advance, task)
-            return compare_with_real(table, meta_graph, count, generator, repetitions, advance)
-
-        if options.calibration_children:
-            table = calibrate(table, compare(options.calibration_children, "calibration").scale)
         record = {**table.record, **machine(), "threads": 1, "device": options.device}
         if options.children:
-            quality = compare(options.children, "children")
+            quality = compare_with_real(
+                table,
+                meta_graph,
+                options.children,
+                generator,
+                progress=advance("checked", options.children),
+                **how,  # type: ignore[arg-type]
+            )
             record["estimate"] = {
                 "children": options.children,
                 "correlation": quality.correlation,

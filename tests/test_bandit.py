@@ -37,7 +37,7 @@ def images(tiny_graph, tiny_space) -> ImageSet:
 @pytest.fixture
 def table(tiny_space) -> LatencyTable:
     """Module m costs m + 1 ms: a full cell 15, all modules 17 * 15 = 255, the mobilenet_v2 path 17 * 3."""
-    return LatencyTable(tiny_space, torch.arange(1.0, 6.0).double().expand(17, 5), stem=2.0, head=3.0)
+    return LatencyTable(tiny_space, torch.arange(1.0, 6.0).double().expand(17, 5), fixed=5.0)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_predictions_are_those_of_the_repaired_masks(make, tiny_graph, images):
 
 def test_another_cost_is_judged_but_latency_is_told(make, table):
     """All modules cost 1 of the other cost: the window is 0.6 * 85, and 85 lies outside, 17 inside."""
-    bandit = make(cost_table=LatencyTable(table.space, torch.ones(17, 5).double(), stem=0.0, head=0.0))
+    bandit = make(cost_table=LatencyTable(table.space, torch.ones(17, 5).double(), fixed=0.0))
     masks = torch.stack([table.space.full_mask(), table.space.mobilenet_v2_mask()])
     outcome = bandit.score(bandit.contexts(torch.tensor([0, 0])), masks.flatten(1))
     assert outcome.latency_ms.tolist() == [17 * 15 + 5, 17 * 3 + 5]

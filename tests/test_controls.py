@@ -68,7 +68,7 @@ def two_experts(tiny_space):
     first, second = (predict_classes(graph, few, mask) for mask in (a, b))
     few = replace(few, labels=torch.where(torch.arange(60) < 30, first, second))
     assert (first != second).float().mean() > 0.3, "the experts have to differ"
-    table = LatencyTable(tiny_space, torch.ones(17, 5), stem=1.0, head=1.0, controller=0.5)
+    table = LatencyTable(tiny_space, torch.ones(17, 5), fixed=2.0, controller=0.5)
     masks = torch.stack([a] * 30 + [b] * 30)
     return InstanceBandit(graph, few, table), masks, first != second
 

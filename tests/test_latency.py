@@ -21,7 +21,7 @@ LITE = SearchSpace.preset("lite")
 CIFAR = SearchSpace.preset("cifar")
 # Module m of cell t costs t + m / 10 ms.
 COSTS = torch.arange(17, dtype=torch.float64).reshape(17, 1) + torch.arange(5, dtype=torch.float64) / 10
-TABLE = LatencyTable(LITE, COSTS, stem=3.0, head=5.0, controller=100.0, record={"threads": 1, "spread": None})
+TABLE = LatencyTable(LITE, COSTS, fixed=8.0, controller=100.0, record={"threads": 1, "spread": None})
 
 
 def mask_of(*bits: tuple[int, int]) -> Tensor:
@@ -77,7 +77,7 @@ def test_reference_golden_values():
 
 def test_save_and_load(tmp_path):
     """Every number comes back exactly; odd fractions too."""
-    table = replace(TABLE, modules=COSTS / 3, stem=0.1 + 0.2, unit="MMACs")
+    table = replace(TABLE, modules=COSTS / 3, fixed=0.1 + 0.2, unit="MMACs")
     table.save(tmp_path / "t.json")
     loaded = LatencyTable.load(tmp_path / "t.json")
     assert torch.equal(loaded.modules, table.modules) and loaded.modules.dtype == torch.float64
@@ -92,8 +92,8 @@ def test_save_and_load(tmp_path):
         {"modules": COSTS * float("nan")},
         {"modules": COSTS.T},
         {"modules": COSTS[:16]},
-        {"stem": -1.0},
-        {"head": float("nan")},
+        {"fixed": -1.0},
+        {"fixed": float("nan")},
         {"controller": float("inf")},
     ],
 )
@@ -108,13 +108,13 @@ def test_impossible_tables_are_refused(changes):
         lambda content: [],
         lambda content: None,
         lambda content: {"accuracy": 0.5},
-        lambda content: {name: value for name, value in content.items() if name != "stem"},
+        lambda content: {name: value for name, value in content.items() if name != "fixed"},
         lambda content: {**content, "modules": content["modules"][:3]},
         lambda content: {**content, "modules": [[1.0], [1.0, 2.0]]},
         lambda content: {**content, "modules": [["fast"] * 5] * 17},
-        lambda content: {**content, "head": -0.5},
-        lambda content: {**content, "head": float("nan")},
-        lambda content: {**content, "stem": "slow"},
+        lambda content: {**content, "fixed": -0.5},
+        lambda content: {**content, "fixed": float("nan")},
+        lambda content: {**content, "fixed": "slow"},
         lambda content: {**content, "search_space": {**content["search_space"], "preset": "cifr"}},
         lambda content: {**content, "search_space": {**content["search_space"], "modules": [0, 9]}},
     ],
@@ -153,8 +153,8 @@ def test_macs_by_hand():
     mbconv_k5_f6 = 24 * hidden * 32**2 + 25 * hidden * 16**2 + hidden * 32 * 16**2
     assert table.modules[3, 0].item() == pytest.approx(basic / 1e6)
     assert table.modules[3, 4].item() == pytest.approx(mbconv_k5_f6 / 1e6)
-    assert table.stem == pytest.approx(9 * 3 * 32 * 32**2 / 1e6)
-    assert table.head == pytest.approx((320 * 1280 * 4**2 + 1280 * 10) / 1e6)
+    stem, head = 9 * 3 * 32 * 32**2, 320 * 1280 * 4**2 + 1280 * 10
+    assert table.fixed == pytest.approx((stem + head) / 1e6)
 
 
 def test_parameters_by_hand():
@@ -164,8 +164,8 @@ def test_parameters_by_hand():
     assert table.unit == "parameters"
     assert table.modules[3, 0] == (9 * 24 * 32 + 32) + (9 * 32 * 32 + 32)
     assert table.modules[3, 4] == (24 * hidden + hidden) + (25 * hidden + hidden) + (hidden * 32 + 32)
-    assert table.stem == 9 * 3 * 32 + 32
-    assert table.head == (320 * 1280 + 1280) + (1280 * 10 + 10)
+    stem, head = 9 * 3 * 32 + 32, (320 * 1280 + 1280) + (1280 * 10 + 10)
+    assert table.fixed == stem + head
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,7 @@ def bandit(tiny_graph, tiny_space) -> InstanceBandit:
     few = load_images("embedded", "val").take(torch.arange(8))
     labels = predict_classes(tiny_graph, few, tiny_space.full_mask())
     costs = torch.arange(1.0, 6.0).double().expand(17, 5)
-    return InstanceBandit(
-        tiny_graph, replace(few, labels=labels), LatencyTable(tiny_space, costs, stem=0.0, head=0.0)
-    )
+    return InstanceBandit(tiny_graph, replace(few, labels=labels), LatencyTable(tiny_space, costs, fixed=0.0))
 
 
 def candidate(

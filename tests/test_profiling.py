@@ -134,7 +134,7 @@ def test_a_calibrated_table_estimates_longer_by_its_factor(tiny_space):
 
 def test_estimates_are_compared_for_the_same_networks(tiny_graph, tiny_space):
     """Every module costs 1: the estimate counts the modules of masks of the densities drawn first."""
-    table = LatencyTable(tiny_space, torch.ones(17, 5, dtype=torch.float64), stem=0.0, head=0.0)
+    table = LatencyTable(tiny_space, torch.ones(17, 5, dtype=torch.float64), fixed=0.0)
     quality = compare_with_real(table, tiny_graph, 4, generator_for(5), repetitions=1)
     generator = generator_for(5)
     masks = tiny_space.random_masks(4, torch.rand(4, generator=generator), generator)

@@ -15,7 +15,7 @@ from instanas_env.reward import BoundsSchedule, RewardBounds, combine, latency_r
 from instanas_env.search_space import SearchSpace
 
 # Every module costs 1, stem and head nothing: full 17 * 5 = 85, mobilenet_v2 17, cheapest 7 (stage starts).
-UNIT = LatencyTable(SearchSpace.preset("lite"), torch.ones(17, 5, dtype=torch.float64), stem=0.0, head=0.0)
+UNIT = LatencyTable(SearchSpace.preset("lite"), torch.ones(17, 5, dtype=torch.float64), fixed=0.0)
 FALLING = BoundsSchedule(
     upper=((1.0, "full"), (1.0, "mobilenet_v2")), lower=((1.0, "cheapest"), (0.0, "full")), epochs=5
 )
@@ -104,7 +104,7 @@ def test_bounds_fall_linearly_and_stay():
 
 def test_factors_multiply_the_reference():
     """Of the table that is given: all its costs ten times as high, all levels ten times as high."""
-    tenfold = LatencyTable(UNIT.space, 10 * UNIT.modules, stem=0.0, head=0.0)
+    tenfold = LatencyTable(UNIT.space, 10 * UNIT.modules, fixed=0.0)
     schedule = BoundsSchedule(upper=((0.6, "full"),) * 2, lower=((2.0, "cheapest"),) * 2)
     window = schedule.at(0, UNIT)
     assert (window.upper, window.lower) == pytest.approx((0.6 * 85, 2.0 * 7))

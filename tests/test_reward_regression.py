@@ -23,7 +23,7 @@ from instanas_env.storage import load_checkpoint, save_checkpoint
 
 LITE = SearchSpace.preset("lite")
 # Module m of every cell costs m + 1 ms.
-TABLE = LatencyTable(LITE, torch.arange(1.0, 6.0).double().expand(17, 5), stem=0.0, head=0.0)
+TABLE = LatencyTable(LITE, torch.arange(1.0, 6.0).double().expand(17, 5), fixed=0.0)
 IMAGE = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
 
 
@@ -73,7 +73,7 @@ def graded_agent() -> RewardRegression:
     gains[:, 0] = 0.0
     free = [t for t, cell in enumerate(LITE.cells) if cell.keeps_shape]
     gains[free, 0] = torch.arange(1, 11) / 10
-    return agent_with_gains(gains, 0.1, replace(TABLE, stem=2.0, head=3.0))
+    return agent_with_gains(gains, 0.1, replace(TABLE, fixed=5.0))
 
 
 @pytest.mark.parametrize(("latency", "trade_off"), [(12 + 4, 0.6), (12 + 9.5, 0.1), (1.0, 1.0), (1e6, 0.1)])

@@ -17,8 +17,8 @@ from instanas_env.seeding import generator_for
 from scripts import search
 
 LITE = SearchSpace.preset("lite")
-TABLE = LatencyTable(LITE, torch.arange(1.0, 6.0).double().expand(17, 5), stem=0.5, head=0.5)
-DEARER = LatencyTable(LITE, 2 * TABLE.modules, stem=0.5, head=0.5)
+TABLE = LatencyTable(LITE, torch.arange(1.0, 6.0).double().expand(17, 5), fixed=1.0)
+DEARER = LatencyTable(LITE, 2 * TABLE.modules, fixed=1.0)
 IMAGES = torch.randint(0, 256, (40, 3, 32, 32), generator=generator_for(0)).to(torch.uint8)
 
 
