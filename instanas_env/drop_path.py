@@ -65,8 +65,8 @@ def sandwich_masks(space: SearchSpace, count: int, progress: float, generator: t
     An eighth of the images has all modules, half has one random module a cell, with up to 60 % of the cells
     that may be empty left empty, and the rest random masks of densities up to 1/2. A cell that must not be
     empty gets a random module, so that the smallest networks are trained whatever their modules. At first,
-    until ``progress`` reaches 0.2, ever fewer cells have MobileNetV2's module alone: sparse networks of untrained
-    modules learn nothing.
+    until ``progress`` reaches 0.2, ever fewer cells have MobileNetV2's module alone: sparse networks of
+    untrained modules learn nothing.
 
     Returns:
         bool ``(count, num_cells, num_modules)``, repaired.

@@ -43,8 +43,8 @@ DROP_PATH_FINAL = 0.5
 SPREAD_START = 0.0
 SPREAD_END = 0.6
 SPREAD_FINAL = 0.9
-# CHOSEN: the alternative "sandwich" (Yu and Huang, 2019): shares of the images of a batch with all modules and
-# with one module a cell, how many cells of the latter are empty at most, and when all modules take part.
+# CHOSEN: the alternative "sandwich" (Yu and Huang, 2019): shares of a batch's images with all modules and with
+# one module a cell, how many cells of the latter are empty at most, and when all modules take part.
 SANDWICH_FULL = 1 / 8
 SANDWICH_PATHS = 1 / 2
 SANDWICH_EMPTY = 0.6
