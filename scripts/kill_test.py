@@ -85,7 +85,7 @@ preset = replace(
     ),
     evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=6, control_masks=3, control_networks=2),
 )
-for search in ("reinforce", "blockdrop", "convnet_aig", "regression", "handed_over"):
+for search in ("reinforce", "blockdrop", "convnet_aig", "regression"):
     preset = replace(preset, **{search: replace(getattr(preset, search), num_envs=24)})
 main(Options(preset, out, images))
 """

@@ -19,7 +19,7 @@ LAYERS = [
     ["search_space", "reward"],
     ["latency", "modules", "drop_path", "data", "onnx_network"],
     ["timing"],
-    ["meta_cell", "meta_graph", "gated", "counting", "growth", "profiling", "training"],
+    ["meta_cell", "meta_graph", "gated", "counting", "profiling", "training"],
     ["bandit"],
     ["build"],
     ["env", "vector_env", "callbacks", "render", "__init__"],
