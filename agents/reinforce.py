@@ -1,9 +1,9 @@
 """Self-critical REINFORCE, the paper's learner (section 3.3, equation (1)).
 
 The paper's own settings are :data:`PAPER_SETTINGS`. With them the policy ends with one network for all
-images: the biases, which all images share, grow fastest, p goes to 0 or 1, and the gradient of log P with it,
-before the features have learnt to tell images apart. The defaults are ours: several samples an image, a second
-loss that names the images, and an entropy bonus and a learning rate that fall.
+images: the biases, which all images share, grow fastest, p goes to 0 or 1, and with it the gradient of log P,
+before the features have learnt to tell images apart. The defaults are ours: several samples an image, a
+second loss that names the images, and an entropy bonus and a learning rate that fall.
 """
 
 from __future__ import annotations

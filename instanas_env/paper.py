@@ -44,11 +44,13 @@ SPREAD_START = 0.0
 SPREAD_END = 0.6
 SPREAD_FINAL = 0.9
 # CHOSEN: the alternative "sandwich" (Yu and Huang, 2019): shares of a batch's images with all modules and
-# with one module a cell, how many cells of the latter are empty at most, and when all modules take part.
+# with one module a cell, how many cells of the latter are empty at most, when all modules take part, and how
+# many images share a mask.
 SANDWICH_FULL = 1 / 8
 SANDWICH_PATHS = 1 / 2
 SANDWICH_EMPTY = 0.6
 SANDWICH_RAMP = 0.2
+SANDWICH_GROUP = 16
 # STATED 4.2: SGD with initial learning rate 0.1, batches of 32. CHOSEN: Nesterov momentum 0.9 and
 # weight decay 4e-5 (MobileNetV2's), linear warm-up and cosine decay.
 PRETRAIN_LEARNING_RATE = 0.1
