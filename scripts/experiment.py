@@ -48,7 +48,8 @@ class Options:
     data_dir: Path | None = None
     """Where the images are, see instanas_env.data.load_images."""
     stages: tuple[StageName, ...] = STAGES
-    """Those to run, of pretrain, train_baseline, profile_latency, search, choose, finetune, evaluate, report."""
+    """Those to run, of pretrain, train_baseline, profile_latency, search, choose, finetune, evaluate,
+    report."""
     dry_run: bool = False
     """Only print what would run."""
     seed: int = 0

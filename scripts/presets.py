@@ -175,9 +175,7 @@ def embedded() -> Preset:
         widths=(0.5,),
         resnet18=torchvision,
         shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5"),
-        profile_latency=ProfileLatency(
-            HERE, repetitions=20, calibration_children=5, children=10, child_repetitions=5
-        ),
+        profile_latency=ProfileLatency(HERE, fitted=150, children=10, repetitions=5),
         regression=replace(searching, frozen_epochs=1, num_classes=10),
         reinforce=searching,
         blockdrop=replace(searching, epochs=1),

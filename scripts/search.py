@@ -108,7 +108,7 @@ def search(
 ) -> tuple[LearningAgent, gym.vector.VectorEnv]:
     """Run or resume the search; gives the agent and the environment with the trained meta-graph."""
     world = run.world
-    bounds = {"upper": paper.SEARCH_UPPER, "lower": paper.SEARCH_LOWER, "epochs": options.epochs}
+    bounds = {"upper": paper.SEARCH_UPPER, "best": paper.SEARCH_BEST, "epochs": options.epochs}
     envs = make_shard(options, world, augment=True, bounds=bounds)
     bandit = native(envs).bandit
     images = len(bandit.image_set)

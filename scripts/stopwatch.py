@@ -163,8 +163,8 @@ class Stopwatch:
                     -train // options.num_envs
                 ), options.epochs * per_epoch + train * update
             case profile_latency.Options():
-                children = (options.calibration_children + options.children) * options.child_repetitions
-                return options.repetitions, (options.repetitions + children / 2) * self.alone
+                timed = (options.fitted + options.children) * options.repetitions
+                return options.repetitions, timed / 2 * self.alone  # of half of the modules each
             case choose.Options():
                 given: search.Options = getattr(preset, options.run.name.replace("-", "_"))
                 looks = min(options.snapshots, given.epochs)
