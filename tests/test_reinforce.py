@@ -24,7 +24,6 @@ from agents.reinforce import (
 )
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import Contexts, Outcome
-from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, load_weights, save_checkpoint, save_weights
 
@@ -116,7 +115,7 @@ def test_statistics_and_alpha():
     assert agent.num_timesteps == 32 * 4, "rounded up to whole steps"
     assert len(rows) == 4 and all(math.isfinite(value) for row in rows for value in row.values())
     assert rows[0]["entropy"] == pytest.approx(85 * math.log(2)), "p = 1/2 everywhere at first"
-    agent = SelfCriticalReinforce(toy_envs(), alpha=(0.8, 0.96), alpha_timesteps=128)
+    agent = SelfCriticalReinforce(toy_envs(), alpha=(0.8, 0.96), horizon=128)
     alphas = [row["alpha"] for _ in range(3) for row in agent.train(64)]
     assert alphas == pytest.approx([0.8, 0.84, 0.88, 0.92, 0.96, 0.96])
 
@@ -143,7 +142,7 @@ def test_the_seed_decides_everything(options):
 
 def test_a_resumed_run_reaches_the_same_weights(tmp_path):
     """Through a file, with a new agent on a new environment."""
-    options = {"alpha_timesteps": 192, "entropy_coefficient": 0.01}
+    options = {"horizon": 192, "entropy_coefficient": 0.01}
     envs, others = toy_envs(), toy_envs()
     whole = SelfCriticalReinforce(envs, **options).learn(96)
     state = {"agent": whole.state_dict(), "envs": envs.unwrapped.state_dict()}
@@ -215,25 +214,3 @@ def test_training_takes_our_environment_only():
         SelfCriticalReinforce(gym.make_vec("CartPole-v1", num_envs=1, vectorization_mode="sync"))
     with pytest.raises(ValueError, match="^total_timesteps: got 0"):
         SelfCriticalReinforce(toy_envs(1)).learn(0)
-
-
-def test_bits_that_are_not_its_to_decide():
-    """Always and never hold in samples, in the policy and under p'; their logits get no gradient."""
-    envs = gym.make_vec("InstaNAS-v1", num_envs=16, split="val")
-    held = {"always": [2, 7], "never": [0, 84]}
-    agent = SelfCriticalReinforce(envs, alpha=(0.6, 0.6), learning_rate=1e-3, **held)
-    tried = []
-    score, step = envs.unwrapped.score, envs.step
-    envs.unwrapped.score = lambda actions: tried.extend(torch.as_tensor(actions)) or score(actions)
-    envs.step = lambda actions: tried.append(torch.as_tensor(actions)) or step(actions)
-    agent.learn(32)
-    bits = torch.cat(tried).bool()
-    assert bits[:, [2, 7]].all() and not bits[:, [0, 84]].any()
-    assert 0.4 < bits[:, 10:80].float().mean() < 0.6, "coins: it has learnt next to nothing yet"
-    assert not agent.controller.output.weight[[0, 2, 7, 84]].any() and agent.controller.output.weight.any()
-    masks = agent.masks(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).flatten(1)
-    assert masks[0, [2, 7]].all() and not masks[0, [0, 84]].any()
-    with pytest.raises(ValueError, match=r"^never: got \[85\]; bits in 0..84 will do"):
-        SelfCriticalReinforce(None, space=SearchSpace.preset("lite"), never=[85])
-    with pytest.raises(ValueError, match=r"^never: got \[3\], which are in always as well"):
-        SelfCriticalReinforce(None, space=SearchSpace.preset("lite"), always=[3, 4], never=[3])
