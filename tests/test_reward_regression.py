@@ -299,3 +299,16 @@ def bright_and_dark(envs) -> torch.Tensor:
     labels = are_bright(bandit.image_set.images).long()
     bandit.image_set = replace(bandit.image_set, labels=labels)
     return labels
+
+
+def test_every_image_is_asked_about_the_whole_menu():
+    """Three masks an image: all of the menu, each once; the step is taken with the first of them."""
+    envs = logistic_envs()
+    agent = RewardRegression(envs, menu=menu_of_three(), masks_per_image=3, learning_rate=1e-2)
+    agent.learn(128)
+    for _, choices, correct, _ in agent._memory:
+        assert choices.shape == (3, 64, 3) and correct.shape == (3, 64)
+        assert (choices.sum(0) == 1).all()
+    assert agent.num_timesteps == 128, "an image counts once however many masks it is asked about"
+    with pytest.raises(ValueError, match="^masks_per_image: got 0"):
+        RewardRegression(None, space=LITE, masks_per_image=0)
