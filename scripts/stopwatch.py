@@ -35,6 +35,7 @@ from scripts import (
     search_setup,
     train_baseline,
 )
+from scripts.figures import SEED
 from scripts.presets import Preset
 from scripts.torchvision_networks import Architecture, TorchvisionNetwork
 
@@ -166,9 +167,10 @@ class Stopwatch:
                 timed = (options.fitted + options.children) * options.repetitions
                 return options.repetitions, timed / 2 * self.alone  # of half of the modules each
             case choose.Options():
-                given: search.Options = getattr(preset, options.run.name.replace("-", "_"))
+                agent = SEED.sub("", options.run.name)
+                given: search.Options = getattr(preset, agent.replace("-", "_"))
                 looks = min(options.snapshots, given.epochs)
-                looks *= options.dials if options.run.name == "regression" else 1
+                looks *= options.dials if agent == "regression" else 1
                 return looks, looks * val * self.forward
             case evaluate.Options():
                 networks = CONTROLLERS * options.control_networks
