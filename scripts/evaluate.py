@@ -87,8 +87,8 @@ class Options:
     """Validation images that those masks are ranked on at first, and test images that the oracle is asked."""
     time_real: bool = True
     """Measure real latencies of separate children."""
-    backend: Backend = "eager"
-    """What runs them: PyTorch, or onnxruntime (pip install ".[onnx]")."""
+    backend: Backend = "onnx"
+    """What runs them: onnxruntime, or PyTorch's eager mode."""
     seed: int = 0
     threads: int = 1
 

@@ -11,7 +11,7 @@ import torch
 from agents.controller import Controller
 from instanas_env.modules import fold_batch_norm
 from instanas_env.onnx_network import OnnxNetwork, to_onnx
-from instanas_env.profiling import fold_for_timing, time_children
+from instanas_env.profiling import time_children
 from instanas_env.seeding import generator_for
 
 
@@ -47,7 +47,7 @@ def test_a_saved_model_is_the_model(tiny_graph, tiny_space, tmp_path):
 
 def test_children_are_timed_with_onnxruntime(tiny_graph, tiny_space):
     masks = torch.stack([tiny_space.mobilenet_v2_mask(), tiny_space.full_mask()])
-    controller = fold_for_timing(Controller(tiny_space))
+    controller = fold_batch_norm(Controller(tiny_space))
     times = time_children(tiny_graph, masks, generator_for(0), 3, controller, backend="onnx")
     assert times.shape == (2,) and (times > 0).all()
 
