@@ -1,1 +1,1 @@
-"""Networks as ONNX graphs, and what runs them: a mask's network by itself, or all of InstaNAS in one file."""
+"""Deployment: child networks as ONNX graphs, one file that is the whole of InstaNAS, and what runs them."""

@@ -1,162 +1,174 @@
-"""Child networks and controllers as ONNX models, written from their folded weights in milliseconds.
+"""Networks as ONNX graphs, written node by node from weights with BatchNorm folded.
 
-    child_model(meta_graph, mask)       images float (B, 3, H, W), normalised  ->  logits (B, C)
-    controller_model(controller)        images uint8 (B, 3, H, W)              ->  logits (B, outputs)
-
-Plain operators alone (Conv, Relu, Clip, Add, Mul, GlobalAveragePool, Flatten, Gemm), any batch size.
+torch's exporter traces a network, which takes a second; here a layer is a node, and a child is written in
+milliseconds. A module of another package says how it is written in a method ``to_onnx(graph, x) -> str``.
 """
 
 from __future__ import annotations
 
-from functools import singledispatch
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from instanas_env.deploy.graph import Graph, bytes_, floats
-from instanas_env.meta_graph import Child, ChildCell, MetaGraph
-from instanas_env.modules import FoldedConv, fold_batch_norm
+from instanas_env.meta_graph import Child, ChildCell
+from instanas_env.modules import FoldedConv
 
-MIDDLE = 127.5  # of the range of uint8: controllers see images scaled to [-1, 1]
-
-
-def child_model(meta_graph: MetaGraph, mask: Tensor) -> bytes:
-    """The network that ``mask`` selects.
-
-    Args:
-        meta_graph: folded or not, on any device; a folded one saves the folding.
-        mask: bool ``(num_cells, num_modules)``, repaired here.
-
-    Returns:
-        A model from ``images``, float ``(batch, 3, H, W)``, normalised, to ``logits`` ``(batch, classes)``.
-    """
-    side = meta_graph.space.resolution
-    return network_model(meta_graph.child(mask), side, meta_graph.num_classes)
+OPSET = 17
+IR_VERSION = 8  # old enough for runtimes of 2022
 
 
-def network_model(network: nn.Module, side: int | str = "side", num_classes: int | str = "classes") -> bytes:
-    """A folded network of normalised images of ``side`` px as a model, as :func:`child_model` gives it.
-
-    Raises:
-        ValueError: it has a layer that is not known here.
-    """
-    graph = Graph()
-    graph.node("Identity", layers(network, graph, "images"), output="logits")
-    return graph.model([floats("images", "batch", 3, side, side)], [floats("logits", "batch", num_classes)])
-
-
-def controller_model(controller: nn.Module) -> bytes:
-    """A controller by itself.
+class OnnxGraph:
+    """Nodes and constants of a graph, or of the branch of an ``If``; values are known by their names.
 
     Args:
-        controller: :class:`agents.controller.Controller`, folded or not, or what has one as its ``network``.
-
-    Returns:
-        A model from ``images``, uint8 ``(batch, 3, H, W)``, to ``logits``, ``(batch, outputs)``.
+        parent: what this is a branch of.
     """
-    graph = Graph()
-    pixels = graph.node("Cast", "images", to=1)
-    graph.node("Identity", controller_layers(controller, graph, pixels), output="logits")
-    outputs = bare_controller(controller).output.out_features
-    inputs = [bytes_("images", "batch", 3, "height", "width")]
-    return graph.model(inputs, [floats("logits", "batch", outputs)])  # type: ignore[arg-type]
 
+    def __init__(self, parent: OnnxGraph | None = None):
+        self.nodes: list[NodeProto] = []
+        self._root: OnnxGraph = self if parent is None else parent._root
+        self._constants: list[TensorProto] = []
+        self._count = 0
 
-def bare_controller(controller: nn.Module) -> nn.Module:
-    """The network with ``features`` and ``output`` in a controller; ``ValueError`` if there is none."""
-    bare = getattr(controller, "network", controller)
-    if not (isinstance(bare, nn.Module) and hasattr(bare, "features") and hasattr(bare, "output")):
-        raise ValueError(f"controller: got {type(controller).__name__}; the paper's, or what holds it, will do")
-    return bare
+    def branch(self) -> OnnxGraph:
+        """An empty graph that sees this one's values."""
+        return OnnxGraph(self)
 
+    def constant(self, value: Any) -> str:
+        """A constant of this graph, from a tensor, an array or a NumPy number.
 
-def controller_layers(controller: nn.Module, graph: Graph, pixels: str) -> str:
-    """Write a controller that sees ``pixels``, float 0 to 255 ``(B, 3, H, W)``; gives ``(B, outputs)``."""
-    bare = bare_controller(controller)
-    features = fold_batch_norm(bare.features)  # type: ignore[arg-type]
-    shrink = features.shrink
-    if shrink > 1:
-        pixels = graph.node("AveragePool", pixels, kernel_shape=[shrink] * 2, strides=[shrink] * 2)  # type: ignore[list-item]
-    first, *rest = features.convolutions  # type: ignore[misc]
-    x = shifted_convolution(graph, pixels, first, np.full(3, MIDDLE), np.full(3, MIDDLE))
-    return layers(nn.Sequential(*rest, bare.output), graph, x)  # type: ignore[arg-type]
+        A branch has constants of its own: onnxruntime arranges weights for its convolutions only in the
+        graph that holds them.
+        """
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+        self._constants.append(numpy_helper.from_array(np.require(array, requirements="C"), self._name()))
+        return self._constants[-1].name
 
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node with one output."""
+        return self.ops(kind, *inputs, outputs=1, **attributes)[0]
 
-def shifted_convolution(
-    graph: Graph, pixels: str, layer: FoldedConv, middle: np.ndarray, scale: np.ndarray
-) -> str:
-    """``layer`` of ``(pixels - middle) / scale``, both ``(3,)``; the division is in the weights."""
-    shifted = graph.node("Sub", pixels, graph.constant(middle.reshape(1, 3, 1, 1), np.float32))
-    weight = layer.conv.weight.detach().cpu().double().numpy() / scale.reshape(1, 3, 1, 1)
-    return _convolution(graph, shifted, layer, weight.astype(np.float32))
+    def ops(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """Append a node with several outputs."""
+        names = [self._name() for _ in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names
 
+    def convolution(self, x: str, layer: FoldedConv, scale: Tensor | None = None) -> str:
+        """Convolution and activation; ``scale`` ``(in_channels,)`` multiplies what comes in."""
+        return self.activation(self.plain_convolution(x, layer.conv, scale), layer.activation)
 
-@singledispatch
-def layers(module: nn.Module, graph: Graph, x: str) -> str:
-    """Write ``module``, folded, into ``graph``, from the tensor named ``x``; gives its output's name.
+    def plain_convolution(self, x: str, conv: nn.Conv2d, scale: Tensor | None = None) -> str:
+        """A convolution without activation."""
+        weight = conv.weight if scale is None else conv.weight * scale.view(1, -1, 1, 1)
+        return self.op(
+            "Conv",
+            x,
+            self.constant(weight),
+            *([] if conv.bias is None else [self.constant(conv.bias)]),
+            kernel_shape=list(conv.kernel_size),
+            strides=list(conv.stride),
+            pads=[int(padding) for padding in conv.padding] * 2,
+            group=conv.groups,
+        )
 
-    Raises:
-        ValueError: a layer of a kind that is not known here.
-    """
-    raise ValueError(f"network: no ONNX is known for {type(module).__name__}; fold BatchNorm beforehand")
+    def activation(self, x: str, name: str) -> str:
+        """ "relu", "relu6" or "none"."""
+        if name == "relu6":
+            return self.op("Clip", x, self.constant(np.float32(0)), self.constant(np.float32(6)))
+        return self.op("Relu", x) if name == "relu" else x
 
+    def linear(self, x: str, weight: Tensor, bias: Tensor) -> str:
+        """``x`` ``(B, in)`` times ``weight`` ``(out, in)`` transposed, plus ``bias``."""
+        return self.op("Gemm", x, self.constant(weight), self.constant(bias), transB=1)
 
-@layers.register
-def _(module: FoldedConv, graph: Graph, x: str) -> str:
-    return _convolution(graph, x, module, array(module.conv.weight))
+    def network(self, module: nn.Module, x: str) -> str:
+        """The output of ``module`` for the value ``x``.
 
-
-@layers.register
-def _(module: nn.Sequential, graph: Graph, x: str) -> str:
-    for layer in module:
-        x = layers(layer, graph, x)
-    return x
-
-
-@layers.register
-def _(module: nn.AdaptiveAvgPool2d, graph: Graph, x: str) -> str:
-    if module.output_size not in (1, (1, 1)):
-        raise ValueError(f"network: pools to {module.output_size}; 1 will do")
-    return graph.node("GlobalAveragePool", x)
-
-
-@layers.register
-def _(module: nn.Flatten, graph: Graph, x: str) -> str:
-    return graph.node("Flatten", x, axis=1)
-
-
-@layers.register
-def _(module: nn.Linear, graph: Graph, x: str) -> str:
-    return graph.node("Gemm", x, *map(graph.constant, (array(module.weight), array(module.bias))), transB=1)
-
-
-@layers.register
-def _(module: ChildCell, graph: Graph, x: str) -> str:
-    outputs = [layers(option, graph, x) for option in module.options]
-    total = outputs[0]
-    for output in outputs[1:]:
-        total = graph.node("Add", total, output)
-    if len(outputs) > 1:
-        total = graph.node("Mul", total, graph.constant(1 / len(outputs), np.float32))
-    return graph.node("Add", x, total) if module.keeps_shape else total
-
-
-@layers.register
-def _(module: Child, graph: Graph, x: str) -> str:
-    for layer in (module.stem, *module.cells, module.head):
-        x = layers(layer, graph, x)
-    return x
-
-
-def array(tensor: Tensor) -> np.ndarray:
-    """The values of a weight, contiguous."""
-    return np.ascontiguousarray(tensor.detach().cpu().numpy())
-
-
-def _convolution(graph: Graph, x: str, layer: FoldedConv, weight: np.ndarray) -> str:
-    """``layer`` with other weights, and its activation."""
-    conv = layer.conv
-    x = graph.convolution(x, weight, array(conv.bias), conv.stride, conv.padding, conv.groups)  # type: ignore[arg-type]
-    if layer.activation == "none":
+        Raises:
+            ValueError: a module that nobody says how to write.
+        """
+        if hasattr(module, "to_onnx"):
+            return module.to_onnx(self, x)  # type: ignore[operator]
+        if isinstance(module, FoldedConv):
+            return self.convolution(x, module)
+        if isinstance(module, Child):
+            parts: Sequence[nn.Module] = [module.stem, *module.cells, module.head]
+        elif isinstance(module, nn.Sequential):
+            parts = list(module)
+        else:
+            return self._layer(module, x)
+        for part in parts:
+            x = self.network(part, x)
         return x
-    return graph.node("Relu", x) if layer.activation == "relu" else graph.clip(x, 0.0, 6.0)
+
+    def _layer(self, module: nn.Module, x: str) -> str:
+        if isinstance(module, ChildCell):
+            total = self.mean([self.network(option, x) for option in module.options])
+            return self.op("Add", x, total) if module.keeps_shape else total
+        if isinstance(module, nn.Linear):
+            return self.linear(x, module.weight, module.bias)
+        if isinstance(module, nn.Flatten):
+            return self.op("Flatten", x)
+        if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            return self.op("GlobalAveragePool", x)
+        raise ValueError(
+            f"network: got a {type(module).__name__}; a network with BatchNorm folded, whose modules are"
+            " known here or have a method to_onnx, will do"
+        )
+
+    def mean(self, values: Sequence[str]) -> str:
+        """The mean of one or more values of one shape."""
+        if len(values) == 1:
+            return values[0]
+        return self.op("Mul", self.op("Sum", *values), self.constant(np.float32(1 / len(values))))
+
+    def rename(self, value: str, name: str) -> None:
+        """Call a value, an output say, by a given name."""
+        self.nodes.append(helper.make_node("Identity", [value], [name]))
+
+    def proto(
+        self, inputs: Sequence[ValueInfoProto] = (), outputs: Sequence[ValueInfoProto] = ()
+    ) -> GraphProto:
+        """The graph, with its constants."""
+        return helper.make_graph(self.nodes, "graph", list(inputs), list(outputs), self._constants)
+
+    def _name(self) -> str:
+        self._root._count += 1
+        return f"v{self._root._count}"
+
+
+def tensor_info(name: str, kind: int, shape: Sequence[int | str]) -> ValueInfoProto:
+    """The name, the type (``TensorProto.FLOAT``, say) and the shape of an input or output."""
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def serialise(graph: GraphProto, metadata: dict[str, str] | None = None) -> bytes:
+    """A model with this graph, as the bytes of an ``.onnx`` file."""
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="instanas")
+    model.ir_version = IR_VERSION
+    helper.set_model_props(model, metadata or {})
+    return model.SerializeToString()
+
+
+@torch.no_grad()
+def to_onnx(network: nn.Module, example: Tensor) -> bytes:
+    """The ONNX model of ``network``: input "images", output "logits", any batch size.
+
+    Args:
+        network: with BatchNorm folded, such as :meth:`MetaGraph.child`, which takes normalised images, or a
+            controller, which takes uint8 ones.
+        example: an input ``(B, 3, H, W)`` of the right type and size.
+
+    Raises:
+        ValueError: a module that cannot be written, such as a BatchNorm that was not folded.
+    """
+    graph = OnnxGraph()
+    graph.rename(graph.network(network, "images"), "logits")
+    kind = helper.np_dtype_to_tensor_dtype(example.numpy().dtype)
+    inputs = [tensor_info("images", kind, ["batch", *example.shape[1:]])]
+    return serialise(graph.proto(inputs, [tensor_info("logits", TensorProto.FLOAT, ["batch", "outputs"])]))

@@ -1,4 +1,4 @@
-"""onnxruntime as we use it: one image at a time, on one thread, nothing that waits by spinning."""
+"""onnxruntime on one thread, as latencies are measured: what one would put on a device."""
 
 from __future__ import annotations
 
@@ -6,56 +6,51 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
+from torch import Tensor
 
 from instanas_env.storage import PathLike, write_atomic
 
 
+def session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A session on the CPU; it has no threads of its own if ``threads`` is 1."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Networks that are still learning have denormal numbers, with which a processor is slow.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxNetwork:
-    """An ONNX model as a function of images.
+    """An ONNX model as a function from images ``(B, 3, H, W)`` to logits ``(B, num_classes)``.
+
+    It can be pickled, and used in forked processes.
 
     Args:
-        model: the file's content.
+        model: the bytes of a model with one input, from :func:`instanas_env.deploy.onnx_graph.to_onnx` say.
         threads: that onnxruntime computes with.
     """
 
     def __init__(self, model: bytes, threads: int = 1):
         self.model = model
         self.threads = threads
-        self.session = onnxruntime.InferenceSession(
-            model, session_options(threads), providers=["CPUExecutionProvider"]
-        )
-        (self._input,) = (given.name for given in self.session.get_inputs())
+        self.session = session(model, threads)
+        self._input = self.session.get_inputs()[0].name
 
-    def __call__(self, images: Any) -> np.ndarray:
-        """The first output for ``images``, an array or tensor ``(B, 3, H, W)`` of the model's type."""
-        return self.run(images)[0]
+    def __call__(self, images: Any) -> Any:
+        """The first output: a tensor for a tensor, an array for an array."""
+        if isinstance(images, Tensor):
+            return torch.from_numpy(self.outputs(images.numpy())[0])
+        return self.outputs(images)[0]
 
-    def run(self, images: Any) -> list[np.ndarray]:
-        """All outputs, in the order of the model's."""
-        return self.session.run(None, {self._input: np.asarray(images)})
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What was written beside the model, such as its class names."""
-        return self.session.get_modelmeta().custom_metadata_map
+    def outputs(self, images: np.ndarray) -> list[np.ndarray]:
+        """All outputs, as arrays."""
+        return self.session.run(None, {self._input: images})
 
     def save(self, path: PathLike) -> None:
         """Write the model, to be run anywhere."""
         write_atomic(path, self.model)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "threads": self.threads}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
-
-
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Options for the latency of single images."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors alone
-    return options
+    def __reduce__(self) -> tuple[type[OnnxNetwork], tuple[bytes, int]]:
+        return type(self), (self.model, self.threads)
