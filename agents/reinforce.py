@@ -201,7 +201,12 @@ class SelfCriticalReinforce(LearningAgent):
                 labels = torch.from_numpy(np.asarray(info["label"])).to(names.device)
                 loss = loss + self.naming_coefficient * F.cross_entropy(names, labels)
             self._update(loss)
-            figures = (reward.mean(), bits_entropy, info["correct"].mean(), info["latency_ms"].mean())
+            figures = (
+                reward.mean(),
+                bits_entropy.detach(),
+                info["correct"].mean(),
+                info["latency_ms"].mean(),
+            )
             mean_reward, mean_entropy, accuracy, latency = world.mean([float(figure) for figure in figures])
             yield {
                 "reward": mean_reward,

@@ -277,24 +277,6 @@ def test_the_menu_is_saved(tmp_path):
     assert torch.equal(loaded.masks(IMAGE), agent.masks(IMAGE))
 
 
-def test_it_learns_two_choices_at_once_off_a_menu_of_parts(tmp_path):
-    """The toy: mask bit (2, 1) serves bright images, (8, 3) dark ones. Each is a group's second part."""
-    envs = logistic_envs()
-    menu = torch.zeros(4, 17, 5, dtype=torch.bool)
-    menu[:2] = LITE.repair(menu[0])
-    menu[1, 2, 1] = menu[3, 8, 3] = True
-    agent = RewardRegression(envs, 0.3, learning_rate=1e-2, random_timesteps=10**6, menu=menu, groups=[2, 2])
-    agent.learn(64 * 60)
-    images = envs.unwrapped.bandit.image_set.images
-    masks = agent.masks(images)
-    bright = torch.tensor([False, True]).repeat(NUM_IMAGES // 2)
-    assert (masks[:, 2, 1] == bright).float().mean() >= 0.95
-    assert (masks[:, 8, 3] == ~bright).float().mean() >= 0.95
-    agent.save(tmp_path / "agent.safetensors")
-    loaded = RewardRegression.load(tmp_path / "agent.safetensors")
-    assert loaded.groups == [2, 2] and torch.equal(loaded.masks(images), masks)
-
-
 @pytest.mark.parametrize("menu", [torch.zeros(1, 17, 5), torch.zeros(0, 85), [[2] * 85], [[1] * 84]])
 def test_a_bad_menu_is_refused(menu):
     with pytest.raises(ValueError, match="^menu: got "):
@@ -319,68 +301,14 @@ def bright_and_dark(envs) -> torch.Tensor:
     return labels
 
 
-def test_in_niches_each_class_has_a_choice_of_its_own():
-    """Mask 1 seems best for all. 128 images are explored in niches, the rest with the policy.
-
-    The controller's two names mean nothing: of all images, it gives half the one and half the other.
-    """
+def test_every_image_is_asked_about_the_whole_menu():
+    """Three masks an image: all of the menu, each once; the step is taken with the first of them."""
     envs = logistic_envs()
-    menu = LITE.repair(torch.zeros(3, 17, 5, dtype=torch.bool))
-    menu[0, 2, 1] = menu[1, 4, 2] = menu[2, 8, 3] = True  # 8 ms each
-    options = {"random_timesteps": 0, "niche_timesteps": 128, "flip": 0.0, "learning_rate": 1e-9}
-    agent = RewardRegression(envs, menu=menu, num_classes=2, **options)
-    output = agent.controller.network.output
-    with torch.no_grad():
-        output.bias[1:4] = torch.tensor([0.0, 1e4, 0.0])
-        output.weight[5].copy_(torch.randn(output.in_features, generator=generator_for(0)))
-        images = envs.unwrapped.bandit.image_set.images
-        output.bias[5] = -agent.controller.eval()(images)[2][:, 1].median()
-    names, tried = [], []
-    step = envs.step
-
-    def watched(actions):
-        shown = torch.from_numpy(envs.unwrapped.observation().copy())
-        names.append(agent.controller.eval()(shown)[2].argmax(1).bool())
-        tried.append(torch.as_tensor(actions).bool())
-        return step(actions)
-
-    envs.step = watched
-    agent.learn(256)
-    masks, named = torch.cat(tried), torch.cat(names)[:128]
-    assert torch.equal(masks[128:], menu[1].flatten().expand(128, -1)), "then with the policy"
-    own = [torch.unique(masks[:128][named == name], dim=0) for name in (False, True)]
-    assert [len(choice) for choice in own] == [1, 1] and not torch.equal(*own)
-
-
-def test_gains_by_class_golden_values(tmp_path):
-    """Logits 0 and ln 3 are P = (1/4, 3/4); v = ((4, 0, 8), (0, 4, -8)), so P v = (1, 3, -4); u = (0, 0, 5).
-
-    To v goes the gradient P; none of the reward's loss reaches the names.
-    """
-    options = {"menu": menu_of_three(), "num_classes": 2, "class_gains": True}
-    agent = RewardRegression(None, space=LITE, table=TABLE, **options)
-    controller = agent.controller
-    with torch.no_grad():
-        controller.network.output.bias.copy_(torch.tensor([0, 0, 0, 5, 0, math.log(3)]))
-        controller.by_class.copy_(torch.tensor([[4.0, 0, 8], [0, 4, -8]]))
-    _, gains, _ = controller.eval()(IMAGE)
-    assert gains[0].tolist() == pytest.approx([1, 3, 1])
-    gains.sum().backward()
-    assert controller.network.output.bias.grad.tolist() == [0, 1, 1, 1, 0, 0]
-    assert controller.by_class.grad.flatten().tolist() == pytest.approx([1 / 4] * 3 + [3 / 4] * 3)
-    agent.save(tmp_path / "agent.safetensors")
-    loaded = RewardRegression.load(tmp_path / "agent.safetensors")
-    assert loaded.class_gains and torch.equal(loaded.controller(IMAGE)[1], gains)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"niche_timesteps": -1}, "^niche_timesteps: got -1; 0 or more will do"),
-        ({"niche_timesteps": 64}, "^niche_timesteps: got 64 without classes; num_classes=10"),
-        ({"class_gains": True}, "^class_gains: got True without classes; num_classes=10"),
-    ],
-)
-def test_niches_and_gains_by_class_need_classes(options, message):
-    with pytest.raises(ValueError, match=message):
-        RewardRegression(None, space=LITE, **options)
+    agent = RewardRegression(envs, menu=menu_of_three(), masks_per_image=3, learning_rate=1e-2)
+    agent.learn(128)
+    for _, choices, correct, _ in agent._memory:
+        assert choices.shape == (3, 64, 3) and correct.shape == (3, 64)
+        assert (choices.sum(0) == 1).all()
+    assert agent.num_timesteps == 128, "an image counts once however many masks it is asked about"
+    with pytest.raises(ValueError, match="^masks_per_image: got 0"):
+        RewardRegression(None, space=LITE, masks_per_image=0)
