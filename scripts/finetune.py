@@ -110,7 +110,7 @@ def main(options: Options, world: World = ALONE) -> None:
         if not isinstance(agent, RewardRegression) or options.prefer is not None:
             return world.gather(space.repair(agent.masks(images)), count)
         if options.masks == "random":
-            return agent.arms.masks(agent.arms.random(count, generator))
+            return agent.arms.masks(agent.arms.random(1, count, generator)[0])
         return space.repair(agent.spread_masks(images, options.latencies, generator, count))
 
     fit(

@@ -29,7 +29,6 @@ from scripts import (
     choose,
     evaluate,
     finetune,
-    menu,
     pretrain,
     profile_latency,
     search,
@@ -137,7 +136,7 @@ class Stopwatch:
             size = min(options.num_envs, BATCH)
             own = replace(options, dataset="embedded", data_dir=None, latency_table=table)
             envs = search_setup.make_envs(replace(own, meta_graph=Path("random")), "val", size)
-        agent = search_setup.make_agent(options, envs, 3 * size, None)
+        agent = search_setup.make_agent(options, envs, 3 * size)
         return fastest_step(agent.train(3 * size)) / size
 
     # --- stages ----------------------------------------------------------------------------------
@@ -164,10 +163,8 @@ class Stopwatch:
                     -train // options.num_envs
                 ), options.epochs * per_epoch + train * update
             case profile_latency.Options():
-                children = (options.calibration_children + options.children) * options.child_repetitions
-                return options.repetitions, (options.repetitions + children / 2) * self.alone
-            case menu.Options():
-                return 0, 0.0  # one look at the validation images by the controller
+                timed = (options.fitted + options.children) * options.repetitions
+                return options.repetitions, timed / 2 * self.alone  # of half of the modules each
             case choose.Options():
                 given: search.Options = getattr(preset, options.run.name.replace("-", "_"))
                 looks = min(options.snapshots, given.epochs)
