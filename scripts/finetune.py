@@ -4,8 +4,8 @@
     python -m scripts.finetune --run runs/search --prefer accuracy --out runs/finetuned_a
 
 Each training image goes through the network that the controller chooses for it. With a regression
-controller, lambda is drawn for each image between the latencies that its search explored, so that its dial stays usable;
-a pick (``--prefer``, see ``scripts.choose``) is trained at its own lambda alone.
+controller, lambda is drawn for each image between the latencies that its search explored, so that its dial
+stays usable; a pick (``--prefer``, see ``scripts.choose``) is trained at its own lambda alone.
 Resumes where it was. Writes ``meta_graph.safetensors`` and copies the controller beside it. Several processes
 share every batch under torchrun, see instanas_env.distributed.
 """

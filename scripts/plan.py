@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agents.choices import picks
-from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_json
 from scripts import (
     choose,
