@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.controller import Controller
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 
 
@@ -31,3 +32,7 @@ class RegressionController(nn.Module):
         outputs = self.network(images)
         gains, classes = outputs[:, 1:].split(self.sizes, 1)
         return outputs[:, 0], gains, classes
+
+    def to_onnx(self, graph: OnnxGraph, images: str) -> str:
+        """Write the folded controller into a graph: b, w and the classes side by side."""
+        return graph.network(self.network, images)

@@ -115,7 +115,8 @@ def children(options: Options) -> Iterator[Figure]:
     share = table.controller / table.reference("mobilenet_v2")
     yield figure("controller over the MobileNetV2 path", [share])
 
-    from instanas_env.onnx_network import OnnxNetwork, to_onnx
+    from instanas_env.deploy.onnx_graph import to_onnx
+    from instanas_env.deploy.runtime import OnnxNetwork
 
     for name in ("cifar", "lite"):
         space = SearchSpace.preset(name)

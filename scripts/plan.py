@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agents.choices import picks
-from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_json
 from scripts import (
     choose,
@@ -94,8 +93,6 @@ class Plan:
             meta_graph=self.out / "meta_graph" / "meta_graph.safetensors",
             latency_table=self.table,
             search_space=self.preset.search_space,
-            latencies=self._explored() or given.latencies,
-            dial=(self._ms(self.preset.dial) or (given.dial,))[0],
             **self.data,
             **self._chance(seed),
         )
@@ -107,10 +104,6 @@ class Plan:
 
     def _chance(self, seed: int) -> dict[str, int]:
         return {**self.chance, "seed": self.options.seed + seed}
-
-    def _explored(self) -> tuple[float, ...]:
-        """Mean latencies of regression's networks, ms; empty while there is no table."""
-        return self._ms(*self.preset.explored)
 
     def _choose(self, agent: str, seed: int) -> Stage:
         more = {"data_dir": self.options.data_dir, "threads": self.options.threads}
@@ -130,15 +123,12 @@ class Plan:
         if self._lacks(run, pick):
             print(f"{label}: left out, the search gave {', '.join(picks(run))} only")
             return
-        explored = self._explored()
-        dial: dict[str, Any] = {"latencies": explored} if agent == "regression" and explored else {}
         options = wired(
             "finetune",
             self.preset.finetune,
             run=run,
             out=self._place(f"{agent}_finetuned{'_' + pick if pick else ''}", seed),
             prefer=pick or None,
-            **dial,
             **self.data,
             **self._chance(seed),
         )
@@ -165,13 +155,6 @@ class Plan:
             **self.chance,
         )
         return Stage("evaluate", "evaluate", evaluate.main, options, self.out / "results.json")
-
-    def _ms(self, *multiples: float) -> tuple[float, ...]:
-        """Multiples of MobileNetV2's latency in ms; empty while there is no table."""
-        if not self.table.exists():
-            return ()
-        reference = LatencyTable.load(self.table).reference("mobilenet_v2")
-        return tuple(multiple * reference for multiple in multiples)
 
 
 def _told(seed: int) -> str:

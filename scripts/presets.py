@@ -45,11 +45,6 @@ class Preset:
     search (A to E, accuracy, balanced or latency; see scripts.choose)."""
     seeds: int = 1
     """Of the searches, with what is chosen and fine-tuned after each."""
-    explored: tuple[float, float] = (0.3, 0.9)
-    """Regression: mean latencies between which its search explores and its fine-tuning draws lambda, in
-    multiples of MobileNetV2's."""
-    dial: float = 0.45
-    """Regression: mean latency of the policy that its search validates, in the same unit."""
     pretrain: Pretrain = Pretrain(HERE)
     mobilenet_v2: Pretrain = Pretrain(HERE)
     """MobileNetV2 alone: what the paper compares with."""
@@ -85,6 +80,9 @@ def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[in
         learning_rate=paper.CONTROLLER_LEARNING_RATE,
         samples_per_image=paper.SAMPLES_PER_IMAGE,
         log_probability_under="p",
+        entropy_coefficient=(0.0, 0.0),
+        constant_rate=1.0,
+        naming_coefficient=0.0,
         augmentation=Augmentation(),
     )
     return Preset(
@@ -152,7 +150,7 @@ def laptop_cifar10() -> Preset:
         reinforce=searching,
         blockdrop=replace(searching, epochs=3),
         convnet_aig=replace(searching, epochs=2),
-        regression=replace(searching, frozen_epochs=1, num_classes=10, anneal=True),
+        regression=replace(searching, frozen_epochs=1),
         finetune=scratch,
         evaluate=Evaluate(HERE, one_shot_masks=100, control_masks=15, control_networks=12),
     )
@@ -176,7 +174,7 @@ def embedded() -> Preset:
         resnet18=torchvision,
         shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5"),
         profile_latency=ProfileLatency(HERE, fitted=150, children=10, repetitions=5),
-        regression=replace(searching, frozen_epochs=1, num_classes=10),
+        regression=replace(searching, frozen_epochs=1),
         reinforce=searching,
         blockdrop=replace(searching, epochs=1),
         convnet_aig=replace(searching, epochs=1),

@@ -71,22 +71,24 @@ class Options:
     are on."""
     learning_rate: float | None = None
     """Of the controller; by default the agent's own."""
-    latencies: tuple[float, float] = (1.0, 3.0)
-    """Regression: mean latencies between which it explores, ms."""
-    dial: float = 1.5
-    """Regression: mean latency of the policy that is validated and saved, ms."""
+    latencies: tuple[float, float] = (0.4, 1.2)
+    """Regression: mean latencies between which it explores, in multiples of MobileNetV2's path."""
+    dial: float = 0.6
+    """Regression: mean latency of the policy that is validated and saved, in the same unit."""
     random_epochs: int | None = None
     """Regression: so many epochs come first with random masks; by default the frozen ones, or one."""
-    anneal: bool = False
+    anneal: bool = True
     """Regression: its learning rate falls to 0 over the search."""
-    num_classes: int = 0
-    """Regression: if not 0, it also learns to name the images, of so many classes."""
+    naming_coefficient: float = 0.3
+    """REINFORCE: weight of a second loss, which names the images; regression names them if it is not 0."""
     alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)
     """REINFORCE: alpha of p', first and last."""
     wrong_reward: float = paper.WRONG_REWARD
     """R_T of a wrong answer; the regression agent reports it, but learns from right and wrong alone."""
-    entropy_coefficient: float = 0.0
-    """REINFORCE: weight of the entropy in the objective."""
+    entropy_coefficient: tuple[float, float] = (0.003, 0.0006)
+    """REINFORCE: weight of the entropy in the objective, first and last."""
+    constant_rate: float = 0.5
+    """REINFORCE: the part of the search after which its learning rate falls to 0."""
     samples_per_image: int = 4
     """REINFORCE: 1 is the paper's greedy baseline, more compare samples with each other."""
     log_probability_under: LogProbability = "p_prime"
@@ -136,7 +138,8 @@ def search(
         validation.refresh()
         validation.epoch = epoch
         if isinstance(agent, RewardRegression):
-            agent.dial(some_images(validation.image_set), options.dial)
+            unit = validation.latency_table.reference("mobilenet_v2")
+            agent.dial(some_images(validation.image_set), options.dial * unit)
         row = {
             "epoch": epoch + 1,
             **{name: sum(r[name] for r in rows) / len(rows) for name in rows[0]},

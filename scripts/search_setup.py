@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from agents.agent import LearningAgent
+from agents.agent import LearningAgent, native
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
 from agents.reinforce import SelfCriticalReinforce
@@ -32,6 +32,8 @@ def make_agent(
             alpha=options.alpha,
             horizon=images * options.epochs,
             entropy_coefficient=options.entropy_coefficient,
+            constant_rate=options.constant_rate,
+            naming_coefficient=options.naming_coefficient,
             samples_per_image=options.samples_per_image,
             log_probability_under=options.log_probability_under,
             seed=options.seed,
@@ -44,7 +46,6 @@ def make_agent(
             reward=options.block_reward,
             gamma=options.gamma,
             curriculum_timesteps=images * options.curriculum_epochs or None,
-            entropy_coefficient=options.entropy_coefficient,
             seed=options.seed,
             world=world,
             **rate,
@@ -56,12 +57,14 @@ def make_agent(
     random_epochs = options.random_epochs
     if random_epochs is None:
         random_epochs = max(1, options.frozen_epochs)
+    bandit = native(envs).bandit
+    unit = bandit.latency_table.reference("mobilenet_v2")
     return RewardRegression(
         envs,
-        latencies=options.latencies,
+        latencies=(options.latencies[0] * unit, options.latencies[1] * unit),
         random_timesteps=images * random_epochs,
         anneal_timesteps=images * options.epochs if options.anneal else None,
-        num_classes=options.num_classes,
+        num_classes=len(bandit.image_set.classes) if options.naming_coefficient else 0,
         seed=options.seed,
         world=world,
         **rate,
