@@ -39,7 +39,7 @@ from scripts.figures import SEED
 from scripts.presets import Preset
 from scripts.torchvision_networks import Architecture, TorchvisionNetwork
 
-Kind = Literal["spread", "paper", "mobilenet_v2", "sparse", "chosen", "distilled"]
+Kind = Literal["spread", "paper", "sandwich", "mobilenet_v2", "sparse", "chosen", "distilled"]
 """Training with a drop-path schedule, of MobileNetV2, in a search, after it, and that with a teacher."""
 KEEP = 0.3
 """Share of an image's modules that are on in a search; a MobileNetV2 path is 0.2."""
@@ -71,7 +71,7 @@ class Stopwatch:
         if (kind, size) not in self._training:
             teacher = self._mobilenet_v2() if kind == "distilled" else None
             graph, masks = self.meta_graph, self._sparse()
-            if kind in ("spread", "paper"):  # drop-path, some way up its rising rate
+            if kind in ("spread", "paper", "sandwich"):  # drop-path, some way up its rising rate
                 masks = drop_path_masks(self.space, len(self.images), 0.6, self.generator, kind)
             elif kind in ("chosen", "distilled"):
                 few = self.space.random_masks(CHOSEN_NETWORKS, CHOSEN_KEEP, self.generator)
