@@ -157,7 +157,7 @@ def real_latency(
         masks: repaired masks of the split; ``images`` of them are drawn and timed.
         generator: CPU generator.
         images: number of masks drawn.
-        repetitions: of each distinct child; the median counts.
+        repetitions: of each distinct child; the 20th percentile counts.
         backend: what runs them; see :func:`time_children`.
     """
     drawn = masks[torch.randperm(len(masks), generator=generator)[:images]]

@@ -18,7 +18,7 @@ LAYERS = [
     ["paper", "seeding", "storage", "assets", "sync_batch_norm", "distributed"],
     ["search_space", "reward"],
     ["latency", "modules", "drop_path", "data"],
-    ["meta_cell", "meta_graph", "gated", "counting", "growth"],
+    ["meta_cell", "meta_graph", "gated", "counting"],
     ["deploy", "timing", "profiling", "training"],
     ["bandit"],
     ["build"],
