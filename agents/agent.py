@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_weights, save_weights
@@ -79,6 +80,17 @@ class Agent(ABC):
         batch = images if images.ndim == 4 else images.unsqueeze(0)
         actions = self.masks(batch, deterministic).flatten(1).to(torch.int8).cpu().numpy()
         return (actions if images.ndim == 4 else actions[0]), None
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``.
+
+        Raises:
+            ValueError: an agent that has no ONNX form.
+        """
+        raise ValueError(
+            f"agent: {type(self).__name__} has no ONNX form; reinforce, regression or one mask for"
+            " all images will do"
+        )
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the agent as safetensors: its weights, if it has any, and its hyperparameters."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from agents.agent import Agent
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
@@ -40,6 +41,10 @@ class StaticAgent(Agent):
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The mask, once for each image."""
         return self.mask.expand(len(images), -1, -1)
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """As :meth:`Agent.bits_to_onnx`."""
+        return graph.constant(self.mask.view(1, -1))
 
     @classmethod
     def _restore(
