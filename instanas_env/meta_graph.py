@@ -33,7 +33,7 @@ class MetaGraph(nn.Module):
         super().__init__()
         self.space = space
         self.num_classes = num_classes
-        with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation draws from the global one
+        with torch.device("meta"):  # PyTorch's own initialisation would draw from the global generator
             self.stem = ConvBN(3, space.stem_channels, 3, space.stem_stride)
             self.cells = nn.ModuleList(MetaCell(cell, space.modules) for cell in space.cells)
             self.head = nn.Sequential(
@@ -195,7 +195,12 @@ class ChildCell(nn.Module):
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """He initialisation of convolutions (fan out), N(0, 0.01) of linear layers, from ``generator``."""
+    """He initialisation of convolutions (fan out), N(0, 0.01) of linear layers, from ``generator`` alone.
+
+    Layers built on the device "meta" get their memory here; BatchNorm starts as the identity.
+    """
+    if any(tensor.is_meta for tensor in module.parameters()):
+        module.to_empty(device="cpu")
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", generator=generator)
@@ -204,3 +209,5 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01, generator=generator)
             nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
