@@ -40,7 +40,7 @@ class Controller(nn.Module):
         super().__init__()
         first, second, third = channels
         k1, k2, k3 = paper.CONTROLLER_KERNELS
-        with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation draws from the global one
+        with torch.device("meta"):  # PyTorch's own initialisation would draw from the global generator
             self.features = LargeKernels(
                 max(1, space.resolution // paper.CONTROLLER_RESOLUTION),
                 ConvBN(3, first, k1, stride=4),
