@@ -2,5 +2,13 @@
 
 from instanas_env.wrappers.forms import ActionForm, action_form
 from instanas_env.wrappers.menu import load_menu, save_menu
+from instanas_env.wrappers.wrapper import ActionFormWrapper, VectorActionFormWrapper
 
-__all__ = ["ActionForm", "action_form", "load_menu", "save_menu"]
+__all__ = [
+    "ActionForm",
+    "ActionFormWrapper",
+    "VectorActionFormWrapper",
+    "action_form",
+    "load_menu",
+    "save_menu",
+]
