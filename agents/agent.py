@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
@@ -69,20 +70,16 @@ class Agent(ABC):
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, None]:
-        """Actions for one observation ``(3, H, W)`` or a batch ``(B, 3, H, W)``, int8.
+        """Actions for one observation ``(3, H, W)`` or a batch ``(B, 3, H, W)``, int8; channels may come last.
 
         Args:
-            observation: uint8 image or images.
+            observation: uint8 image or images, of the search space's size.
             state, episode_start: part of SB3's surface; without meaning here.
             deterministic: False asks a stochastic agent for a sample.
         """
-        images = torch.as_tensor(np.asarray(observation))
-        if images.ndim not in (3, 4) or images.shape[-3] != 3:
-            shape = tuple(images.shape)
-            raise ValueError(f"observation: got shape {shape}; (3, H, W) or (B, 3, H, W) will do")
-        batch = images if images.ndim == 4 else images.unsqueeze(0)
-        actions = self.masks(batch, deterministic).flatten(1).to(torch.int8).cpu().numpy()
-        return (actions if images.ndim == 4 else actions[0]), None
+        images, is_batch = checks.images("observation", observation, self.space.resolution)
+        actions = self.masks(images, deterministic).flatten(1).to(torch.int8).cpu().numpy()
+        return (actions if is_batch else actions[0]), None
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``.
@@ -195,6 +192,8 @@ class LearningAgent(Agent):
         inner = native(self.env)
         if inner.autoreset_mode is not gym.vector.AutoresetMode.SAME_STEP:
             raise ValueError(f"env: got autoreset_mode {inner.autoreset_mode}; SAME_STEP will do")
+        if inner.form.shape != (inner.bandit.space.num_bits,):
+            raise ValueError(f"env: got actions of shape {inner.form.shape}; actions='bits' will do")
         bandit, world = inner.bandit, self.world
         if (bandit.shard, bandit.shards) != (world.rank, world.size):
             shard = (bandit.shard, bandit.shards)
@@ -218,15 +217,15 @@ class LearningAgent(Agent):
         if not self._begun:
             self.env.reset(seed=self.seed)
             self._begun = True
-        return native(self.env).observation()
+        return native(self.env).images()
 
     def _step(self, actions: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
-        """Act; rewards ``(n,)`` and the info of the step."""
+        """Act; rewards ``(n,)`` and what became of the images acted on."""
         assert self.env is not None
         bits = actions.to(torch.int8).cpu().numpy()
         _, reward, _, _, info = self.env.step(bits)
         self.num_timesteps += len(bits) * self.world.size
-        return np.asarray(reward), info
+        return np.asarray(reward), info["final_info"]
 
     # --- files -----------------------------------------------------------------------------------
 
