@@ -17,10 +17,14 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from instanas_env import checks
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
-from instanas_env.storage import PathLike, load_weights, save_weights
+from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
+from instanas_env.validation import anything, record
 from instanas_env.vector_env import InstaNASVectorEnv
+
+_CONFIG = record({"search_space": anything, "hyperparameters": record({}, more=True)}, more=True)
 
 
 def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
@@ -77,6 +81,17 @@ class Agent(ABC):
         actions = self.masks(images, deterministic).flatten(1).to(torch.int8).cpu().numpy()
         return (actions if is_batch else actions[0]), None
 
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``.
+
+        Raises:
+            ValueError: an agent that has no ONNX form.
+        """
+        raise ValueError(
+            f"agent: {type(self).__name__} has no ONNX form; reinforce, regression or one mask for"
+            " all images will do"
+        )
+
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the agent as safetensors: its weights, if it has any, and its hyperparameters."""
         config = {
@@ -93,10 +108,17 @@ class Agent(ABC):
         weights, config = load_weights(path)
         if config.get("agent") != cls.__name__:
             raise ValueError(f"path: {path} holds {config.get('agent', 'no agent')!r}, not {cls.__name__!r}")
-        space = SearchSpace.from_config(config["search_space"])
+        try:
+            checked = _CONFIG(config, "config")
+            space = SearchSpace.from_config(checked["search_space"])
+        except ValueError as error:
+            raise ValueError(f"path: {path} holds no agent ({error})") from error
         if env is not None and native(env).bandit.space != space:
             raise ValueError(f"env: its search space is not the agent's, {space.config}")
-        agent = cls._restore(env, space, config["hyperparameters"])
+        try:
+            agent = cls._restore(env, space, checked["hyperparameters"])
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"path: {path} has other hyperparameters ({error!r})") from error
         agent._take(weights, path)
         return agent
 
@@ -221,13 +243,8 @@ class LearningAgent(Agent):
         }
 
     def _take(self, weights: dict[str, Tensor], path: PathLike) -> None:
-        try:
-            outcome = self.controller.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
-            raise ValueError(f"path: the weights in {path} do not fit the controller: {error}") from error
-        missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
-        if missing or outcome.unexpected_keys:
-            raise ValueError(f"path: {path} lacks {missing[:3]}, has {outcome.unexpected_keys[:3]} too many")
+        check_weights(weights, self.controller.state_dict(), f"path: {path}")
+        self.controller.load_state_dict(weights, strict=False)  # without BatchNorm's counters
         self.controller.eval()
 
     # --- resuming --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from agents.agent import Agent
 from instanas_env import checks
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
@@ -42,6 +43,10 @@ class StaticAgent(Agent):
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The mask, once for each image."""
         return self.mask.expand(len(images), -1, -1)
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """As :meth:`Agent.bits_to_onnx`."""
+        return graph.constant(self.mask.view(1, -1))
 
     @classmethod
     def _restore(

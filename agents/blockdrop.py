@@ -22,6 +22,7 @@ from torch import Tensor
 from agents.agent import space_of
 from agents.controller import Controller
 from agents.reinforce import LogProbability, SelfCriticalReinforce
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 
@@ -84,13 +85,13 @@ class BlockDrop(SelfCriticalReinforce):
         gamma: penalty of a wrong answer in "blocks".
         curriculum_timesteps: over so many images blocks are freed one by one, the last ones first; None
             lets all be dropped from the start.
-        learning_rate, alpha, alpha_timesteps, entropy_coefficient, samples_per_image,
+        learning_rate, alpha, horizon, entropy_coefficient, samples_per_image,
         log_probability_under, seed, space, world: see :class:`SelfCriticalReinforce`. The defaults here are
             BlockDrop's: the greedy baseline, and alpha fixed.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
-        "learning_rate", "alpha", "alpha_timesteps", "entropy_coefficient", "samples_per_image",
+        "learning_rate", "alpha", "horizon", "entropy_coefficient", "samples_per_image",
         "log_probability_under", "seed", "reward", "gamma", "curriculum_timesteps",
     )  # fmt: skip
 
@@ -104,7 +105,7 @@ class BlockDrop(SelfCriticalReinforce):
         curriculum_timesteps: int | None = None,
         learning_rate: float = 3e-3,
         alpha: tuple[float, float] = (0.8, 0.8),
-        alpha_timesteps: int | None = None,
+        horizon: int | None = None,
         entropy_coefficient: float = 0.0,
         samples_per_image: int = 1,
         log_probability_under: LogProbability = "p_prime",
@@ -124,11 +125,13 @@ class BlockDrop(SelfCriticalReinforce):
         super().__init__(
             env,
             learning_rate=learning_rate,
+            constant_rate=1.0,
             alpha=alpha,
-            alpha_timesteps=alpha_timesteps,
+            horizon=horizon,
             entropy_coefficient=entropy_coefficient,
             samples_per_image=samples_per_image,
             log_probability_under=log_probability_under,
+            naming_coefficient=0.0,
             seed=seed,
             space=space,
             world=world,
@@ -153,7 +156,7 @@ class BlockDrop(SelfCriticalReinforce):
             self.controller.free.copy_(free_blocks(droppable, progress))
 
     @staticmethod
-    def _network(space: SearchSpace, generator: torch.Generator) -> BlockController:
+    def _network(space: SearchSpace, num_classes: int, generator: torch.Generator) -> BlockController:
         return BlockController(space, generator)
 
     def _held(self, probabilities: Tensor) -> Tensor:
@@ -161,6 +164,12 @@ class BlockDrop(SelfCriticalReinforce):
 
     def _actions(self, choices: Tensor) -> Tensor:
         return (choices.unsqueeze(-1) & self._blocks).flatten(-2)
+
+    def _actions_to_onnx(self, graph: OnnxGraph, choices: str) -> str:
+        held = graph.op("Or", choices, graph.constant(~self.controller.free.view(1, -1)))
+        column = graph.op("Reshape", held, graph.constant(np.array([-1, 1])))
+        bits = graph.op("And", column, graph.constant(self._blocks))
+        return graph.op("Reshape", bits, graph.constant(np.array([1, -1])))
 
     def _judged(self, choices: Tensor, reward: np.ndarray, correct: np.ndarray) -> Tensor:
         if self.reward == "environment":
