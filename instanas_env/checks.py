@@ -61,6 +61,13 @@ def choice(name: str, value: Any, options: Sequence[str | None]) -> Any:
     return value
 
 
+def render_mode(value: Any) -> str | None:
+    """None or "rgb_array"."""
+    if value is not None and not (isinstance(value, str) and value == "rgb_array"):
+        raise ValueError(f"render_mode: unknown {value!r:.200}; rgb_array will do")
+    return value
+
+
 def text(name: str, value: Any, example: str) -> str:
     """``value`` if it is a string."""
     if not isinstance(value, str):

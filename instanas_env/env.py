@@ -79,8 +79,7 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         observation: str = "image",
         **bandit_options: Any,
     ):
-        checks.choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        self.render_mode = render_mode
+        self.render_mode = checks.render_mode(render_mode)
         self.bandit = build_bandit(**bandit_options)
         self.observer = Observer(self.bandit.space.resolution, layout, observation)
         self.form = action_form(actions, self.bandit.space)

@@ -60,7 +60,7 @@ class InstaNASVectorEnv(VectorEnv):
         observation: str = "image",
         **bandit_options: Any,
     ):
-        checks.choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        checks.render_mode(render_mode)
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
         except ValueError as error:
