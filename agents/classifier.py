@@ -105,6 +105,7 @@ class InstaNASClassifier:
         cls,
         folder: PathLike,
         image_set: Described | None = None,
+        latency_table: PathLike | None = None,
         device: str = "cpu",
         cache_size: int = 64,
         prefer: Pick | None = None,
@@ -114,6 +115,7 @@ class InstaNASClassifier:
         Args:
             folder: of the run; it knows its classes, mean, deviation and latency table.
             image_set: images that are to be classified; one with other classes is refused.
+            latency_table: file of another table than the run's.
             device: that is to compute.
             cache_size: see the class.
             prefer: one of the trade-offs that ``scripts.choose`` picked from a search: "accuracy",
@@ -123,7 +125,7 @@ class InstaNASClassifier:
             FileNotFoundError: a file of the run is not there.
             ValueError: a file of another kind, or images with other classes.
         """
-        run = load_run(folder, prefer)
+        run = load_run(folder, prefer, latency_table)
         if image_set is not None:
             check_same_classes(run.data.classes, image_set.classes)
         return cls(run.agent, run.meta_graph.to(device), run.data, run.table, cache_size)
