@@ -81,7 +81,7 @@ class TorchvisionNetwork(nn.Module):
         self.architecture = architecture
         self.num_classes = num_classes
         build = _resnet18 if architecture.network == "resnet18" else _shufflenet_v2
-        with torch.random.fork_rng(devices=[]):  # PyTorch's own initialisation draws from the global one
+        with torch.device("meta"):  # PyTorch's own initialisation would draw from the global generator
             self.network = build(architecture, num_classes)
         initialise(self, generator or torch.Generator().manual_seed(0))
         self.to(memory_format=torch.channels_last)
