@@ -102,7 +102,10 @@ def test_rewards_masks_and_infos_are_those_of_bits(name):
         envs.reset(seed=2)
     for batch in batches:
         bits = np.stack([bits_by_hand(name, action) for action in batch])
-        scores = [plain.unwrapped.score(bits[None].repeat(3, 0)), keyword.unwrapped.score(batch[None].repeat(3, 0))]
+        scores = [
+            plain.unwrapped.score(bits[None].repeat(3, 0)),
+            keyword.unwrapped.score(batch[None].repeat(3, 0)),
+        ]
         assert np.array_equal(scores[0].reward, scores[1].reward) and scores[1].reward.shape == (3, N)
         steps = [envs.step(actions) for envs, actions in zip(everyone, (bits, batch, batch), strict=True)]
         for step in steps[1:]:
