@@ -3,8 +3,9 @@
     classifier = InstaNASClassifier.load("runs/finetuned")
     classifier("cat.png").name, classifier("cat.png").latency_ms
 
-A single image runs in onnxruntime, as a device would run it, see :mod:`agents.singles`. The masks of a batch
-are chosen there too; it then goes through the meta-graph in PyTorch, each module for the images that chose it.
+A single image runs in onnxruntime, as a device would run it, see :mod:`agents.singles`. The masks of a
+batch are chosen there too; it then goes through the meta-graph in PyTorch, each module for the images that
+chose it.
 """
 
 from __future__ import annotations
