@@ -3,8 +3,9 @@
     classifier = InstaNASClassifier.load("runs/finetuned")
     classifier("cat.png").name, classifier("cat.png").latency_ms
 
-A single image runs in onnxruntime, as a device would run it, see :mod:`agents.singles`. A batch goes through
-PyTorch and the meta-graph, each module for the images that chose it.
+A single image runs in onnxruntime, as a device would run it, see :mod:`agents.singles`. The masks of a
+batch are chosen there too; it then goes through the meta-graph in PyTorch, each module for the images that
+chose it.
 """
 
 from __future__ import annotations
@@ -223,7 +224,14 @@ class InstaNASClassifier:
     # --- inside ----------------------------------------------------------------------------------
 
     def _choose(self, batch: Tensor) -> Tensor:
-        """Repaired masks ``(B, num_cells, num_modules)`` on the CPU."""
+        """Repaired masks ``(B, num_cells, num_modules)`` on the CPU.
+
+        Image by image in onnxruntime where that is possible: PyTorch rounds otherwise, and where a bit is on
+        the verge, as a dial leaves some, an image's network would depend on how it came.
+        """
+        if self._device.type == "cpu" and self._singles.has_onnx:
+            masks = [self._singles.choose(image) for image in batch.split(1)]
+            return torch.from_numpy(np.concatenate(masks))
         return self.space.repair(self._agent.masks(batch)).cpu()
 
     def _normalize(self, batch: Tensor) -> Tensor:

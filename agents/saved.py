@@ -136,7 +136,7 @@ def check_same_classes(known: Sequence[str], given: Sequence[str]) -> None:
     if tuple(known) != tuple(given):
         got, ours = (", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for names in (given, known))
         raise ValueError(
-            f"image_set: its {len(given)} classes are {got}; the run's {len(known)}, {ours}, will do"
+            f"image_set: got {len(given)} classes, {got}; the run's {len(known)}, {ours}, will do"
         )
 
 

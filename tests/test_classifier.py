@@ -87,8 +87,10 @@ def run(tmp_path, tiny_graph, tiny_space):
 
 
 def same(one: Classification, other: Classification) -> None:
-    for field in dataclasses.fields(Classification):
-        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+    """The dynamic file and a static child round differently."""
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+    for name in ("label", "name", "mask", "latency_ms"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 @pytest.mark.parametrize("name", AGENTS)
