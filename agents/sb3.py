@@ -71,7 +71,8 @@ class NativeVecEnv(VecEnv):
     It steps and resets through whatever Gymnasium vector wrappers are around the environment.
 
     Args:
-        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP; may be wrapped.
+        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP; may be
+        wrapped.
     """
 
     def __init__(self, envs: gym.vector.VectorEnv):
@@ -138,11 +139,12 @@ class NativeVecEnv(VecEnv):
         return [wrapped] * len(self._positions(indices))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        return self.envs.render() or [None] * self.num_envs
+        pictures: Any = self.envs.render()
+        return pictures or [None] * self.num_envs
 
     def _layers(self) -> list[Any]:
         """The wrappers from the outside in, and the environment."""
-        layers = [self.envs]
+        layers: list[Any] = [self.envs]
         while layers[-1] is not self.envs.unwrapped:
             layers.append(layers[-1].env)
         return layers
