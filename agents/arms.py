@@ -1,7 +1,7 @@
-"""What a learner chooses between: every module on its own, whole masks off a menu, or parts of masks.
+"""What a learner chooses between: every module on its own, or whole masks off a menu.
 
 A choice is always a bool vector with one entry for each output of a controller (the modules that are on, or
-what is taken off the menu), and its latency is the sum of its entries' latencies.
+the mask that is taken), and its latency is the sum of its entries' latencies.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Arms(ABC):
         """The choice of the largest total surplus, ``(B, count)`` to bool ``(B, count)``."""
 
     @abstractmethod
-    def random(self, count: int, generator: torch.Generator) -> Tensor:
-        """Choices to learn from, bool ``(count, self.count)``."""
+    def random(self, tries: int, count: int, generator: torch.Generator) -> Tensor:
+        """Choices to learn from, bool ``(tries, count, self.count)``, for each of ``count`` images."""
 
     @abstractmethod
     def explore(self, choices: Tensor, flip: float, generator: torch.Generator) -> Tensor:
@@ -39,11 +39,7 @@ class Arms(ABC):
 
     @abstractmethod
     def masks(self, choices: Tensor) -> Tensor:
-        """Repaired masks ``(B, num_cells, num_modules)`` of choices ``(B, count)``."""
-
-    def certain(self) -> tuple[list[int], list[int]]:
-        """The bits that all masks have, and those that none has."""
-        return [], []
+        """Repaired masks ``(..., num_cells, num_modules)`` of choices ``(..., count)``."""
 
 
 class ModuleArms(Arms):
@@ -62,82 +58,57 @@ class ModuleArms(Arms):
         best = F.one_hot(cells.argmax(2), self.space.num_modules).bool()
         return ((cells > 0) | (best & self.needed)).flatten(1)
 
-    def random(self, count: int, generator: torch.Generator) -> Tensor:
-        keep = torch.rand(count, generator=generator)  # every density
-        return self.space.random_masks(count, keep, generator).flatten(1)
+    def random(self, tries: int, count: int, generator: torch.Generator) -> Tensor:
+        keep = torch.rand(tries * count, generator=generator)  # every density
+        return self.space.random_masks(tries * count, keep, generator).view(tries, count, -1)
 
     def explore(self, choices: Tensor, flip: float, generator: torch.Generator) -> Tensor:
         flipped = choices ^ (torch.rand(choices.shape, generator=generator) < flip)
         return self.space.repair(self.masks(flipped)).flatten(1)
 
     def masks(self, choices: Tensor) -> Tensor:
-        return choices.view(-1, self.space.num_cells, self.space.num_modules)
+        return choices.unflatten(-1, (self.space.num_cells, self.space.num_modules))
 
 
 class MenuArms(Arms):
-    """Takes one part of each group off a menu; a mask is the union of the parts taken.
-
-    In a menu of one group the parts are whole masks. With more of them, such as one for each of some cells,
-    a few parts stand for many masks: the product of the groups' sizes.
+    """Takes one mask off a menu.
 
     Args:
         space: the search space.
-        menu: the parts, ``(K, bits)`` or ``(K, num_cells, num_modules)``, those of a group together.
-        groups: how many parts each group has, in order; None means a single group.
+        menu: the masks, ``(K, bits)`` or ``(K, num_cells, num_modules)``.
 
     Raises:
-        ValueError: it is none; two groups share a module, whose latency would count twice; or a cell that
-            changes shape can stay empty.
+        ValueError: it is none, or holds a mask with an empty cell that changes shape.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        menu: Tensor | Sequence[Sequence[int]],
-        groups: Sequence[int] | None = None,
-    ):
+    def __init__(self, space: SearchSpace, menu: Tensor | Sequence[Sequence[int]]):
         masks = torch.as_tensor(menu)
         bits = masks.flatten(1) if masks.ndim == 3 else masks
         fits = bits.ndim == 2 and len(bits) > 0 and bits.shape[1] == space.num_bits
         if not (fits and ((bits == 0) | (bits == 1)).all()):
             will_do = f"(K, {space.num_bits}) of 0 and 1, K at least 1,"
             raise ValueError(f"menu: got shape {tuple(masks.shape)}; {will_do} will do")
-        self.groups = [len(bits)] if groups is None else list(groups)
-        if min(self.groups, default=0) < 1 or sum(self.groups) != len(bits):
-            raise ValueError(f"groups: got {self.groups}; sizes that sum to {len(bits)}, the parts, will do")
         self.menu = bits.bool().view(-1, space.num_cells, space.num_modules)
         self.count = len(self.menu)
-        parts = self.menu.split(self.groups)
-        if (torch.stack([part.any(0) for part in parts]).sum(0) > 1).any():
-            raise ValueError("menu: got a module that parts of two groups have; one of the groups will do")
-        certain = torch.stack([part.any(2).all(0) for part in parts]).any(0)
-        if not all(on or cell.keeps_shape for on, cell in zip(certain.tolist(), space.cells, strict=True)):
+        if not torch.equal(space.repair(self.menu), self.menu):
             raise ValueError("menu: got a mask with an empty cell that changes shape; repaired ones will do")
 
     def latencies(self, modules: Tensor) -> Tensor:
         return (self.menu * modules).sum((1, 2))
 
     def best(self, surplus: Tensor) -> Tensor:
-        return self._taken([part.argmax(1) for part in surplus.split(self.groups, 1)])
+        return F.one_hot(surplus.argmax(1), self.count).bool()
 
-    def random(self, count: int, generator: torch.Generator) -> Tensor:
-        return self._taken([torch.randint(size, (count,), generator=generator) for size in self.groups])
+    def random(self, tries: int, count: int, generator: torch.Generator) -> Tensor:
+        """As :class:`Arms`; no image gets a mask twice before it has had them all."""
+        orders = torch.rand(count, self.count, generator=generator).argsort(1)
+        numbers = orders[:, torch.arange(tries) % self.count].T
+        return F.one_hot(numbers, self.count).bool()
 
     def explore(self, choices: Tensor, flip: float, generator: torch.Generator) -> Tensor:
-        drawn = self.random(len(choices), generator)
-        redrawn = torch.rand(len(choices), len(self.groups), generator=generator) < flip
-        return torch.where(redrawn.repeat_interleave(torch.tensor(self.groups), 1), drawn, choices)
+        drawn = self.random(1, len(choices), generator)[0]
+        redrawn = torch.rand(len(choices), 1, generator=generator) < flip
+        return torch.where(redrawn, drawn, choices)
 
     def masks(self, choices: Tensor) -> Tensor:
-        taken = choices.float() @ self.menu.flatten(1).float()
-        return (taken > 0).view(-1, *self.menu.shape[1:])
-
-    def certain(self) -> tuple[list[int], list[int]]:
-        bits = self.menu.flatten(1)
-        always = torch.stack([part.all(0) for part in bits.split(self.groups)]).any(0)
-        return always.nonzero().flatten().tolist(), (~bits.any(0)).nonzero().flatten().tolist()
-
-    def _taken(self, numbers: Sequence[Tensor]) -> Tensor:
-        """The choice of these parts, one ``(B,)`` for each group, counted within it."""
-        one_hot = [F.one_hot(part, size) for part, size in zip(numbers, self.groups, strict=True)]
-        return torch.cat(one_hot, 1).bool()
+        return self.menu[choices.float().argmax(-1)]

@@ -84,13 +84,13 @@ class BlockDrop(SelfCriticalReinforce):
         gamma: penalty of a wrong answer in "blocks".
         curriculum_timesteps: over so many images blocks are freed one by one, the last ones first; None
             lets all be dropped from the start.
-        learning_rate, alpha, alpha_timesteps, entropy_coefficient, samples_per_image,
+        learning_rate, alpha, horizon, entropy_coefficient, samples_per_image,
         log_probability_under, seed, space, world: see :class:`SelfCriticalReinforce`. The defaults here are
             BlockDrop's: the greedy baseline, and alpha fixed.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
-        "learning_rate", "alpha", "alpha_timesteps", "entropy_coefficient", "samples_per_image",
+        "learning_rate", "alpha", "horizon", "entropy_coefficient", "samples_per_image",
         "log_probability_under", "seed", "reward", "gamma", "curriculum_timesteps",
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ class BlockDrop(SelfCriticalReinforce):
         curriculum_timesteps: int | None = None,
         learning_rate: float = 3e-3,
         alpha: tuple[float, float] = (0.8, 0.8),
-        alpha_timesteps: int | None = None,
+        horizon: int | None = None,
         entropy_coefficient: float = 0.0,
         samples_per_image: int = 1,
         log_probability_under: LogProbability = "p_prime",
@@ -124,11 +124,13 @@ class BlockDrop(SelfCriticalReinforce):
         super().__init__(
             env,
             learning_rate=learning_rate,
+            constant_rate=1.0,
             alpha=alpha,
-            alpha_timesteps=alpha_timesteps,
+            horizon=horizon,
             entropy_coefficient=entropy_coefficient,
             samples_per_image=samples_per_image,
             log_probability_under=log_probability_under,
+            naming_coefficient=0.0,
             seed=seed,
             space=space,
             world=world,
@@ -153,7 +155,7 @@ class BlockDrop(SelfCriticalReinforce):
             self.controller.free.copy_(free_blocks(droppable, progress))
 
     @staticmethod
-    def _network(space: SearchSpace, generator: torch.Generator) -> BlockController:
+    def _network(space: SearchSpace, num_classes: int, generator: torch.Generator) -> BlockController:
         return BlockController(space, generator)
 
     def _held(self, probabilities: Tensor) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from instanas_env import paper
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.meta_graph import initialise
-from instanas_env.modules import ConvBN, Foldable
+from instanas_env.modules import ConvBN, Foldable, FoldedConv
 from instanas_env.search_space import SearchSpace
 
 MIDDLE = 127.5  # of the range of uint8
@@ -54,6 +57,10 @@ class Controller(nn.Module):
         """uint8 ``(B, 3, H, W)`` to ``(B, outputs)``."""
         return self.output(self.features(images))
 
+    def to_onnx(self, graph: OnnxGraph, images: str) -> str:
+        """Write the folded controller into a graph; see :class:`OnnxGraph`."""
+        return graph.network(self.output, graph.network(self.features, images))
+
 
 class LargeKernels(Foldable, nn.Sequential):
     """uint8 images ``(B, 3, H, W)`` to ``(B, features)``: shrunk by a factor, scaled, then all layers."""
@@ -92,7 +99,7 @@ class FoldedLargeKernels(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """As :class:`LargeKernels`."""
-        if torch.jit.is_tracing() or images.shape[0] > 1 or not images.is_cpu:
+        if images.shape[0] > 1 or not images.is_cpu:
             return self.convolutions(_scaled(images, self.shrink))
         x, padding = images[0].float(), MIDDLE  # which is 0 when scaled
         if self.shrink > 1:
@@ -106,6 +113,18 @@ class FoldedLargeKernels(nn.Module):
             x = torch.addmm(bias, columns, matrix).relu_().view(*windows.shape[:2], -1)
             padding = 0.0
         return x.permute(2, 0, 1).reshape(1, -1)
+
+    def to_onnx(self, graph: OnnxGraph, images: str) -> str:
+        """Write it into a graph: the scale goes into the first convolution, the shift must not (padding)."""
+        x = graph.op("Cast", images, to=TensorProto.FLOAT)
+        if self.shrink > 1:
+            side = [self.shrink, self.shrink]
+            x = graph.op("AveragePool", x, kernel_shape=side, strides=side)
+        x = graph.op("Sub", x, graph.constant(np.float32(MIDDLE)))
+        first, *rest = self.convolutions
+        assert isinstance(first, FoldedConv)
+        x = graph.convolution(x, first, torch.full((3,), 1 / MIDDLE))
+        return graph.network(nn.Sequential(*rest), x)
 
 
 def _scaled(images: Tensor, shrink: int) -> Tensor:

@@ -12,7 +12,8 @@ from agents.agent import Agent
 from instanas_env import reward
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.data import ImageSet
-from instanas_env.profiling import fold_for_timing, time_children
+from instanas_env.modules import fold_batch_norm
+from instanas_env.profiling import time_children
 from instanas_env.timing import Backend
 
 BATCH_SIZE = 250
@@ -146,7 +147,7 @@ def real_latency(
     generator: torch.Generator,
     images: int = 40,
     repetitions: int = 15,
-    backend: Backend = "eager",
+    backend: Backend = "onnx",
 ) -> float:
     """Mean measured milliseconds of one image: the agent's controller, then a separate child network.
 
@@ -156,12 +157,12 @@ def real_latency(
         masks: repaired masks of the split; ``images`` of them are drawn and timed.
         generator: CPU generator.
         images: number of masks drawn.
-        repetitions: of each distinct child; the median counts.
+        repetitions: of each distinct child; the 20th percentile counts.
         backend: what runs them; see :func:`time_children`.
     """
     drawn = masks[torch.randperm(len(masks), generator=generator)[:images]]
     distinct, position = torch.unique(drawn.flatten(1), dim=0, return_inverse=True)
-    controller = None if agent.controller is None else fold_for_timing(agent.controller)
+    controller = None if agent.controller is None else fold_batch_norm(agent.controller)
     times = time_children(
         bandit.meta_graph,
         distinct.view(-1, *masks.shape[1:]),

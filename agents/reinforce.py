@@ -1,26 +1,41 @@
-"""Self-critical REINFORCE, the paper's learner (section 3.3, equation (1))."""
+"""Self-critical REINFORCE, the paper's learner (section 3.3, equation (1)).
+
+The paper's own settings are :data:`PAPER_SETTINGS`. With them the policy ends with one network for all
+images: the biases, which all images share, grow fastest, p goes to 0 or 1, and with it the gradient of log P,
+before the features have learnt to tell images apart. The defaults are ours: several samples an image, a
+second loss that names the images, and an entropy bonus and a learning rate that fall.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from agents.agent import LearningAgent, space_of
+from agents.agent import LearningAgent, native, space_of
 from agents.controller import Controller
 from agents.exploration import encourage, greedy, linear_schedule, sample
-from agents.table_baseline import table_baseline
 from instanas_env import paper
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
 LogProbability = Literal["p", "p_prime"]
-Baseline = Literal["masks", "table"]
+
+PAPER_SETTINGS: dict[str, Any] = {
+    "learning_rate": paper.CONTROLLER_LEARNING_RATE,
+    "constant_rate": 1.0,
+    "entropy_coefficient": (0.0, 0.0),
+    "samples_per_image": paper.SAMPLES_PER_IMAGE,
+    "log_probability_under": "p",
+    "naming_coefficient": 0.0,
+}
+"""Keyword arguments of :class:`SelfCriticalReinforce` that make it equation (1) as the paper states it."""
 
 
 def log_probability(probabilities: Tensor, actions: Tensor) -> Tensor:
@@ -41,10 +56,9 @@ def self_critical_loss(log_prob: Tensor, reward: Tensor, baseline: Tensor) -> Te
     Args:
         log_prob: log P(a_i), ``(..., bits)``, with gradient.
         reward: R(p') of those actions, ``(...)``.
-        baseline: R(p~), or another baseline that does not depend on the action, ``(..., 1)``; or on bit i
-            of it, ``(..., bits)``.
+        baseline: R(p~), or another baseline that does not depend on the action, ``(...)``.
     """
-    return -((reward.unsqueeze(-1) - baseline) * log_prob).sum(-1).mean()
+    return -((reward - baseline) * log_prob.sum(-1)).mean()
 
 
 def leave_one_out(values: Tensor) -> Tensor:
@@ -68,41 +82,39 @@ class SelfCriticalReinforce(LearningAgent):
     Args:
         env: from ``gym.make_vec``.
         learning_rate: of Adam.
+        constant_rate: the fraction of the horizon after which the learning rate falls linearly to 0; 1 never.
         alpha: of p', first and last value.
-        alpha_timesteps: the number of images over which alpha moves; None means those of each call of
-            ``learn``.
-        entropy_coefficient: weight of the entropy in the objective. Negative minimises entropy, the
-            paper's words; positive is the bonus of most policy gradients.
+        entropy_coefficient: weight of the entropy in the objective, first and last value, or one for both.
+            Negative minimises entropy, the paper's words; positive is the bonus of most policy gradients.
+        horizon: the number of images over which alpha, entropy coefficient and learning rate move; None means
+            those of each call of ``learn``.
         samples_per_image: 1 compares with the greedy mask (equation (1)); K > 1 samples K masks per
             image and compares each with the mean of the others, which has less variance.
         log_probability_under: "p" as equation (1) has it, or "p_prime", the distribution sampled from.
-        baseline: "masks", the reward of those others; or "table", what each bit would earn if the image were
-            answered as by those others, with the latency of this mask's other bits
-            (``agents/table_baseline.py``).
-        always, never: numbers of bits that are on, or off, in all its masks and not its to decide. With those
-            of a menu (:meth:`agents.arms.MenuArms.certain`) it chooses among the menu's modules alone, which
-            the meta-graph has been trained for.
+        naming_coefficient: weight of a second loss, the cross-entropy of naming the images, whose labels are
+            in ``info``: feedback that a pure bandit does not give. 0 leaves it out.
+        num_classes: of the names; by default the environment's where there is a second loss, else 0.
         seed: of the initial weights and the samples.
         world: see :class:`LearningAgent`.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
-        "learning_rate", "alpha", "alpha_timesteps", "entropy_coefficient", "samples_per_image",
-        "log_probability_under", "baseline", "always", "never", "seed",
+        "learning_rate", "constant_rate", "alpha", "entropy_coefficient", "horizon", "samples_per_image",
+        "log_probability_under", "naming_coefficient", "num_classes", "seed",
     )  # fmt: skip
 
     def __init__(
         self,
         env: gym.vector.VectorEnv | None,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 1.5e-3,
+        constant_rate: float = 0.5,
         alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END),
-        alpha_timesteps: int | None = None,
-        entropy_coefficient: float = 0.0,
+        entropy_coefficient: float | tuple[float, float] = (0.003, 0.0006),
+        horizon: int | None = None,
         samples_per_image: int = 4,
         log_probability_under: LogProbability = "p_prime",
-        baseline: Baseline = "masks",
-        always: Sequence[int] = (),
-        never: Sequence[int] = (),
+        naming_coefficient: float = 0.3,
+        num_classes: int | None = None,
         seed: int = 0,
         space: SearchSpace | None = None,
         world: World = ALONE,
@@ -111,81 +123,110 @@ class SelfCriticalReinforce(LearningAgent):
             raise ValueError(f"samples_per_image: got {samples_per_image}; at least 1 will do")
         if not all(0.5 <= value <= 1 for value in alpha):
             raise ValueError(f"alpha: got {alpha}; two numbers in [0.5, 1] will do")
+        if not 0 <= constant_rate <= 1:
+            raise ValueError(f"constant_rate: got {constant_rate}; a fraction in [0, 1] will do")
+        if not 0 <= naming_coefficient < float("inf"):
+            raise ValueError(f"naming_coefficient: got {naming_coefficient}; a number from 0 on will do")
+        if horizon is not None and horizon < 1:
+            raise ValueError(f"horizon: got {horizon}; at least 1, or None, will do")
         if log_probability_under not in ("p", "p_prime"):
             raise ValueError(
                 f"log_probability_under: unknown {log_probability_under!r}; p or p_prime will do"
             )
-        if baseline not in get_args(Baseline):
-            raise ValueError(f"baseline: unknown {baseline!r}; masks or table will do")
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
-        for name, bits in (("always", always), ("never", never)):
-            if not all(0 <= bit < space.num_bits for bit in bits):
-                raise ValueError(f"{name}: got {list(bits)}; bits in 0..{space.num_bits - 1} will do")
-        if set(always) & set(never):
-            raise ValueError(f"never: got {sorted(set(always) & set(never))}, which are in always as well")
-        super().__init__(env, space, self._network(space, generator_for(seed, 0)), seed, world)
+        if num_classes is None:
+            names = naming_coefficient > 0 and env is not None
+            num_classes = len(native(env).bandit.image_set.classes) if names and env is not None else 0
+        if naming_coefficient > 0 and env is not None and num_classes == 0:
+            raise ValueError("num_classes: got 0, but a naming_coefficient; 10, say, will do")
+        network = self._network(space, num_classes, generator_for(seed, 0))
+        super().__init__(env, space, network, seed, world)
         self.learning_rate = learning_rate
+        self.constant_rate = constant_rate
         self.alpha = (float(alpha[0]), float(alpha[1]))
-        self.alpha_timesteps = alpha_timesteps
-        self.entropy_coefficient = entropy_coefficient
+        coefficients = entropy_coefficient
+        if not isinstance(coefficients, (tuple, list)):
+            coefficients = (coefficients, coefficients)
+        self.entropy_coefficient = (float(coefficients[0]), float(coefficients[1]))
+        self.horizon = horizon
         self.samples_per_image = samples_per_image
         self.log_probability_under: LogProbability = log_probability_under
-        self.baseline: Baseline = baseline
-        self.always, self.never = list(always), list(never)
+        self.naming_coefficient = naming_coefficient
+        self.num_classes = num_classes
         self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
         self.generator = generator_for(seed, 1)
 
     @torch.no_grad()
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The greedy mask p~, or a Bernoulli sample of p."""
-        probabilities = self._held(self.controller.eval()(images).sigmoid())
+        probabilities = self._held(self._outputs(self.controller.eval(), images)[0].sigmoid())
         choices = greedy(probabilities) if deterministic else sample(probabilities, self.generator)
         return self._actions(choices).view(-1, self.space.num_cells, self.space.num_modules)
+
+    @torch.no_grad()
+    def names(self, images: Tensor) -> Tensor:
+        """The classes ``(B,)`` that the controller itself takes images ``(B, 3, H, W)`` for.
+
+        Raises:
+            ValueError: it learns no names.
+        """
+        if self.num_classes == 0:
+            raise ValueError("names: this agent learns none; a naming_coefficient of 0.3, say, will do")
+        return self._outputs(self.controller.eval(), images)[1].argmax(1)
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
         world = self.world
-        begun = 0 if self.alpha_timesteps else self.num_timesteps
-        horizon = self.alpha_timesteps or total_timesteps
+        begun = 0 if self.horizon else self.num_timesteps
+        horizon = self.horizon or total_timesteps
         for _ in range(self._steps(total_timesteps)):
-            alpha = linear_schedule(*self.alpha, (self.num_timesteps - begun) / horizon)
+            progress = (self.num_timesteps - begun) / horizon
+            alpha = linear_schedule(*self.alpha, progress)
+            coefficient = linear_schedule(*self.entropy_coefficient, progress)
+            self._set_learning_rate(progress)
             images = torch.from_numpy(self._begin())
-            probabilities = self._held(self.controller.train()(images).sigmoid())
+            logits, names = self._outputs(self.controller.train(), images)
+            probabilities = self._held(logits.sigmoid())
             sampled_from = self._held(encourage(probabilities, alpha))
             everyone = world.gather(sampled_from.detach())
             choices = world.own(sample(everyone, self.generator, self.samples_per_image), dim=1)
-            reward, baseline, info = self._rewards(choices, greedy(probabilities), sampled_from.detach())
+            reward, baseline, info = self._rewards(choices, greedy(probabilities))
             under = probabilities if self.log_probability_under == "p" else sampled_from
             bits_entropy = entropy(probabilities).mean()
             loss = self_critical_loss(log_probability(under, choices), reward, baseline)
-            loss = loss - self.entropy_coefficient * bits_entropy
+            loss = loss - coefficient * bits_entropy
+            if self.naming_coefficient > 0:
+                labels = torch.from_numpy(np.asarray(info["label"])).to(names.device)
+                loss = loss + self.naming_coefficient * F.cross_entropy(names, labels)
             self._update(loss)
             figures = (
-                reward.mean().item(),
-                bits_entropy.item(),
+                reward.mean(),
+                bits_entropy.detach(),
                 info["correct"].mean(),
                 info["latency_ms"].mean(),
             )
-            advantage = reward.unsqueeze(-1) - baseline
             mean_reward, mean_entropy, accuracy, latency = world.mean([float(figure) for figure in figures])
             yield {
                 "reward": mean_reward,
-                "advantage_std": world.gather(advantage, dim=1).std(unbiased=False).item(),
+                "advantage_std": world.gather(reward - baseline, dim=1).std(unbiased=False).item(),
                 "entropy": mean_entropy,
                 "alpha": alpha,
                 "accuracy": accuracy,
                 "latency_ms": latency,
             }
 
-    def _rewards(
-        self, choices: Tensor, greedy_choices: Tensor, sampled_from: Tensor
-    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Of sampled choices ``(K, n, outputs)``: rewards ``(K, n)`` and baselines, which have one more
-        dimension, 1 or outputs. Acts with the first."""
-        bandit = self._native().bandit
-        bounds = bandit.bounds  # the step may end an epoch and move them
+    def _set_learning_rate(self, progress: float) -> None:
+        """Constant up to :attr:`constant_rate` of the horizon, then linear to 0 at its end."""
+        left = 1.0
+        if self.constant_rate < 1:
+            left = min(1.0, max(0.0, (1 - progress) / (1 - self.constant_rate)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = left * self.learning_rate
+
+    def _rewards(self, choices: Tensor, greedy_choices: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Of sampled choices ``(K, n, outputs)``: rewards and baselines ``(K, n)``. Acts with the first."""
         others = choices[1:] if len(choices) > 1 else greedy_choices[None]
         outcome = self._native().score(self._actions(others).numpy())
         first, info = self._step(self._actions(choices[0]))
@@ -194,27 +235,24 @@ class SelfCriticalReinforce(LearningAgent):
         if len(choices) > 1:
             reward = torch.cat([reward, baseline])
             baseline = leave_one_out(reward)
-        if self.baseline == "masks":
-            return reward.float(), baseline.unsqueeze(-1).float(), info
-        likely = torch.from_numpy(outcome.correct).double()
-        if len(choices) > 1:
-            likely = leave_one_out(torch.cat([torch.from_numpy(info["correct"])[None].double(), likely]))
-        masks = self._actions(choices).unflatten(-1, (self.space.num_cells, -1))
-        return reward.float(), table_baseline(bandit, bounds, sampled_from, masks, likely).float(), info
+        return reward.float(), baseline.float(), info
 
     # --- what another space of choices overrides ---------------------------------------------------
 
     @staticmethod
-    def _network(space: SearchSpace, generator: torch.Generator) -> Controller:
-        """The controller: one logit for each choice, here the bits of a mask."""
-        return Controller(space, generator=generator)
+    def _network(space: SearchSpace, num_classes: int, generator: torch.Generator) -> Controller:
+        """The controller: one logit for each choice, here the bits of a mask, and one for each name."""
+        return Controller(space, outputs=space.num_bits + num_classes, generator=generator)
+
+    def _outputs(self, controller: torch.nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the choices ``(B, choices)`` and of the names ``(B, num_classes)``."""
+        outputs = controller(images)
+        choices = outputs.shape[1] - self.num_classes
+        return outputs[:, :choices], outputs[:, choices:]
 
     def _held(self, probabilities: Tensor) -> Tensor:
-        """Probabilities ``(..., outputs)`` with 1 or 0 for each choice that is not free."""
-        held = probabilities
-        for bits, certain in ((self.always, 1.0), (self.never, 0.0)):
-            held = held.index_fill(-1, torch.tensor(bits, dtype=torch.long, device=held.device), certain)
-        return held
+        """Probabilities ``(..., choices)`` with 1 for each choice that is not free; here all are."""
+        return probabilities
 
     def _actions(self, choices: Tensor) -> Tensor:
         """The actions ``(..., num_bits)`` of choices, bool ``(..., outputs)``."""

@@ -10,16 +10,15 @@ with one output w_i(x) per module from the paper's controller network. The polic
     sum_i m_i (w_i(x) - lambda * latency_i)
 
 which switches on m_i = [w_i(x) > lambda * latency_i]. Given a menu of masks known to be good, such as a
-one-shot search finds, or of parts of masks, i counts those instead, and one of each group is taken. Lambda
-is a dial at inference: one training gives the whole frontier. ``dial`` finds the lambda of a mean latency. In
-the language of bandits this is the direct method.
+one-shot search finds, i counts those instead, and one is taken. Lambda is a dial at inference: one training
+gives the whole frontier. ``dial`` finds the lambda of a mean latency. In the language of bandits this is the
+direct method.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -31,7 +30,6 @@ from torch import Tensor
 from agents.agent import LearningAgent, native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
 from agents.dial import trade_off_at
-from agents.niches import class_choices
 from agents.regression_controller import RegressionController
 from instanas_env.distributed import ALONE, World
 from instanas_env.latency import LatencyTable
@@ -39,7 +37,7 @@ from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
 Experience = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Images uint8 ``(n, 3, H, W)``, choices bool ``(n, arms)``, correct bool ``(n,)``, labels int64 ``(n,)``."""
+"""Images uint8 ``(n, 3, H, W)``, choices bool ``(K, n, arms)``, correct bool ``(K, n)``, labels ``(n,)``."""
 
 
 class RewardRegression(LearningAgent):
@@ -59,18 +57,13 @@ class RewardRegression(LearningAgent):
         weight_decay: of Adam (decoupled).
         anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it. A bit
             per image is noisy feedback, and the noise is averaged out at the end.
-        niche_timesteps: in so many images after the random ones each class has a choice of its own
-            (:func:`agents.niches.class_choices`), and an image gets that of the class it is taken for. So
-            experts come to be, where a meta-graph is trained on what was explored.
+        masks_per_image: masks tried on each image; the environment is stepped with the first and asked for
+            the score of the others. With a menu, as many as it holds give a full answer for every image.
         menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means
             all. Masks off it are then never tried: random ones are drawn from it, and so is what ``flip``
             explores. There is one logit for each of them.
-        groups: the menu holds parts of masks, so many in each group, and one of each group is taken, see
-            :class:`agents.arms.MenuArms`. There is one logit for each part.
         num_classes: if not 0, the controller also learns to name the images, whose labels are in ``info``: a
             second loss that shapes its features with a full answer for every image.
-        class_gains: w_i(x) has a part that depends on the class alone, see :class:`RegressionController`;
-            without it the policy ignores the names.
         seed: of the initial weights and all draws.
         table: what latency_i is; by default the environment's.
         world: see :class:`LearningAgent`.
@@ -78,8 +71,7 @@ class RewardRegression(LearningAgent):
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
-        "weight_decay", "anneal_timesteps", "niche_timesteps", "menu", "groups", "num_classes",
-        "class_gains", "seed",
+        "weight_decay", "anneal_timesteps", "masks_per_image", "menu", "num_classes", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -94,11 +86,9 @@ class RewardRegression(LearningAgent):
         gradient_steps: int = 2,
         weight_decay: float = 1e-4,
         anneal_timesteps: int | None = None,
-        niche_timesteps: int = 0,
+        masks_per_image: int = 1,
         menu: Tensor | Sequence[Sequence[int]] | None = None,
-        groups: Sequence[int] | None = None,
         num_classes: int = 0,
-        class_gains: bool = False,
         seed: int = 0,
         space: SearchSpace | None = None,
         table: LatencyTable | None = None,
@@ -114,14 +104,11 @@ class RewardRegression(LearningAgent):
             raise ValueError(f"num_classes: got {num_classes}; 0, or the number of classes, will do")
         if anneal_timesteps is not None and anneal_timesteps < 1:
             raise ValueError(f"anneal_timesteps: got {anneal_timesteps}; at least 1, or None, will do")
-        if niche_timesteps < 0:
-            raise ValueError(f"niche_timesteps: got {niche_timesteps}; 0 or more will do")
-        for name, needs_classes in (("niche_timesteps", niche_timesteps), ("class_gains", class_gains)):
-            if needs_classes and num_classes == 0:
-                raise ValueError(f"{name}: got {needs_classes} without classes; num_classes=10, say, will do")
+        if masks_per_image < 1:
+            raise ValueError(f"masks_per_image: got {masks_per_image}; at least 1 will do")
         space = space_of(env, space)
-        arms = ModuleArms(space) if menu is None else MenuArms(space, menu, groups)
-        controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0), class_gains)
+        arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
+        controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
         super().__init__(env, space, controller, seed, world)
         self.trade_off = trade_off
         self.learning_rate = learning_rate
@@ -132,12 +119,10 @@ class RewardRegression(LearningAgent):
         self.gradient_steps = gradient_steps
         self.weight_decay = weight_decay
         self.anneal_timesteps = anneal_timesteps
-        self.niche_timesteps = niche_timesteps
+        self.masks_per_image = masks_per_image
         self.arms: Arms = arms
         self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
-        self.groups = arms.groups if isinstance(arms, MenuArms) else None
         self.num_classes = num_classes
-        self.class_gains = class_gains
         self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
         self.generator = generator_for(seed, 1)
         self._memory: deque[Experience] = deque(maxlen=replay)
@@ -229,10 +214,15 @@ class RewardRegression(LearningAgent):
                 for group in self.optimizer.param_groups:
                     group["lr"] = remaining * self.learning_rate
             images = torch.from_numpy(self._begin())
-            choices = self.world.own(self._explore(images))
-            _, info = self._step(self.arms.masks(choices).flatten(1))
+            choices = self.world.own(self._explore(images), dim=1)
+            actions = self.arms.masks(choices).flatten(2)
+            others = self._native().score(actions[1:].numpy()).correct if len(actions) > 1 else None
+            _, info = self._step(actions[0])
             correct, labels = (torch.from_numpy(np.asarray(info[name])) for name in ("correct", "label"))
-            self._memory.append((images, choices, correct, labels))
+            answers = (
+                correct[None] if others is None else torch.cat([correct[None], torch.from_numpy(others)])
+            )
+            self._memory.append((images, choices, answers, labels))
             losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
             figures = {
                 "loss": sum(losses) / len(losses),
@@ -244,25 +234,17 @@ class RewardRegression(LearningAgent):
 
     @torch.no_grad()
     def _explore(self, images: Tensor) -> Tensor:
-        """Choices to try: random ones at first, then some near the policy's; those of the whole batch."""
+        """Choices to try ``(K, n, arms)``, of all processes: random at first, then near the policy's."""
+        count, tries = len(images) * self.world.size, self.masks_per_image
         if self.num_timesteps < self.random_timesteps:
-            return self.arms.random(len(images) * self.world.size, self.generator)
+            return self.arms.random(tries, count, self.generator)
         assert self.latencies is not None  # an environment came with a table
-        _, gains, classes = self.controller.eval()(images)
-        if self.num_timesteps < self.random_timesteps + self.niche_timesteps:
-            choices = self._niches[self.world.gather(classes).argmax(1)]
-        else:
-            choices = self._spread(self.world.gather(gains), self.latencies, self.generator)
-        return self.arms.explore(choices, self.flip, self.generator)
-
-    @cached_property
-    def _niches(self) -> Tensor:
-        """The choice of each class, bool ``(num_classes, arms)``."""
-        assert self.latencies is not None
-        controller = self.controller
-        middle = sum(self.latencies) / 2 - controller.fixed_ms.item()
-        generator = generator_for(self.seed, 2)
-        return class_choices(self.arms, controller.latencies, self.num_classes, middle, generator)
+        gains = self.world.gather(self.controller.eval()(images)[1])
+        explored = []
+        for _ in range(tries):
+            choices = self._spread(gains, self.latencies, self.generator)
+            explored.append(self.arms.explore(choices, self.flip, self.generator))
+        return torch.stack(explored)
 
     def _gradient_step(self, number: int) -> float:
         """One step on the newest experience (``number`` 0) or on one drawn from the memory."""
@@ -270,14 +252,18 @@ class RewardRegression(LearningAgent):
         chosen = -1 if number == 0 else int(torch.randint(memory, (), generator=self.generator))
         images, choices, correct, labels = self._memory[chosen]
         base, gains, classes = self.controller.train()(images)
-        loss = F.binary_cross_entropy_with_logits(base + (gains * choices).sum(1), correct.float())
+        loss = F.binary_cross_entropy_with_logits(base + (gains * choices).sum(-1), correct.float())
         total = loss + F.cross_entropy(classes, labels) if self.num_classes else loss
         self._update(total)
         return loss.item()
 
     def state_dict(self) -> dict[str, Any]:
         """As in :class:`LearningAgent`, with the memory of all processes and the dial."""
-        memory = [tuple(map(self.world.gather, experience)) for experience in self._memory]
+        gather = self.world.gather
+        memory = [
+            (gather(images), gather(choices, dim=1), gather(correct, dim=1), gather(labels))
+            for images, choices, correct, labels in self._memory
+        ]
         return {**super().state_dict(), "memory": memory, "trade_off": self.trade_off}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -287,4 +273,4 @@ class RewardRegression(LearningAgent):
         self._memory.clear()
         for images, choices, correct, labels in state["memory"]:
             own = self.world.own
-            self._memory.append((own(images), own(choices), own(correct), own(labels)))
+            self._memory.append((own(images), own(choices, dim=1), own(correct, dim=1), own(labels)))

@@ -15,7 +15,7 @@ Schedule = Literal["paper", "spread", "sandwich"]
 
 
 def drop_rate(progress: float, schedule: Schedule = "paper") -> float:
-    """The drop-path rate at ``progress`` in [0, 1] of pre-training; "sandwich" has none.
+    """The drop-path rate at ``progress`` in [0, 1] of pre-training.
 
     "paper": 0 until the middle, then linear to 50 % (section 3.2). "spread": linear from 0 to 0.9 over
     the first 60 %, and an upper limit, see :func:`keep_rates`.
@@ -50,11 +50,17 @@ def drop_path_masks(
 ) -> Tensor:
     """Repaired masks ``(count, num_cells, num_modules)`` for one training batch.
 
+    In "sandwich" 16 images in a row share a mask, so that the images of a module come in few numbers, for
+    each of which oneDNN compiles kernels.
+
     ``per_image=False`` draws one child network for the batch, the paper's wording. BatchNorm then sees
     one network at a time and is judged on the average of all: sub-networks stay at chance level. Masks
     of each image keep the statistics consistent.
     """
     draws = count if per_image else 1
+    if schedule == "sandwich":
+        masks = sandwich_masks(space, -(-draws // paper.SANDWICH_GROUP), progress, generator)
+        return masks.repeat_interleave(paper.SANDWICH_GROUP, 0)[:draws].expand(count, -1, -1)
     keep = keep_rates(draws, drop_rate(progress, schedule), schedule, generator)
     return space.random_masks(draws, keep, generator).expand(count, -1, -1)
 
@@ -62,11 +68,11 @@ def drop_path_masks(
 def sandwich_masks(space: SearchSpace, count: int, progress: float, generator: torch.Generator) -> Tensor:
     """Masks from the largest network to the smallest in one batch (the sandwich rule of slimmable networks).
 
-    An eighth of the images has all modules, half has one random module a cell, with up to 60 % of the cells
-    that may be empty left empty, and the rest random masks of densities up to 1/2. A cell that must not be
+    An eighth of them has all modules, half has one random module a cell, with up to 60 % of the cells that
+    may be empty left empty, and the rest are random masks of densities up to 1/2. A cell that must not be
     empty gets a random module, so that the smallest networks are trained whatever their modules. At first,
-    until ``progress`` reaches 0.2, ever fewer cells have MobileNetV2's module alone: sparse networks of untrained
-    modules learn nothing.
+    until ``progress`` reaches 0.2, ever fewer cells have MobileNetV2's module alone: sparse networks of
+    untrained modules learn nothing.
 
     Returns:
         bool ``(count, num_cells, num_modules)``, repaired.
@@ -79,7 +85,7 @@ def sandwich_masks(space: SearchSpace, count: int, progress: float, generator: t
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
 
-    kind = uniform(count).view(-1, 1, 1)
+    kind = ((torch.arange(count) + 0.5) / count).view(-1, 1, 1)
     empty = uniform(count, space.num_cells, 1) < paper.SANDWICH_EMPTY * uniform(count, 1, 1)
     paths = one_random_module() & ~empty
     dense = uniform(count, space.num_cells, space.num_modules) < 0.5 * uniform(count, 1, 1)

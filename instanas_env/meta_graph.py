@@ -97,7 +97,7 @@ class MetaGraph(nn.Module):
 
     @torch.no_grad()
     def start_from(self, other: MetaGraph) -> None:
-        """Take over the weights of a network with the same cells and some of the modules, such as MobileNetV2.
+        """Take over the weights of a network of the same cells and some of the modules, as MobileNetV2 is.
 
         Raises:
             ValueError: it has other cells, other classes, or a module that is missing here.

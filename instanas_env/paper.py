@@ -43,12 +43,14 @@ DROP_PATH_FINAL = 0.5
 SPREAD_START = 0.0
 SPREAD_END = 0.6
 SPREAD_FINAL = 0.9
-# CHOSEN: the alternative "sandwich" (Yu and Huang, 2019): shares of the images of a batch with all modules and
-# with one module a cell, how many cells of the latter are empty at most, and when all modules take part.
+# CHOSEN: the alternative "sandwich" (Yu and Huang, 2019): shares of a batch's images with all modules and
+# with one module a cell, how many cells of the latter are empty at most, when all modules take part, and how
+# many images share a mask.
 SANDWICH_FULL = 1 / 8
 SANDWICH_PATHS = 1 / 2
 SANDWICH_EMPTY = 0.6
 SANDWICH_RAMP = 0.2
+SANDWICH_GROUP = 16
 # STATED 4.2: SGD with initial learning rate 0.1, batches of 32. CHOSEN: Nesterov momentum 0.9 and
 # weight decay 4e-5 (MobileNetV2's), linear warm-up and cosine decay.
 PRETRAIN_LEARNING_RATE = 0.1
@@ -66,9 +68,9 @@ CUTOUT_SIZE = 16 / 32
 
 # --- Controller and search (section 3.3) -------------------------------------------------------
 
-# CHOSEN: alpha of p' = alpha p + (1 - alpha)(1 - p) starts at the released code's 0.8 and rises: a
-# fixed 0.8 keeps a fifth of the modules on against the policy's will, above a MobileNetV2 path.
-ALPHA_START = 0.8
+# CHOSEN: alpha of p' = alpha p + (1 - alpha)(1 - p) rises. The released code's fixed 0.8 keeps a fifth of the
+# modules on against the policy's will, above a MobileNetV2 path.
+ALPHA_START = 0.9
 ALPHA_END = 0.98
 # STATED 3.3: R_A is normalised to [0, 1]. CHOSEN: clipped at 0 outside [L, U], where the quadratic
 # would be negative.

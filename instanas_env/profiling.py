@@ -1,9 +1,9 @@
 """Measuring the look-up table of this device, and what it estimates against the real thing (section 4.1).
 
 The paper sums modules that were timed one by one. In an inference engine that misses half: a module alone
-finds its input in the cache, pays for a call of its own, and fuses with nothing. So we time whole children, as
-they are deployed, and let the table be what explains their times best: non-negative least squares over the
-modules that each of them has. Batch 1, one thread, in turns, see :mod:`instanas_env.timing`.
+finds its input in the cache, pays for a call of its own, and fuses with nothing. So we time whole children,
+as they are deployed, and let the table be what explains their times best: non-negative least squares over
+the modules that each of them has. Batch 1, one thread, in turns, see :mod:`instanas_env.timing`.
 """
 
 from __future__ import annotations

@@ -86,10 +86,11 @@ def deployed(network: nn.Module, example: Tensor, backend: Backend) -> Callable[
         raise ValueError(f"backend: got {backend!r} on {device}; eager, or onnx on the cpu, will do")
     if backend == "eager":
         return lambda: network(example)
-    from instanas_env.onnx_network import OnnxNetwork, to_onnx
+    from instanas_env.deploy.onnx_graph import to_onnx
+    from instanas_env.deploy.runtime import OnnxNetwork
 
-    onnx_network = OnnxNetwork(to_onnx(network.eval(), example))
-    return lambda: onnx_network(example)
+    onnx_network, image = OnnxNetwork(to_onnx(network.eval(), example)), example.numpy()
+    return lambda: onnx_network.outputs(image)
 
 
 def random_image(side: int, generator: torch.Generator, device: torch.device | None = None) -> Tensor:

@@ -99,11 +99,11 @@ def known_masks(path: Path | None, space: SearchSpace) -> Tensor:
     if path is None:
         return torch.zeros(0, space.num_cells, space.num_modules, dtype=torch.bool)
     agent = load_agent(path)
-    if not isinstance(agent, RewardRegression) or agent.menu is None or agent.groups != [len(agent.menu)]:
-        raise ValueError(f"known: {path} holds no regression controller with a menu of whole masks")
+    if not isinstance(agent, RewardRegression) or agent.menu is None:
+        raise ValueError(f"known: {path} holds no regression controller with a menu")
     if agent.space != space:
         raise ValueError(f"known: {path} is for {agent.space.config}, the meta-graph for {space.config}")
-    return MenuArms(space, agent.menu, agent.groups).menu
+    return MenuArms(space, agent.menu).menu
 
 
 def run_seed(options: Options, seed: int) -> dict[str, Any]:

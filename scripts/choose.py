@@ -70,7 +70,7 @@ def validation(options: Options) -> InstanceBandit:
         meta_graph=str(options.run / "meta_graph.safetensors"),
         latency_table=config["latency_table"],
         wrong_reward=config["wrong_reward"],
-        bounds={"upper": paper.SEARCH_UPPER[-1], "lower": paper.SEARCH_LOWER[-1]},
+        bounds={"upper": paper.SEARCH_UPPER[-1], "best": paper.SEARCH_BEST[-1]},
     )
 
 

@@ -1,81 +1,163 @@
-"""The main job on the embedded images, in minutes: search with both controllers, compare, report.
+"""What InstaNAS is about, in five minutes on the embedded images: each image gets the network it needs.
 
     python -m scripts.demo
 
-Starts from the shipped meta-graph. Each controller searches on its own copy of it, in turn with the
-meta-graph's training; then everything is measured on the test split, and ``report.html`` shows it.
+On the shipped meta-graph, frozen, a one-shot search looks for the best fixed mask, two controllers learn, and
+everything is measured on the 1,000 test images, beside a controller that comes with the package. Writes
+``images.png``, three images that get little and three that get much, and ``frozen.json``.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import tyro
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
 
-from agents.agent import native
-from scripts import evaluate, report, search
+from agents.awareness import measure_awareness
+from agents.baselines import StaticAgent
+from agents.files import load_agent
+from agents.reinforce import SelfCriticalReinforce
+from instanas_env import paper
+from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env.build import build_bandit, shipped
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.render import frames
+from scripts import frozen
 from scripts.run_directory import RunDirectory
+
+NAMES = {
+    "best fixed mask": "best of the fixed masks",
+    "regression": "regression controller, learnt here",
+    "reinforce": "REINFORCE (the paper's), learnt here",
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    """How long to search, and where to write."""
+    """How long to learn, and where to write."""
 
     out: Path = Path("runs/demo")
-    epochs: int = 4
-    """Passes over the 4,000 training images for each controller."""
-    one_shot_masks: int = 80
-    """Masks that the one-shot search ranks."""
-    control_masks: int = 4
-    """Fixed masks sampled on the meta-graph of each search, as controls."""
-    control_networks: int = 3
-    """Of the controller's own networks, as controls."""
+    masks: int = 60
+    """Fixed masks that the one-shot search ranks."""
+    menu: int = 24
+    """So many of these the regression controller chooses from."""
+    regression_images: int = 4_000
+    """Images on which regression asks for the answers of the whole menu."""
+    reinforce_images: int = 60_000
+    """Images that REINFORCE acts on, each of the 4,000 several times."""
+    stopwatch_images: int = 200
+    """Test images that the one file with everything in it is timed on."""
     seed: int = 0
     threads: int = 1
     """Modules are so small here that a second thread slows every one of them down."""
 
 
+def alone(test: InstanceBandit) -> dict[str, Any]:
+    """MobileNetV2 of the same width, trained alone."""
+    network = MetaGraph.load(shipped("mobilenet_v2.safetensors"))
+    table = test.latency_table.only(paper.MOBILENET_V2_MODULE)
+    bandit = InstanceBandit(network, test.image_set, table)
+    figures, _ = measure_awareness(bandit, StaticAgent(network.space, network.space.full_mask()))
+    return vars(figures)
+
+
+def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and figures of every policy on the test images, as soon as they are there."""
+    yield "MobileNetV2, trained alone", alone(test)
+    settings = frozen.Options(
+        out=options.out,
+        masks=options.masks,
+        menu=options.menu,
+        regression_images=options.regression_images,
+        gradient_steps=20,
+        reinforce_images=options.reinforce_images,
+        seeds=1,
+        seed=options.seed,
+        threads=options.threads,
+    )
+    run = RunDirectory(options.out, settings, free=("out", "data_dir"))
+    for row in frozen.rows(frozen.Frozen(settings), run):
+        yield NAMES[row["policy"]], row["test"]
+    yield "REINFORCE after the joint search, shipped", vars(measure_awareness(*searched())[0])
+
+
+def searched() -> tuple[InstanceBandit, SelfCriticalReinforce]:
+    """The shipped controller, and the test split on its own meta-graph."""
+    bandit = build_bandit(split="test", meta_graph=str(shipped("searched_reinforce/meta_graph.safetensors")))
+    agent = load_agent(shipped("searched_reinforce/controller.safetensors"))
+    assert isinstance(agent, SelfCriticalReinforce)
+    return bandit, agent
+
+
+def line(name: str, row: dict[str, Any]) -> list[str]:
+    """A policy's cells of the table."""
+    several = row["networks"] > 1
+    lost = 100 * (row["accuracy"] - row["shuffled_accuracy"])
+    named = row["names_accuracy"]
+    return [
+        name,
+        f"{100 * row['accuracy']:.1f}",
+        f"{row['latency_ms']:.3f}",
+        f"{row['networks']:,}",
+        f"{lost:.1f}" if several else "",
+        "" if named is None else f"{100 * named:.1f}",
+    ]
+
+
+def show(table_rows: list[list[str]], console: Console) -> None:
+    """The table so far."""
+    table = Table(title="1,000 test images of Fashion-MNIST")
+    for number, head in enumerate(
+        ("policy", "accuracy, %", "deployed ms", "networks", "lost when shuffled", "controller alone, %")
+    ):
+        table.add_column(head, justify="left" if number == 0 else "right")
+    for cells in table_rows:
+        table.add_row(*cells)
+    console.print(table)
+
+
+def easy_and_hard(bandit: InstanceBandit, outcome: Outcome, path: Path) -> list[str]:
+    """Write a picture of three images that got least and three that got most; a line about each."""
+    order = np.argsort(outcome.latency_ms, kind="stable")
+    chosen = torch.from_numpy(np.concatenate([order[:3], order[-3:]]).copy())
+    contexts = Contexts(chosen, bandit.image_set.images[chosen])
+    masks = outcome.mask[chosen.numpy()].reshape(len(chosen), -1)
+    pictures = frames(bandit, contexts, bandit.score(contexts, masks))
+    Image.fromarray(np.concatenate(pictures)).save(path)
+    classes, lines = bandit.image_set.classes, []
+    for i in chosen.tolist():
+        modules, name = int(outcome.mask[i].sum()), classes[outcome.label[i]]
+        answer = "right" if outcome.correct[i] else f"wrong, {classes[outcome.prediction[i]]}"
+        lines.append(f"  {name:12s} {modules:2d} modules  {outcome.latency_ms[i]:.3f} ms  {answer}")
+    return lines
+
+
 def main(options: Options) -> None:
-    """Search twice, then compare; a second call goes on where the first was stopped."""
+    """Learn, compare, show; a second call goes on where the first was stopped."""
     start = time.perf_counter()
     torch.set_num_threads(options.threads)
-    folders = {
-        "regression": search.Options(
-            out=options.out / "regression",
-            agent="regression",
-            epochs=options.epochs,
-            frozen_epochs=options.epochs // 2,
-            seed=options.seed,
-            threads=options.threads,
-        ),
-        "reinforce": search.Options(
-            out=options.out / "reinforce",
-            agent="reinforce",
-            epochs=options.epochs,
-            seed=options.seed,
-            threads=options.threads,
-        ),
-    }
-    for one in folders.values():
-        run = RunDirectory(one.out, one, free=("out", "data_dir"))
-        agent, envs = search.search(one, run)
-        search.save_results(one, run, agent, native(envs).bandit.meta_graph)
-    evaluate.main(
-        evaluate.Options(
-            out=options.out,
-            runs=tuple(one.out for one in folders.values()),
-            one_shot_masks=options.one_shot_masks,
-            control_masks=options.control_masks,
-            control_networks=options.control_networks,
-            seed=options.seed,
-            threads=options.threads,
-        )
-    )
-    report.main(report.Options(run=options.out))
-    print(f"{time.perf_counter() - start:.0f} s")
+    console = Console()
+    test = build_bandit(split="test")
+    done: list[list[str]] = []
+    for name, row in rows(options, test):
+        done.append(line(name, row))
+        show(done, console)
+    bandit, agent = searched()
+    _, outcome = measure_awareness(bandit, agent)
+    console.print("\nImages that get little, and images that get much:")
+    for text in easy_and_hard(bandit, outcome, options.out / "images.png"):
+        console.print(text)
+    console.print(f"\nwrote {options.out}/images.png and {options.out}/frozen.json")
+    console.print(f"{time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from rich.progress import track
 from torch import Tensor
 
 from agents.agent import Agent
+from agents.arms import MenuArms
 from agents.baselines import RandomAgent, StaticAgent
 from agents.choices import is_pick
 from agents.controls import Controls
@@ -71,9 +72,6 @@ class Options:
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)
     """Settings of a regression controller's dial: mean latency of its networks on the validation split,
     in multiples of MobileNetV2's. A pick of scripts.choose stays at its own."""
-    fixed: bool = True
-    """Also fixed masks on the meta-graph: all modules, the best of a one-shot search and so on. Not where it
-    was trained for the networks of some controllers only."""
     one_shot: Path | None = None
     """Directory of scripts.one_shot, whose frontier is taken in place of a search here."""
     one_shot_masks: int = 400
@@ -82,15 +80,15 @@ class Options:
     """Its best masks at these multiples of MobileNetV2's latency are compared."""
     control_masks: int = 100
     """Fixed masks sampled on the meta-graph of each search, for the best one no slower than its controller,
-    beside those that the controller uses most, and as many off its menu, if it has one."""
+    beside those that the controller uses most, and those on its menu, if it has one."""
     control_networks: int = 24
     """How many of those there are; the oracle picks among them for each image."""
     control_images: int = 2000
     """Validation images that those masks are ranked on at first, and test images that the oracle is asked."""
     time_real: bool = True
     """Measure real latencies of separate children."""
-    backend: Backend = "eager"
-    """What runs them: PyTorch, or onnxruntime (pip install ".[onnx]")."""
+    backend: Backend = "onnx"
+    """What runs them: onnxruntime, or PyTorch's eager mode."""
     seed: int = 0
     threads: int = 1
 
@@ -110,11 +108,9 @@ def compare(options: Options) -> Comparison:
     shared = MetaGraph.load(weights)
     bandit = InstanceBandit(shared, test, table)
     add_networks(comparison, bandit, alone, options)
-    frontier = space.full_mask()[None][:0]
-    if options.fixed:
-        one_shot = one_shot_search(InstanceBandit(shared, val, table), given, options)
-        frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])
-        add_static(comparison, bandit, one_shot, options.one_shot_limits)
+    one_shot = one_shot_search(InstanceBandit(shared, val, table), given, options)
+    frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])
+    add_static(comparison, bandit, one_shot, options.one_shot_limits)
     for name, folder in found.items():
         graph, agent = MetaGraph.load(folder / META_GRAPH), load_agent(folder / CONTROLLER)
         dial = () if is_pick(folder / CONTROLLER) else options.dial
@@ -127,7 +123,7 @@ def compare(options: Options) -> Comparison:
         controls = Controls(
             *bandits,
             list(on_val.values()),
-            torch.cat([frontier, off_menu(agent, options.control_masks, options.seed)]),
+            torch.cat([frontier, menu_of(agent)]),
             options.control_masks,
             options.control_networks,
             options.control_images,
@@ -163,11 +159,11 @@ def add_static(
             comparison.add("static", name, bandit, StaticAgent(bandit.space, best.mask))
 
 
-def off_menu(agent: Agent, count: int, seed: int) -> Tensor:
-    """``count`` masks drawn off an agent's menu, ``(count, num_cells, num_modules)``; none without a menu."""
-    if not isinstance(agent, RewardRegression) or agent.menu is None:
-        return agent.space.full_mask()[None][:0]
-    return agent.arms.masks(agent.arms.random(count, generator_for(seed, 12)))
+def menu_of(agent: Agent) -> Tensor:
+    """The masks that an agent chooses from, ``(K, num_cells, num_modules)``; none without a menu."""
+    if isinstance(agent, RewardRegression) and isinstance(agent.arms, MenuArms):
+        return agent.arms.menu
+    return agent.space.full_mask()[None][:0]
 
 
 def uses_shipped(options: Options) -> bool:
@@ -202,7 +198,7 @@ def add_networks(
         "cheapest path": StaticAgent(space, table.cheapest_mask()),
         "random half": RandomAgent(space, 0.5, options.seed),
     }
-    for name, agent in fixed.items() if options.fixed else ():
+    for name, agent in fixed.items():
         comparison.add("fixed", name, bandit, agent)
     add_alone(own=False)
 

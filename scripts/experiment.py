@@ -31,7 +31,6 @@ StageName = Literal[
     "search",
     "choose",
     "finetune",
-    "menu",
     "evaluate",
     "report",
 ]
@@ -49,7 +48,7 @@ class Options:
     data_dir: Path | None = None
     """Where the images are, see instanas_env.data.load_images."""
     stages: tuple[StageName, ...] = STAGES
-    """Those to run, of pretrain, train_baseline, profile_latency, search, choose, finetune, menu, evaluate,
+    """Those to run, of pretrain, train_baseline, profile_latency, search, choose, finetune, evaluate,
     report."""
     dry_run: bool = False
     """Only print what would run."""

@@ -4,8 +4,8 @@
     python -m scripts.finetune --run runs/search --prefer accuracy --out runs/finetuned_a
 
 Each training image goes through the network that the controller chooses for it. With a regression
-controller, lambda is drawn for each image between those of two latencies, so that its dial stays usable;
-a pick (``--prefer``, see ``scripts.choose``) is trained at its own lambda alone.
+controller, lambda is drawn for each image between the latencies that its search explored, so that its dial
+stays usable; a pick (``--prefer``, see ``scripts.choose``) is trained at its own lambda alone.
 Resumes where it was. Writes ``meta_graph.safetensors`` and copies the controller beside it. Several processes
 share every batch under torchrun, see instanas_env.distributed.
 """
@@ -62,8 +62,6 @@ class Options:
     """Peak; cosine to 0."""
     optimizer: Optimizer = "sgd"
     """SGD with Nesterov momentum, or Adam as in section 4.2."""
-    latencies: tuple[float, float] = (1.0, 2.2)
-    """Range of a regression controller's mean latency, ms."""
     teacher: Path | None = None
     """Weights of a network to imitate, such as MobileNetV2 trained alone; all its modules are on."""
     from_scratch: bool = False
@@ -110,8 +108,9 @@ def main(options: Options, world: World = ALONE) -> None:
         if not isinstance(agent, RewardRegression) or options.prefer is not None:
             return world.gather(space.repair(agent.masks(images)), count)
         if options.masks == "random":
-            return agent.arms.masks(agent.arms.random(count, generator))
-        return space.repair(agent.spread_masks(images, options.latencies, generator, count))
+            return agent.arms.masks(agent.arms.random(1, count, generator)[0])
+        assert agent.latencies is not None  # a saved one has them
+        return space.repair(agent.spread_masks(images, agent.latencies, generator, count))
 
     fit(
         meta_graph,

@@ -80,12 +80,10 @@ preset = replace(
     widths=(),
     resnet18=None,
     shufflenet_v2=None,
-    profile_latency=replace(
-        preset.profile_latency, repetitions=5, calibration_children=2, children=3, child_repetitions=2
-    ),
+    profile_latency=replace(preset.profile_latency, fitted=90, children=3, repetitions=1),
     evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=6, control_masks=3, control_networks=2),
 )
-for search in ("reinforce", "blockdrop", "convnet_aig", "regression", "handed_over"):
+for search in ("reinforce", "blockdrop", "convnet_aig", "regression"):
     preset = replace(preset, **{search: replace(getattr(preset, search), num_envs=24)})
 main(Options(preset, out, images))
 """

@@ -15,7 +15,6 @@ from instanas_env.data import Augmentation
 from scripts.choose import Options as Choose
 from scripts.evaluate import Options as Evaluate
 from scripts.finetune import Options as Finetune
-from scripts.menu import Options as Menu
 from scripts.pretrain import Options as Pretrain
 from scripts.profile_latency import Options as ProfileLatency
 from scripts.search import Options as Search
@@ -24,7 +23,7 @@ from scripts.train_baseline import Options as TrainBaseline
 HERE = Path("set by the experiment")
 """Stands for every path that scripts.experiment chooses in the directory of its run."""
 
-SearchName = Literal["reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"]
+SearchName = Literal["reinforce", "blockdrop", "convnet-aig", "regression"]
 
 
 @dataclass(frozen=True)
@@ -40,28 +39,15 @@ class Preset:
     images: tuple[int, int, int]
     """How many for training, validation and testing; only the estimate of a dry run needs it."""
     agents: tuple[SearchName, ...]
-    """Each searches on its own copy of the meta-graph; "handed-over" is REINFORCE that goes on from
-    regression's policy, on its meta-graph, and needs a menu."""
+    """Each searches on its own copy of the meta-graph."""
     fine_tuned: tuple[str, ...]
-    """Whose meta-graph is fine-tuned: "regression" with its dial turning (not with a menu),
-    "reinforce/A" under a pick of its search (A to E, accuracy, balanced or latency; see scripts.choose)."""
-    menu: Menu | None = None
-    """Parts around the network that REINFORCE ended with ("reinforce/balanced"), once it is fine-tuned.
-    Given, regression learns to choose between them, the meta-graph training along. The network by itself is a
-    control that trains for as long."""
+    """Whose meta-graph is fine-tuned: "regression" with its dial turning, "reinforce/A" under a pick of its
+    search (A to E, accuracy, balanced or latency; see scripts.choose)."""
     seeds: int = 1
-    """Of what goes on from the network of the menu, the control too."""
-    distilled: bool = False
-    """Fine-tuning also imitates MobileNetV2 trained alone, which is fine-tuned in the same way itself."""
-    explored: tuple[float, float] = (0.3, 0.9)
-    """Regression: mean latencies between which its search explores, in multiples of MobileNetV2's."""
-    dial: float = 0.45
-    """Regression: mean latency of the policy that its search validates, in the same unit."""
-    tuned: tuple[float, float] = (0.3, 0.65)
-    """Regression: mean latencies between which lambda is drawn in fine-tuning, in the same unit."""
+    """Of the searches, with what is chosen and fine-tuned after each."""
     pretrain: Pretrain = Pretrain(HERE)
     mobilenet_v2: Pretrain = Pretrain(HERE)
-    """MobileNetV2 alone: what the paper compares with, and the teacher."""
+    """MobileNetV2 alone: what the paper compares with."""
     widths: tuple[float, ...] = ()
     """MobileNetV2 alone is also trained at these multiples of the width."""
     resnet18: TrainBaseline | None = None
@@ -69,13 +55,10 @@ class Preset:
     profile_latency: ProfileLatency = ProfileLatency(HERE)
     regression: Search = Search(HERE)
     reinforce: Search = Search(HERE)
-    handed_over: Search = Search(HERE)
     blockdrop: Search = Search(HERE)
     convnet_aig: Search = Search(HERE)
     choose: Choose = Choose(HERE)
     finetune: Finetune = Finetune(HERE, HERE)
-    finetune_longer: Finetune = Finetune(HERE, HERE)
-    """Of what is to train for as long as the experts, in the meta-graph's epochs of their search."""
     evaluate: Evaluate = Evaluate(HERE)
     """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
@@ -97,6 +80,9 @@ def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[in
         learning_rate=paper.CONTROLLER_LEARNING_RATE,
         samples_per_image=paper.SAMPLES_PER_IMAGE,
         log_probability_under="p",
+        entropy_coefficient=(0.0, 0.0),
+        constant_rate=1.0,
+        naming_coefficient=0.0,
         augmentation=Augmentation(),
     )
     return Preset(
@@ -138,19 +124,6 @@ def laptop_cifar10() -> Preset:
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.0)
     training = Pretrain(HERE, epochs=10, augmentation=augmentation)
     searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
-    # The controller learns the classes first; then each has experts of its own; then the policy decides.
-    choosing = replace(
-        searching,
-        epochs=17,
-        frozen_epochs=5,
-        random_epochs=5,
-        niche_epochs=8,
-        num_classes=10,
-        class_gains=True,
-        shuffle="off",
-        anneal=True,
-        augmentation=augmentation,
-    )
     # What a search found is trained from scratch, for as long as the networks it is compared with.
     alone = replace(training, epochs=27)
     scratch = Finetune(
@@ -167,13 +140,8 @@ def laptop_cifar10() -> Preset:
         search_space="lite",
         classes=10,
         images=(45_000, 5_000, 10_000),
-        agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
-        fine_tuned=("reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig"),
-        menu=Menu(HERE, HERE),
-        seeds=3,
-        distilled=True,
-        explored=(0.402, 0.436),
-        dial=0.422,
+        agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
+        fine_tuned=("reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig", "regression"),
         pretrain=training,
         mobilenet_v2=alone,
         widths=(0.5,),
@@ -182,20 +150,9 @@ def laptop_cifar10() -> Preset:
         reinforce=searching,
         blockdrop=replace(searching, epochs=3),
         convnet_aig=replace(searching, epochs=2),
-        regression=choosing,
-        handed_over=replace(
-            searching,
-            epochs=3,
-            frozen_epochs=3,  # experts would forget what they are for under masks with flipped bits
-            steady_bounds=True,
-            learning_rate=3e-4,
-            alpha=(0.95, 0.98),
-        ),
+        regression=replace(searching, frozen_epochs=1),
         finetune=scratch,
-        finetune_longer=Finetune(HERE, HERE, learning_rate=0.08, augmentation=augmentation),
-        evaluate=Evaluate(
-            HERE, dial=(0.41, 0.422), one_shot_masks=100, control_masks=15, control_networks=12
-        ),
+        evaluate=Evaluate(HERE, one_shot_masks=100, control_masks=15, control_networks=12),
     )
 
 
@@ -203,30 +160,22 @@ def embedded() -> Preset:
     """Everything once, from nothing, on the embedded images: minutes; to see it work, not for its numbers."""
     training = Pretrain(HERE, epochs=2)
     searching = Search(HERE, epochs=2)
-    choosing = replace(
-        searching, random_epochs=1, niche_epochs=1, num_classes=10, class_gains=True, shuffle="off"
-    )
     torchvision = TrainBaseline(HERE, epochs=2, width=0.125)
     return Preset(
         dataset="embedded",
         search_space="lite",
         classes=10,
         images=(4_000, 1_000, 1_000),
-        agents=("reinforce", "blockdrop", "convnet-aig", "regression", "handed-over"),
-        fine_tuned=("reinforce/balanced",),
-        menu=Menu(HERE, HERE),
-        distilled=True,
+        agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
+        fine_tuned=("reinforce/balanced", "regression"),
         pretrain=training,
         mobilenet_v2=training,
         widths=(0.5,),
         resnet18=torchvision,
         shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5"),
-        profile_latency=ProfileLatency(
-            HERE, repetitions=20, calibration_children=5, children=10, child_repetitions=5
-        ),
-        regression=choosing,
+        profile_latency=ProfileLatency(HERE, fitted=150, children=10, repetitions=5),
+        regression=replace(searching, frozen_epochs=1),
         reinforce=searching,
-        handed_over=replace(searching, epochs=1, frozen_epochs=1, steady_bounds=True),
         blockdrop=replace(searching, epochs=1),
         convnet_aig=replace(searching, epochs=1),
         choose=Choose(HERE, dials=6),

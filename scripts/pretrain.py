@@ -55,7 +55,7 @@ class Options:
     learning_rate: float = paper.PRETRAIN_LEARNING_RATE
     """Peak, after a warm-up of one epoch; then cosine to 0."""
     schedule: Schedule = "sandwich"
-    """Drop-path: "paper" (0 to the middle, then linear to 0.5), "spread" (a rate for each image) or "sandwich"
+    """Drop-path: "paper" (0 to the middle, then linear to 0.5), "spread" (one rate an image) or "sandwich"
     (all modules, one a cell and random masks in every batch; wants a teacher)."""
     teacher: Path | None = None
     """Weights of MobileNetV2 trained alone (--modules 2): where stem, head and its modules start from, and

@@ -26,10 +26,8 @@ from torch import Tensor
 from agents.agent import LearningAgent, native
 from agents.blockdrop import RewardName
 from agents.evaluation import choose_masks, score_masks, shuffle_between_images, some_images
-from agents.files import load_agent
-from agents.reinforce import Baseline, LogProbability
+from agents.reinforce import LogProbability
 from agents.reward_regression import RewardRegression
-from agents.warm_start import warm_start
 from instanas_env import paper
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.distributed import ALONE, World, launch
@@ -56,9 +54,6 @@ class Options:
     latency_table: Path | None = None
     """By default the shipped one."""
     search_space: str = "lite"
-    start_from: Path | None = None
-    """A controller to go on with: one of the same agent, with its menu if it has one (that of the benchmark,
-    say); for REINFORCE also a regression controller."""
     epochs: int = 10
     """Passes over the training images, each followed by a meta-graph epoch."""
     frozen_epochs: int = 0
@@ -76,34 +71,26 @@ class Options:
     are on."""
     learning_rate: float | None = None
     """Of the controller; by default the agent's own."""
-    latencies: tuple[float, float] = (1.0, 3.0)
-    """Regression: mean latencies between which it explores, ms."""
-    dial: float = 1.5
-    """Regression: mean latency of the policy that is validated and saved, ms."""
+    latencies: tuple[float, float] = (0.4, 1.2)
+    """Regression: mean latencies between which it explores, in multiples of MobileNetV2's path."""
+    dial: float = 0.6
+    """Regression: mean latency of the policy that is validated and saved, in the same unit."""
     random_epochs: int | None = None
-    """Regression: so many epochs come first with random masks; by default none if it starts from another
-    controller, else the frozen ones, or one."""
-    niche_epochs: int = 0
-    """Regression: in so many epochs after these each class has a mask of its own, which the images get that
-    the controller takes for it."""
-    anneal: bool = False
+    """Regression: so many epochs come first with random masks; by default the frozen ones, or one."""
+    anneal: bool = True
     """Regression: its learning rate falls to 0 over the search."""
-    num_classes: int = 0
-    """Regression: if not 0, it also learns to name the images, of so many classes."""
-    class_gains: bool = False
-    """Regression: a module's worth also depends on what it is to each class."""
-    steady_bounds: bool = False
-    """The reward window stands at its last place from the start."""
+    naming_coefficient: float = 0.3
+    """REINFORCE: weight of a second loss, which names the images; regression names them if it is not 0."""
     alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)
     """REINFORCE: alpha of p', first and last."""
     wrong_reward: float = paper.WRONG_REWARD
     """R_T of a wrong answer; the regression agent reports it, but learns from right and wrong alone."""
-    entropy_coefficient: float = 0.0
-    """REINFORCE: weight of the entropy in the objective."""
+    entropy_coefficient: tuple[float, float] = (0.003, 0.0006)
+    """REINFORCE: weight of the entropy in the objective, first and last."""
+    constant_rate: float = 0.5
+    """REINFORCE: the part of the search after which its learning rate falls to 0."""
     samples_per_image: int = 4
     """REINFORCE: 1 is the paper's greedy baseline, more compare samples with each other."""
-    baseline: Baseline = "masks"
-    """REINFORCE: the reward of those other masks, or their answers with the latency from the table."""
     log_probability_under: LogProbability = "p_prime"
     """REINFORCE: the distribution of equation (1), or the one that was sampled from."""
     block_reward: RewardName = "blocks"
@@ -123,22 +110,16 @@ def search(
 ) -> tuple[LearningAgent, gym.vector.VectorEnv]:
     """Run or resume the search; gives the agent and the environment with the trained meta-graph."""
     world = run.world
-    upper, lower = paper.SEARCH_UPPER, paper.SEARCH_LOWER
-    if options.steady_bounds:
-        upper, lower = (upper[-1], upper[-1]), (lower[-1], lower[-1])
-    bounds = {"upper": upper, "lower": lower, "epochs": options.epochs}
+    bounds = {"upper": paper.SEARCH_UPPER, "best": paper.SEARCH_BEST, "epochs": options.epochs}
     envs = make_shard(options, world, augment=True, bounds=bounds)
     bandit = native(envs).bandit
     images = len(bandit.image_set)
-    source = None if options.start_from is None else load_agent(options.start_from)
-    agent = make_agent(options, envs, images, source, world)
+    agent = make_agent(options, envs, images, world)
     update = make_update(options, world)
     with world.one_first():
         validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
 
-    if source is not None:
-        warm_start(agent, source, some_images(bandit.image_set, 50_000))
     state = run.restore()
     if state is not None:
         agent.load_state_dict(state["agent"])
@@ -157,7 +138,8 @@ def search(
         validation.refresh()
         validation.epoch = epoch
         if isinstance(agent, RewardRegression):
-            agent.dial(some_images(validation.image_set), options.dial)
+            unit = validation.latency_table.reference("mobilenet_v2")
+            agent.dial(some_images(validation.image_set), options.dial * unit)
         row = {
             "epoch": epoch + 1,
             **{name: sum(r[name] for r in rows) / len(rows) for name in rows[0]},

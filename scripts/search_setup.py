@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from agents.agent import Agent, LearningAgent
+from agents.agent import LearningAgent, native
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
 from agents.reinforce import SelfCriticalReinforce
@@ -22,26 +22,20 @@ if TYPE_CHECKING:
 
 
 def make_agent(
-    options: Options,
-    envs: gym.vector.VectorEnv,
-    images: int,
-    source: Agent | None = None,
-    world: World = ALONE,
+    options: Options, envs: gym.vector.VectorEnv, images: int, world: World = ALONE
 ) -> LearningAgent:
-    """The agent of the options, for a search over ``images`` per epoch; it will start from ``source``."""
+    """The agent of the options, for a search over ``images`` per epoch."""
     rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     if options.agent == "reinforce":
-        always, never = source.arms.certain() if isinstance(source, RewardRegression) else ([], [])
         return SelfCriticalReinforce(
             envs,
             alpha=options.alpha,
-            alpha_timesteps=images * options.epochs,
+            horizon=images * options.epochs,
             entropy_coefficient=options.entropy_coefficient,
+            constant_rate=options.constant_rate,
+            naming_coefficient=options.naming_coefficient,
             samples_per_image=options.samples_per_image,
             log_probability_under=options.log_probability_under,
-            baseline=options.baseline,
-            always=always,
-            never=never,
             seed=options.seed,
             world=world,
             **rate,
@@ -52,7 +46,6 @@ def make_agent(
             reward=options.block_reward,
             gamma=options.gamma,
             curriculum_timesteps=images * options.curriculum_epochs or None,
-            entropy_coefficient=options.entropy_coefficient,
             seed=options.seed,
             world=world,
             **rate,
@@ -61,20 +54,17 @@ def make_agent(
         if world.size > 1:
             raise ValueError(f"agent: convnet-aig learns in one process only; got {world.size}")
         return ConvNetAIG(envs, target=options.target_rate, seed=options.seed, **rate)
-    same = source if isinstance(source, RewardRegression) else None
     random_epochs = options.random_epochs
     if random_epochs is None:
-        random_epochs = max(1, options.frozen_epochs) if same is None else 0
+        random_epochs = max(1, options.frozen_epochs)
+    bandit = native(envs).bandit
+    unit = bandit.latency_table.reference("mobilenet_v2")
     return RewardRegression(
         envs,
-        latencies=options.latencies,
+        latencies=(options.latencies[0] * unit, options.latencies[1] * unit),
         random_timesteps=images * random_epochs,
         anneal_timesteps=images * options.epochs if options.anneal else None,
-        niche_timesteps=images * options.niche_epochs,
-        menu=None if same is None else same.menu,
-        groups=None if same is None else same.groups,
-        num_classes=options.num_classes if same is None else same.num_classes,
-        class_gains=options.class_gains if same is None else same.class_gains,
+        num_classes=len(bandit.image_set.classes) if options.naming_coefficient else 0,
         seed=options.seed,
         world=world,
         **rate,

@@ -29,17 +29,17 @@ from scripts import (
     choose,
     evaluate,
     finetune,
-    menu,
     pretrain,
     profile_latency,
     search,
     search_setup,
     train_baseline,
 )
+from scripts.figures import SEED
 from scripts.presets import Preset
 from scripts.torchvision_networks import Architecture, TorchvisionNetwork
 
-Kind = Literal["spread", "paper", "mobilenet_v2", "sparse", "chosen", "distilled"]
+Kind = Literal["spread", "paper", "sandwich", "mobilenet_v2", "sparse", "chosen", "distilled"]
 """Training with a drop-path schedule, of MobileNetV2, in a search, after it, and that with a teacher."""
 KEEP = 0.3
 """Share of an image's modules that are on in a search; a MobileNetV2 path is 0.2."""
@@ -71,7 +71,7 @@ class Stopwatch:
         if (kind, size) not in self._training:
             teacher = self._mobilenet_v2() if kind == "distilled" else None
             graph, masks = self.meta_graph, self._sparse()
-            if kind in ("spread", "paper"):  # drop-path, some way up its rising rate
+            if kind in ("spread", "paper", "sandwich"):  # drop-path, some way up its rising rate
                 masks = drop_path_masks(self.space, len(self.images), 0.6, self.generator, kind)
             elif kind in ("chosen", "distilled"):
                 few = self.space.random_masks(CHOSEN_NETWORKS, CHOSEN_KEEP, self.generator)
@@ -137,7 +137,7 @@ class Stopwatch:
             size = min(options.num_envs, BATCH)
             own = replace(options, dataset="embedded", data_dir=None, latency_table=table)
             envs = search_setup.make_envs(replace(own, meta_graph=Path("random")), "val", size)
-        agent = search_setup.make_agent(options, envs, 3 * size, None)
+        agent = search_setup.make_agent(options, envs, 3 * size)
         return fastest_step(agent.train(3 * size)) / size
 
     # --- stages ----------------------------------------------------------------------------------
@@ -164,14 +164,13 @@ class Stopwatch:
                     -train // options.num_envs
                 ), options.epochs * per_epoch + train * update
             case profile_latency.Options():
-                children = (options.calibration_children + options.children) * options.child_repetitions
-                return options.repetitions, (options.repetitions + children / 2) * self.alone
-            case menu.Options():
-                return 0, 0.0  # one look at the validation images by the controller
+                timed = (options.fitted + options.children) * options.repetitions
+                return options.repetitions, timed / 2 * self.alone  # of half of the modules each
             case choose.Options():
-                given: search.Options = getattr(preset, options.run.name.replace("-", "_"))
+                agent = SEED.sub("", options.run.name)
+                given: search.Options = getattr(preset, agent.replace("-", "_"))
                 looks = min(options.snapshots, given.epochs)
-                looks *= options.dials if options.run.name == "regression" else 1
+                looks *= options.dials if agent == "regression" else 1
                 return looks, looks * val * self.forward
             case evaluate.Options():
                 networks = CONTROLLERS * options.control_networks

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from instanas_env.deploy.onnx_graph import OnnxGraph
+from instanas_env.deploy.traced import TracedNetwork
 from instanas_env.meta_graph import initialise
 from instanas_env.storage import PathLike, load_weights, save_weights
 
@@ -94,6 +96,12 @@ class TorchvisionNetwork(nn.Module):
         copy.load_state_dict(self.state_dict())
         copy.network = fuse(copy.network.eval(), inplace=True)
         return copy.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    def to_onnx(self, graph: OnnxGraph, images: str) -> str:
+        """Write the folded network into a graph; see :class:`OnnxGraph`."""
+        side = self.architecture.resolution
+        assert isinstance(self.network, fx.GraphModule), "folded networks are"
+        return TracedNetwork(self.network, graph).write(images, torch.zeros(1, 3, side, side))
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the weights as safetensors; ``record`` (JSON-able: how they were made) goes with them."""

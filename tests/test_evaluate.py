@@ -16,7 +16,8 @@ from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
-from scripts.evaluate import Options, compare, off_menu, searches
+from instanas_env.seeding import generator_for
+from scripts.evaluate import Options, compare, menu_of, searches
 from scripts.image_record import ImageRecord
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
@@ -230,27 +231,10 @@ def test_the_papers_other_controllers_are_compared(agent, tmp_path):
         assert not masks.reshape(-1, 17, 5)[:, :, [0, 1, 3, 4]].any()
 
 
-def test_fixed_masks_off_a_menu_are_among_the_controls(lite_space):
-    """Of two parts each in two places four masks: in twenty draws all of them; without a menu none."""
-    menu = torch.zeros(4, 17, 5, dtype=torch.bool)
-    menu[:2] = lite_space.repair(menu[0])
-    menu[1, 2, 1] = menu[3, 8, 3] = True
-    agent = RewardRegression(None, space=lite_space, menu=menu, groups=[2, 2])
-    masks = off_menu(agent, 20, 0)
-    assert masks.shape == (20, 17, 5) and len(masks.unique(dim=0)) == 4
-    assert torch.equal(lite_space.repair(masks), masks)
-    assert off_menu(RewardRegression(None, space=lite_space), 20, 0).shape == (0, 17, 5)
-
-
-def test_without_fixed_masks_there_are_the_controllers_and_the_networks_alone(tmp_path):
-    """Of the meta-graph of a search nothing else is asked; the controls are still there."""
-    run = searched("regression")
-    options = small(
-        tmp_path, runs=(run,), meta_graph=run / "meta_graph.safetensors", fixed=False, dial=(0.5,)
-    )
-    rows = compare(options).rows
-    assert [row["name"] for row in rows] == ["regression, dial 0.5", "regression, dial 0.5, shuffled"]
-    assert rows[0]["controls"]["static"]["latency_ms"] <= rows[0]["latency_ms"]
+def test_the_masks_of_a_menu_are_among_the_controls(lite_space):
+    menu = lite_space.random_masks(3, 0.3, generator_for(0))
+    assert torch.equal(menu_of(RewardRegression(None, space=lite_space, menu=menu)), menu)
+    assert menu_of(RewardRegression(None, space=lite_space)).shape == (0, 17, 5)
 
 
 def test_a_fixed_mask_with_weights_of_its_own_has_one_row_and_no_controls(tmp_path, lite_space):
@@ -260,6 +244,7 @@ def test_a_fixed_mask_with_weights_of_its_own_has_one_row_and_no_controls(tmp_pa
     StaticAgent(lite_space, mask).save(run / "controller.safetensors")
     MetaGraph.load(shipped("meta_graph.safetensors")).save(run / "meta_graph.safetensors")
     graph = run / "meta_graph.safetensors"
-    (row,) = compare(small(tmp_path / "out", runs=(run,), meta_graph=graph, fixed=False)).rows
+    rows = compare(small(tmp_path / "out", runs=(run,), meta_graph=graph)).rows
+    (row,) = (row for row in rows if row["group"] == "one")
     assert row["name"] == "one" and "controls" not in row
     assert row["latency_ms"] == pytest.approx(table().reference("mobilenet_v2"))

@@ -11,7 +11,6 @@ import torch
 from pipeline_fixtures import history, home, image_folder, read_strictly
 
 from agents.classifier import InstaNASClassifier
-from agents.reward_regression import RewardRegression
 from instanas_env.data import load_images
 from instanas_env.distributed import World
 from instanas_env.latency import LatencyTable
@@ -38,17 +37,13 @@ def tiny() -> Preset:
         mobilenet_v2=training,
         resnet18=replace(preset.resnet18, epochs=1, batch_size=40),
         shufflenet_v2=None,
-        agents=("reinforce", "regression", "handed-over"),
+        agents=("reinforce", "regression"),
         seeds=2,
         regression=replace(preset.regression, num_envs=16),
         reinforce=replace(preset.reinforce, num_envs=16),
-        handed_over=replace(preset.handed_over, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
-        finetune_longer=replace(preset.finetune_longer, batch_size=40),
-        profile_latency=replace(
-            preset.profile_latency, calibration_children=2, children=3, child_repetitions=2
-        ),
+        profile_latency=replace(preset.profile_latency, fitted=90, children=3, repetitions=2),
         evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4, control_masks=3, control_networks=2),
     )
 
@@ -73,17 +68,13 @@ def test_every_stage_leaves_its_files():
         "latency.json",
         "mobilenet_v2_x0.5/meta_graph.safetensors",
         "resnet18/network.safetensors",
-        "menu/meta_graph.safetensors",
         "regression/controller.safetensors",
         "regression_seed1/controller.safetensors",
-        "handed-over/controller.safetensors",
         "reinforce/choices.json",
         "reinforce/choices/A/controller.safetensors",
-        "mobilenet_v2_finetuned/meta_graph.safetensors",
         "regression/meta_graph.safetensors",
         "reinforce_finetuned_balanced/controller.safetensors",
-        "reinforce_finetuned_balanced_longer/controller.safetensors",
-        "handed-over_seed1/controller.safetensors",
+        "regression_finetuned_seed1/controller.safetensors",
         "results.json",
         "images.safetensors",
         "report.html",
@@ -91,66 +82,36 @@ def test_every_stage_leaves_its_files():
 
 
 def test_what_one_stage_made_the_next_one_used():
-    """Weights, table, teacher and pick, as the records of the runs have them."""
+    """Weights, table and pick, as the records of the runs have them."""
     out = finished()
     search = read_strictly(out / "regression" / "config.json")
-    assert search["meta_graph"] == str(out / "menu" / "meta_graph.safetensors")
-    assert search["teacher"] == str(out / "mobilenet_v2" / "meta_graph.safetensors")
-    first = read_strictly(out / "reinforce" / "config.json")
-    assert first["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
+    assert search["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
     assert search["latency_table"] == str(out / "latency.json")
     reference = LatencyTable.load(out / "latency.json").reference("mobilenet_v2")
     assert search["latencies"] == pytest.approx([0.3 * reference, 0.9 * reference])
     assert search["dial"] == pytest.approx(0.45 * reference)
     tuned = read_strictly(out / "reinforce_finetuned_balanced" / "config.json")
     assert tuned["run"] == str(out / "reinforce") and tuned["prefer"] == "balanced"
-    assert tuned["teacher"] == str(out / "mobilenet_v2" / "meta_graph.safetensors")
+    turning = read_strictly(out / "regression_finetuned_seed1" / "config.json")
+    assert turning["run"] == str(out / "regression_seed1") and turning["prefer"] is None
+    assert turning["latencies"] == search["latencies"], "the dial stays usable where the search explored"
     assert len(history(out / "regression")) == 2
     modules = load_weights(out / "mobilenet_v2" / "meta_graph.safetensors")[1]["search_space"]["modules"]
     assert modules == [2]
 
 
-def test_a_menu_around_reinforce_s_network_and_what_goes_on_from_there():
-    """Regression chooses from it; REINFORCE starts from regression, on the meta-graph of that search."""
-    out = finished()
-    menu = RewardRegression.load(out / "menu" / "controller.safetensors").menu
-    assert menu is not None
-    for name in ("regression", "regression_seed1"):
-        assert RewardRegression.load(out / name / "controller.safetensors").menu == menu
-    learnt, again = (history(out / name) for name in ("regression", "regression_seed1"))
-    assert learnt != again, "another seed"
-    handed = read_strictly(out / "handed-over" / "config.json")
-    assert handed["agent"] == "reinforce"
-    assert handed["start_from"] == str(out / "regression" / "controller.safetensors")
-    assert handed["meta_graph"] == str(out / "regression" / "meta_graph.safetensors")
-    longer = read_strictly(out / "reinforce_finetuned_balanced_longer" / "config.json")
-    assert longer["run"] == str(out / "reinforce_finetuned_balanced")
-    names = (
-        "regression",
-        "reinforce_finetuned_balanced_longer",
-        "mobilenet_v2_finetuned",
-    )
-    assert [len(history(out / name)) for name in names] == [2, 2, 2], "all for as long"
-
-
 def test_the_comparison_and_the_page_show_the_searches():
     names = {row["name"] for row in read_strictly(finished() / "results.json")["policies"]}
-    assert {
-        "reinforce_finetuned_balanced_longer",
-        "regression_seed1, dial 0.5",
-        "ResNet-18 x 0.125",
-    } <= names
-    assert {"handed-over_seed1", "MobileNetV2 x 0.5", "regression, the controller alone"} <= names
-    replaced = {"reinforce", "reinforce_finetuned_balanced"}
-    assert not replaced & names, "what was trained further stands for them"
-    assert not any(name.startswith("menu") for name in names), "nobody chooses from it yet"
+    assert {"regression_finetuned_seed1, dial 0.5", "ResNet-18 x 0.125", "MobileNetV2 x 0.5"} <= names
+    assert {"reinforce_finetuned_balanced", "regression_finetuned, the controller alone"} <= names
+    assert not {"reinforce", "regression, dial 0.5"} & names, "what was trained further stands for them"
     (seeds,) = (
         row
         for row in read_strictly(finished() / "results.json")["seeds"]
-        if row["name"] == "regression, dial 0.5"
+        if row["name"] == "regression_finetuned, dial 0.5"
     )
     assert seeds["seeds"] == 2
-    others = {"handed-over", "reinforce_finetuned_balanced_longer", "regression, the controller alone"}
+    others = {"reinforce_finetuned_balanced", "regression_finetuned, the controller alone"}
     assert set(seeds["gains"]) == others
     page = (finished() / "report.html").read_text()
     assert "Over seeds" in page
@@ -231,7 +192,7 @@ def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_p
 
 def test_a_stage_that_fails_lets_the_others_end(tmp_path):
     """The first searches for a meta-graph that nobody made."""
-    asked = replace(tiny(), agents=("blockdrop", "reinforce"), menu=None)
+    asked = replace(tiny(), agents=("blockdrop", "reinforce"), fine_tuned=(), seeds=1)
     blockdrop, reinforce = next(
         group
         for group in Plan(Options(asked, tmp_path, image_folder())).groups()
@@ -258,7 +219,7 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
     changed = replace(tiny(), finetune=replace(tiny().finetune, prefer="A"))
     with pytest.raises(ValueError, match="^finetune.prefer: got 'A', but the experiment sets it"):
         list(Plan(Options(changed, tmp_path)).stages())
-    stray = replace(tiny(), fine_tuned=("blockdrop",), menu=None)
+    stray = replace(tiny(), fine_tuned=("blockdrop",))
     with pytest.raises(ValueError, match="^fine_tuned: got 'blockdrop', but the agents are reinforce, regr"):
         list(Plan(Options(stray, tmp_path)).stages())
 
@@ -266,7 +227,7 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
 def test_further_networks_are_compared_besides_the_run_s_own(tmp_path):
     more = replace(tiny(), evaluate=replace(tiny().evaluate, alone=(Path("half"),)))
     (stage,) = (s for s in Plan(Options(more, tmp_path)).stages() if s.name == "evaluate")
-    own = ("mobilenet_v2", "mobilenet_v2_x0.5", "resnet18", "mobilenet_v2_finetuned")
+    own = ("mobilenet_v2", "mobilenet_v2_x0.5", "resnet18")
     assert stage.options.alone == (*(tmp_path / name for name in own), Path("half"))
 
 
@@ -275,9 +236,9 @@ def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
     (tmp_path / "reinforce" / "choices.json").write_text(
         '{"picks": {"A": 0, "B": 1}, "prefer": {"latency": "B"}}'
     )
-    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), menu=None)
+    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), seeds=1)
     labels = [stage.label for stage in Plan(Options(asked, tmp_path)).stages() if stage.name == "finetune"]
-    assert labels == ["finetune reinforce/B", "finetune mobilenet_v2"]
+    assert labels == ["finetune reinforce/B"]
     assert "finetune reinforce/C: left out, the search gave A, B, latency only" in capsys.readouterr().out
 
 
@@ -307,18 +268,19 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "pretrain mobilenet_v2": "2",
         "pretrain mobilenet_v2_x0.5": "2",
         "train_baseline resnet18": "2",
-        "profile_latency": "20",
+        "profile_latency": "2",
         "search reinforce": "10",
-        "choose reinforce": "2",
-        "finetune reinforce/balanced": "2",
-        "menu": "0",
-        "finetune reinforce/balanced longer": "4",
-        "finetune reinforce/balanced longer seed 1": "4",
-        "finetune mobilenet_v2": "4",
+        "search reinforce_seed1": "10",
         "search regression": "10",
         "search regression_seed1": "10",
-        "search handed-over": "5",
-        "search handed-over_seed1": "5",
+        "choose reinforce": "2",
+        "choose reinforce_seed1": "2",
+        "choose regression": "8",
+        "choose regression_seed1": "8",
+        "finetune reinforce/balanced": "2",
+        "finetune reinforce/balanced_seed1": "2",
+        "finetune regression": "2",
+        "finetune regression_seed1": "2",
         "evaluate": "24",
         "report": "0",
     }
@@ -334,5 +296,4 @@ def test_the_comparison_is_of_the_run_s_own_networks():
     rows = {row["name"]: row for row in read_strictly(finished() / "results.json")["policies"]}
     assert not any("shipped" in row["group"] for row in rows.values())
     reference = LatencyTable.load(finished() / "latency.json").reference("mobilenet_v2")
-    for trained in ("mobilenet_v2", "mobilenet_v2_finetuned"):
-        assert rows[f"MobileNetV2 x 1 ({trained})"]["latency_ms"] == pytest.approx(reference)
+    assert rows["MobileNetV2 x 1"]["latency_ms"] == pytest.approx(reference)

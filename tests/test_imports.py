@@ -17,9 +17,9 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["paper", "seeding", "storage", "assets", "sync_batch_norm", "distributed"],
     ["search_space", "reward"],
-    ["latency", "modules", "drop_path", "data", "onnx_network"],
-    ["timing"],
-    ["meta_cell", "meta_graph", "gated", "counting", "growth", "profiling", "training"],
+    ["latency", "modules", "drop_path", "data"],
+    ["meta_cell", "meta_graph", "gated", "counting"],
+    ["deploy", "timing", "profiling", "training"],
     ["bandit"],
     ["build"],
     ["env", "vector_env", "callbacks", "render", "__init__"],

@@ -61,7 +61,7 @@ def test_a_whole_experiment_killed_twice_ends_as_if_nobody_had(tmp_path, capsys)
     """All stages; the figures and the page are compared byte by byte."""
     assert main(Options(tmp_path, "experiment", kills=2))
     printed = capsys.readouterr().out
-    for made in ("results.json", "report.html", "figure_frontier.png", "handed-over/controller.safetensors"):
+    for made in ("results.json", "report.html", "figure_frontier.png", "regression/controller.safetensors"):
         assert made in printed, made
     assert "\nthe same" in printed
 

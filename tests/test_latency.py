@@ -17,7 +17,7 @@ from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
-LITE = SearchSpace.preset("lite")
+LITE = SearchSpace.preset("lite", width=4)  # where the first two cells change shape as well
 CIFAR = SearchSpace.preset("cifar")
 # Module m of cell t costs t + m / 10 ms.
 COSTS = torch.arange(17, dtype=torch.float64).reshape(17, 1) + torch.arange(5, dtype=torch.float64) / 10

@@ -33,7 +33,7 @@ def test_the_paper_s_numbers(name):
     training = (preset.pretrain, preset.reinforce, preset.finetune)
     assert len({stage.augmentation for stage in training}) == 1, "alike wherever the meta-graph trains"
     assert (preset.finetune.optimizer, preset.finetune.learning_rate) == ("adam", 0.01)
-    assert preset.finetune.from_scratch and not preset.distilled
+    assert preset.finetune.from_scratch and preset.finetune.teacher is None
     assert preset.agents == ("reinforce",) and preset.reinforce.samples_per_image == 1
     assert preset.reinforce.log_probability_under == "p", "equation (1)"
     assert preset.reinforce.shuffle == "on" and preset.evaluate.one_shot_masks == 10_000
@@ -56,16 +56,16 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     preset = PRESETS[name]
     assert preset.dataset in DATASETS and sum(preset.images) > 0
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
-    order = ["pretrain", "train_baseline", "profile_latency", "search", "choose", "finetune", "menu"]
-    if preset.menu is None:
-        order = [name for name in order if name not in ("train_baseline", "menu")]
+    order = ["pretrain", "train_baseline", "profile_latency", "search", "choose", "finetune"]
+    if preset.resnet18 is None:
+        order.remove("train_baseline")
     order += ["evaluate", "report"]
     assert list(dict.fromkeys(stage.name for stage in stages)) == order
     made = [stage.makes for stage in stages[:-1]]
     assert len(set(made)) == len(made) and len({stage.label for stage in stages}) == len(stages)
     for stage in stages:
         before = made[: stages.index(stage)]
-        files = ("meta_graph", "latency_table", "teacher", "controller", "start_from")
+        files = ("meta_graph", "latency_table", "teacher", "controller")
         needed = [getattr(stage.options, name, None) for name in files]
         folders = {file.parent for file in before}
         assert all(file is None or file in before or file.parent in folders for file in needed)
@@ -73,17 +73,12 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
         assert getattr(stage.options, "data_dir", Path("data")) == Path("data")
 
 
-def test_on_a_laptop_all_are_trained_for_as_long(tmp_path):
-    """27 epochs from scratch, each network alone; then 12 with a teacher, all that go on."""
+def test_on_a_laptop_all_are_trained_for_as_long():
+    """27 epochs from scratch, each network alone, and what the searches found."""
     laptop = PRESETS["laptop-cifar10"]
     assert laptop.finetune.from_scratch and laptop.finetune.epochs == laptop.mobilenet_v2.epochs == 27
     assert laptop.finetune.learning_rate == laptop.mobilenet_v2.learning_rate
-    assert laptop.regression.epochs - laptop.regression.frozen_epochs == 12
-    stages = {stage.label: stage.options for stage in Plan(Options(laptop, tmp_path, Path("data"))).stages()}
-    assert stages["finetune reinforce/balanced"].teacher is None
-    assert stages["search regression"].teacher == stages["finetune mobilenet_v2"].teacher
-    assert stages["finetune mobilenet_v2"].epochs == stages["finetune reinforce/balanced longer"].epochs == 12
-    assert replace(laptop.mobilenet_v2, epochs=10) == laptop.pretrain and laptop.distilled
+    assert replace(laptop.mobilenet_v2, epochs=10) == laptop.pretrain
     assert laptop.resnet18.epochs == laptop.shufflenet_v2.epochs == laptop.mobilenet_v2.epochs
     space = parse_search_space(laptop.search_space)
     assert (space.stem_channels, space.stem_stride, space.resolution) == (8, 2, 32), (
@@ -91,18 +86,18 @@ def test_on_a_laptop_all_are_trained_for_as_long(tmp_path):
     )
 
 
-def test_further_seeds_start_from_the_same_menu_and_go_to_other_places(tmp_path):
-    """The control, regression, and REINFORCE from there three times; the rest once."""
-    stages = list(Plan(Options(PRESETS["laptop-cifar10"], tmp_path, Path("data"), seed=5)).stages())
-    by_seed = {stage.label: stage.options for stage in stages if getattr(stage.options, "seed", 5) > 5}
-    assert list(by_seed) == [
-        "finetune reinforce/balanced longer seed 1",
-        "finetune reinforce/balanced longer seed 2",
-        "search regression_seed1",
-        "search regression_seed2",
-        "search handed-over_seed1",
-        "search handed-over_seed2",
+def test_further_seeds_go_to_other_places(tmp_path):
+    """Searches, what is chosen and fine-tuned after them; the networks trained alone once."""
+    preset = replace(PRESETS["embedded"], agents=("reinforce",), fine_tuned=("reinforce/balanced",), seeds=2)
+    stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
+    further = {stage.label: stage.options for stage in stages if "seed" in stage.label}
+    assert list(further) == [
+        "search reinforce_seed1",
+        "choose reinforce_seed1",
+        "finetune reinforce/balanced_seed1",
     ]
-    assert by_seed["search regression_seed2"].start_from == tmp_path / "menu" / "controller.safetensors"
-    searched = by_seed["search regression_seed2"].out
-    assert by_seed["search handed-over_seed2"].start_from == searched / "controller.safetensors"
+    searched, chosen, tuned = further.values()
+    assert searched.seed == tuned.seed == 6
+    assert searched.meta_graph == tmp_path / "meta_graph" / "meta_graph.safetensors"
+    assert searched.out == chosen.run == tuned.run == tmp_path / "reinforce_seed1"
+    assert tuned.out == tmp_path / "reinforce_finetuned_balanced_seed1"

@@ -11,16 +11,18 @@ from torch import nn
 
 from agents.controller import Controller
 from instanas_env.latency import LatencyTable
+from instanas_env.modules import fold_batch_norm
 from instanas_env.profiling import (
+    GROUP,
     EstimateQuality,
-    calibrate,
     compare_with_real,
-    fold_for_timing,
-    profile_modules,
+    fit_table,
+    profile_table,
+    random_children,
     time_children,
 )
 from instanas_env.seeding import generator_for
-from instanas_env.timing import WARM_UP, one_thread, time_interleaved
+from instanas_env.timing import WARM_UP, low, one_thread, time_interleaved
 
 
 @pytest.fixture
@@ -74,38 +76,79 @@ def test_timing_keeps_no_gradients():
     assert seen == [True] * (WARM_UP + 1)
 
 
-def test_profile_modules_measures_every_part(tiny_graph, tiny_space, two_threads):
-    """The controller stands for all parts: it tells how each is called."""
+def test_a_low_percentile_counts():
+    """The 20th of six: one fifth of the way from the first to the last, which is the second."""
+    assert low(torch.tensor([[60.0, 20, 30, 10, 50, 40]])).tolist() == [20.0]
+
+
+def test_profile_table_times_children_and_the_controller(tiny_graph, tiny_space, two_threads):
+    """120 children in groups of 100 and 20, in turns with the controller, which tells how all are called."""
     seen, rounds = [], []
 
     def controller(image):
         seen.append((tuple(image.shape), image.dtype, torch.get_num_threads()))
 
-    table = profile_modules(tiny_graph, controller, generator_for(0), 3, lambda: rounds.append(1))
+    table = profile_table(
+        tiny_graph, controller, generator_for(0), GROUP + 20, 2, "eager", lambda: rounds.append(1)
+    )
     assert table.space == tiny_space and table.unit == "ms"
-    costs = torch.cat([table.modules.flatten(), torch.tensor([table.stem, table.head, table.controller])])
-    assert costs.shape == (85 + 3,) and costs.isfinite().all() and (costs > 0).all()
-    assert seen == [((1, 3, 32, 32), torch.uint8, 1)] * (WARM_UP + 3)
-    assert len(rounds) == 3
+    assert (table.modules >= 0).all() and table.fixed >= 0 and table.reference("full") > 0
+    assert table.controller > 0
+    assert seen == [((1, 3, 32, 32), torch.uint8, 1)] * (2 * (WARM_UP + 2))
+    assert len(rounds) == 2 * 2
     assert torch.get_num_threads() == 2
-    assert table.record["repetitions"] == 3 and table.record["threads"] == 1
+    record = {"batch_size": 1, "threads": 1, "children": GROUP + 20, "repetitions": 2}
+    assert table.record == {**record, "backend": f"torch {torch.__version__}, BatchNorm folded"}
+
+
+def test_too_few_children_are_refused(tiny_graph):
+    with pytest.raises(ValueError, match="^children: got 85; more than the 85 modules will do"):
+        profile_table(tiny_graph, None, generator_for(0), children=85)
 
 
 def test_a_measured_table_can_be_kept(tiny_graph, tmp_path):
-    table = profile_modules(tiny_graph, None, generator_for(0), repetitions=1)
+    table = profile_table(tiny_graph, None, generator_for(0), 86, repetitions=1, backend="eager")
     assert table.controller == 0.0
     table.save(tmp_path / "t.json")
     loaded = LatencyTable.load(tmp_path / "t.json")
     assert torch.equal(loaded.modules, table.modules) and loaded.record == table.record
 
 
+def test_the_fit_finds_the_costs_that_made_the_times(lite_space):
+    """Times that are exactly a sum over modules and 3 ms in all networks; a module of no cost stays at 0."""
+    costs = torch.rand(17, 5, dtype=torch.float64, generator=generator_for(0))
+    costs[4, 2] = 0.0
+    masks = random_children(lite_space, 400, generator_for(1))
+    modules, fixed = fit_table(masks, (masks * costs).sum((1, 2)) + 3.0)
+    assert fixed == pytest.approx(3.0, abs=1e-6)
+    assert torch.allclose(modules, costs, atol=1e-6)
+
+
+def test_no_module_costs_less_than_nothing(lite_space):
+    """A module that makes networks faster by 1 ms counts as free."""
+    costs = torch.ones(17, 5, dtype=torch.float64)
+    costs[8, 3] = -1.0
+    masks = random_children(lite_space, 400, generator_for(1))
+    modules, fixed = fit_table(masks, (masks * costs).sum((1, 2)) + 10.0)
+    assert modules[8, 3] == 0.0 and (modules >= 0).all() and fixed >= 0
+
+
+def test_random_children_are_repaired_and_of_every_density(lite_space):
+    """Half are of every density, up to nearly all 85 modules; the others as pre-training ends with."""
+    masks = random_children(lite_space, 200, generator_for(0))
+    assert masks.shape == (200, 17, 5) and torch.equal(lite_space.repair(masks), masks)
+    counts = masks.sum((1, 2))
+    assert counts.min() <= 12 and counts[:100].max() >= 75
+    assert torch.equal(masks, random_children(lite_space, 200, generator_for(0)))
+
+
 def test_children_are_timed_with_the_controller_before_them(tiny_graph, tiny_space, two_threads):
     seen = []
     masks = tiny_space.random_masks(3, 0.2, generator_for(0))
     with_controller = time_children(
-        tiny_graph, masks, generator_for(1), 2, lambda image: seen.append(image.dtype)
+        tiny_graph, masks, generator_for(1), 2, lambda image: seen.append(image.dtype), backend="eager"
     )
-    alone = time_children(tiny_graph, masks, generator_for(1), 2)
+    alone = time_children(tiny_graph, masks, generator_for(1), 2, backend="eager")
     for milliseconds in (with_controller, alone):
         assert milliseconds.shape == (3,) and milliseconds.isfinite().all() and (milliseconds > 0).all()
     assert seen == [torch.uint8] * (3 * (WARM_UP + 2))
@@ -120,24 +163,13 @@ def test_estimate_quality_golden_values():
     twice = EstimateQuality(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0]))
     assert twice.correlation == pytest.approx(1.0)
     assert twice.median_error == pytest.approx(1 / 2)
-    assert (quality.scale, twice.scale) == (1.0, 2.0)
-
-
-def test_a_calibrated_table_estimates_longer_by_its_factor(tiny_space):
-    """85 modules of 1 ms, stem 2, head 3: 90 ms, times 1.2 = 108; the controller is as measured."""
-    costs = torch.ones(17, 5, dtype=torch.float64)
-    table = LatencyTable(tiny_space, costs, 2.0, 3.0, 4.0, record={"threads": 1})
-    longer = calibrate(table, 1.2)
-    assert longer.reference("full") == pytest.approx(108.0) and longer.controller == 4.0
-    assert longer.record == {"threads": 1, "calibration": 1.2}
 
 
 def test_estimates_are_compared_for_the_same_networks(tiny_graph, tiny_space):
-    """Every module costs 1: the estimate counts the modules of masks of the densities drawn first."""
+    """Every module costs 1: the estimate counts the modules of the masks, which are drawn first."""
     table = LatencyTable(tiny_space, torch.ones(17, 5, dtype=torch.float64), fixed=0.0)
-    quality = compare_with_real(table, tiny_graph, 4, generator_for(5), repetitions=1)
-    generator = generator_for(5)
-    masks = tiny_space.random_masks(4, torch.rand(4, generator=generator), generator)
+    quality = compare_with_real(table, tiny_graph, 4, generator_for(5), repetitions=1, backend="eager")
+    masks = random_children(tiny_space, 4, generator_for(5))
     assert quality.estimated.tolist() == masks.sum((1, 2)).tolist()
     assert quality.real.shape == (4,) and (quality.real > 0).all()
 
@@ -147,7 +179,7 @@ def test_a_folded_controller_chooses_the_same(tiny_space, randomise_batch_norm):
     nn.init.normal_(controller.output.weight, generator=generator_for(1))
     randomise_batch_norm(controller, 2)
     images = torch.randint(256, (4, 3, 32, 32), generator=generator_for(3), dtype=torch.uint8)
-    folded = fold_for_timing(controller.train())
+    folded = fold_batch_norm(controller.train())
     assert not folded.training and not any(parameter.requires_grad for parameter in folded.parameters())
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
     with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import gymnasium as gym
 import numpy as np
@@ -16,6 +16,7 @@ from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.reinforce import (
+    PAPER_SETTINGS,
     SelfCriticalReinforce,
     entropy,
     leave_one_out,
@@ -24,7 +25,6 @@ from agents.reinforce import (
 )
 from agents.reward_regression import RewardRegression
 from instanas_env.bandit import Contexts, Outcome
-from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, load_weights, save_checkpoint, save_weights
 
@@ -32,12 +32,17 @@ from instanas_env.storage import load_checkpoint, load_weights, save_checkpoint,
 DARK, BRIGHT = torch.rand(2, 85, generator=generator_for(0)) < 0.5
 
 
+# Equation (1) alone, with a learning rate that stays.
+PURE = {"naming_coefficient": 0.0, "entropy_coefficient": 0.0, "constant_rate": 1.0, "alpha": (0.8, 0.98)}
+
+
 def toy_score(contexts: Contexts, actions) -> Outcome:
     """The fraction of bits that agree with the best mask; the best mask depends on the brightness."""
     bright = are_bright(contexts.images)
     best = torch.where(bright.unsqueeze(1), BRIGHT, DARK)
     share = (torch.as_tensor(actions) == best).double().mean(-1).numpy()
-    return Outcome(**{field.name: share for field in fields(Outcome)})
+    labels = np.zeros(share.shape, np.int64)
+    return replace(Outcome(**{field.name: share for field in fields(Outcome)}), label=labels)
 
 
 def toy_envs(num_envs: int = 32):
@@ -73,7 +78,7 @@ def test_the_gradient_is_minus_equation_1():
     logits = torch.tensor([0.4, -1.2], dtype=torch.float64, requires_grad=True)
     p = logits.sigmoid()
     actions = torch.tensor([[True, False], [True, True]])
-    reward, baseline = torch.tensor([2.0, 0.0]), torch.tensor([[0.5], [1.0]])
+    reward, baseline = torch.tensor([2.0, 0.0]), torch.tensor([0.5, 1.0])
     self_critical_loss(log_probability(p, actions), reward, baseline).backward()
     p0, p1 = p.tolist()
     first = (1.5 * (1 - p0) - 1.0 * (1 - p0)) / 2
@@ -97,7 +102,7 @@ def test_advantages_over_the_others_sum_to_zero(seed, samples):
 def test_it_solves_the_toy_bandit(samples, steps):
     """One mask for all images is worth 1 - d / 2 at best, d the share of bits in which the optima differ."""
     envs = toy_envs()
-    agent = SelfCriticalReinforce(envs, learning_rate=5e-3, samples_per_image=samples)
+    agent = SelfCriticalReinforce(envs, learning_rate=5e-3, samples_per_image=samples, **PURE)
     agent.learn(32 * steps)
     images = envs.unwrapped.bandit.image_set.images
     actions = agent.predict(images.numpy())[0].astype(bool)
@@ -116,7 +121,7 @@ def test_statistics_and_alpha():
     assert agent.num_timesteps == 32 * 4, "rounded up to whole steps"
     assert len(rows) == 4 and all(math.isfinite(value) for row in rows for value in row.values())
     assert rows[0]["entropy"] == pytest.approx(85 * math.log(2)), "p = 1/2 everywhere at first"
-    agent = SelfCriticalReinforce(toy_envs(), alpha=(0.8, 0.96), alpha_timesteps=128)
+    agent = SelfCriticalReinforce(toy_envs(), alpha=(0.8, 0.96), horizon=128)
     alphas = [row["alpha"] for _ in range(3) for row in agent.train(64)]
     assert alphas == pytest.approx([0.8, 0.84, 0.88, 0.92, 0.96, 0.96])
 
@@ -125,12 +130,13 @@ def test_the_sign_of_the_entropy_coefficient():
     """A bonus keeps the policy open, a penalty closes it; both see the same rewards."""
     entropies = []
     for coefficient in (-0.1, 0.1):
-        agent = SelfCriticalReinforce(toy_envs(), learning_rate=1e-2, entropy_coefficient=coefficient)
+        options = {**PURE, "learning_rate": 1e-2, "entropy_coefficient": coefficient}
+        agent = SelfCriticalReinforce(toy_envs(), **options)
         entropies.append(list(agent.train(32 * 40))[-1]["entropy"])
     assert entropies[0] < 0.5 * entropies[1]
 
 
-@pytest.mark.parametrize("options", [{}, {"samples_per_image": 1, "log_probability_under": "p"}])
+@pytest.mark.parametrize("options", [{}, PAPER_SETTINGS])
 def test_the_seed_decides_everything(options):
     def trained(seed: int) -> Tensor:
         return flat_weights(SelfCriticalReinforce(toy_envs(), seed=seed, **options).learn(96))
@@ -143,7 +149,7 @@ def test_the_seed_decides_everything(options):
 
 def test_a_resumed_run_reaches_the_same_weights(tmp_path):
     """Through a file, with a new agent on a new environment."""
-    options = {"alpha_timesteps": 192, "entropy_coefficient": 0.01}
+    options = {"horizon": 192, "entropy_coefficient": 0.01}
     envs, others = toy_envs(), toy_envs()
     whole = SelfCriticalReinforce(envs, **options).learn(96)
     state = {"agent": whole.state_dict(), "envs": envs.unwrapped.state_dict()}
@@ -191,7 +197,7 @@ def test_wrong_files_are_named(tiny_space, lite_space, tmp_path):
     SelfCriticalReinforce(None, space=tiny_space).save(path)
     with pytest.raises(ValueError, match="^env: its search space is not the agent's"):
         SelfCriticalReinforce.load(path, envs)
-    SelfCriticalReinforce(None, space=lite_space).save(path)
+    SelfCriticalReinforce(None, space=lite_space, naming_coefficient=0.0).save(path)
     assert SelfCriticalReinforce.load(path, envs).learn(1).num_timesteps == 1
     weights, config = load_weights(path)
     del weights["output.weight"]
@@ -202,7 +208,16 @@ def test_wrong_files_are_named(tiny_space, lite_space, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"samples_per_image": 0}, {"alpha": (0.4, 0.9)}, {"alpha": (0.8, 1.1)}, {"log_probability_under": "q"}],
+    [
+        {"samples_per_image": 0},
+        {"alpha": (0.4, 0.9)},
+        {"alpha": (0.8, 1.1)},
+        {"log_probability_under": "q"},
+        {"constant_rate": 1.5},
+        {"naming_coefficient": -1.0},
+        {"naming_coefficient": float("nan")},
+        {"horizon": 0},
+    ],
     ids=str,
 )
 def test_impossible_hyperparameters_are_named(lite_space, options):
@@ -217,23 +232,41 @@ def test_training_takes_our_environment_only():
         SelfCriticalReinforce(toy_envs(1)).learn(0)
 
 
-def test_bits_that_are_not_its_to_decide():
-    """Always and never hold in samples, in the policy and under p'; their logits get no gradient."""
-    envs = gym.make_vec("InstaNAS-v1", num_envs=16, split="val")
-    held = {"always": [2, 7], "never": [0, 84]}
-    agent = SelfCriticalReinforce(envs, alpha=(0.6, 0.6), learning_rate=1e-3, **held)
-    tried = []
-    score, step = envs.unwrapped.score, envs.step
-    envs.unwrapped.score = lambda actions: tried.extend(torch.as_tensor(actions)) or score(actions)
-    envs.step = lambda actions: tried.append(torch.as_tensor(actions)) or step(actions)
-    agent.learn(32)
-    bits = torch.cat(tried).bool()
-    assert bits[:, [2, 7]].all() and not bits[:, [0, 84]].any()
-    assert 0.4 < bits[:, 10:80].float().mean() < 0.6, "coins: it has learnt next to nothing yet"
-    assert not agent.controller.output.weight[[0, 2, 7, 84]].any() and agent.controller.output.weight.any()
-    masks = agent.masks(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).flatten(1)
-    assert masks[0, [2, 7]].all() and not masks[0, [0, 84]].any()
-    with pytest.raises(ValueError, match=r"^never: got \[85\]; bits in 0..84 will do"):
-        SelfCriticalReinforce(None, space=SearchSpace.preset("lite"), never=[85])
-    with pytest.raises(ValueError, match=r"^never: got \[3\], which are in always as well"):
-        SelfCriticalReinforce(None, space=SearchSpace.preset("lite"), always=[3, 4], never=[3])
+def test_the_learning_rate_and_the_entropy_coefficient_fall():
+    """Of 128 images, 32 a step: the rate stays for half of them, then is 1 - 0 / 64, 1 - 32 / 64 and 0."""
+    agent = SelfCriticalReinforce(toy_envs(), learning_rate=0.5, constant_rate=0.5, horizon=128)
+    rates = []
+    for _ in agent.train(160):
+        rates.append(agent.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.5, 0.5, 0.5, 0.25, 0.0])
+    assert SelfCriticalReinforce(None, entropy_coefficient=0.2, space=agent.space).entropy_coefficient == (
+        0.2,
+        0.2,
+    )
+
+
+def test_the_second_loss_teaches_names():
+    """Dark images are of class 0 and bright ones of class 3; the masks' rewards are all alike."""
+    envs = dark_and_bright_envs(32)
+    bandit = envs.unwrapped.bandit
+    labels = 3 * are_bright(bandit.image_set.images).long()
+    bandit.image_set = replace(bandit.image_set, labels=labels)
+    agent = SelfCriticalReinforce(envs, learning_rate=5e-3).learn(32 * 30)
+    images = bandit.image_set.images
+    assert (agent.names(images) == labels).float().mean() == 1.0
+    assert agent.num_classes == 10 and agent.masks(images).shape == (NUM_IMAGES, 17, 5)
+    pure = SelfCriticalReinforce(envs, naming_coefficient=0.0)
+    with pytest.raises(ValueError, match="^names: this agent learns none"):
+        pure.names(images)
+
+
+def test_what_the_controller_names_changes_no_mask(tmp_path):
+    """The outputs are 85 logits and 10 names; a loaded agent splits them in the same place."""
+    agent = SelfCriticalReinforce(toy_envs(), learning_rate=1e-2).learn(96)
+    images = agent.env.unwrapped.bandit.image_set.images
+    agent.save(tmp_path / "a.safetensors")
+    loaded = SelfCriticalReinforce.load(tmp_path / "a.safetensors")
+    assert torch.equal(loaded.names(images), agent.names(images))
+    with torch.no_grad():
+        agent.controller.output.bias[85:] += 100.0
+    assert torch.equal(agent.masks(images), loaded.masks(images))

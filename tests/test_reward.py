@@ -14,10 +14,10 @@ from instanas_env.latency import LatencyTable
 from instanas_env.reward import BoundsSchedule, RewardBounds, combine, latency_reward, task_reward
 from instanas_env.search_space import SearchSpace
 
-# Every module costs 1, stem and head nothing: full 17 * 5 = 85, mobilenet_v2 17, cheapest 7 (stage starts).
+# Every module costs 1, stem and head nothing: full 17 * 5 = 85, mobilenet_v2 17, cheapest 5 (stage starts).
 UNIT = LatencyTable(SearchSpace.preset("lite"), torch.ones(17, 5, dtype=torch.float64), fixed=0.0)
 FALLING = BoundsSchedule(
-    upper=((1.0, "full"), (1.0, "mobilenet_v2")), lower=((1.0, "cheapest"), (0.0, "full")), epochs=5
+    upper=((1.0, "full"), (1.0, "mobilenet_v2")), best=((0.5, "full"), (1.0, "cheapest")), epochs=5
 )
 
 
@@ -96,24 +96,51 @@ def test_a_window_needs_u_above_l(upper, lower):
 
 
 def test_bounds_fall_linearly_and_stay():
-    """Five epochs, four equal falls: U from 85 by 17 to 17, L from 7 by 7/4 to 0."""
+    """Five epochs, four equal falls: U from 85 by 17 to 17, the best from 42.5 by 37.5 / 4 = 9.375 to 5.
+
+    L = 2 best - U: 2 * 42.5 - 85 = 0, 2 * 33.125 - 68 = -1.75, ... 2 * 5 - 17 = -7.
+    """
     windows = [FALLING.at(epoch, UNIT) for epoch in (0, 1, 2, 3, 4, 5, 100)]
     assert [w.upper for w in windows] == pytest.approx([85, 68, 51, 34, 17, 17, 17])
-    assert [w.lower for w in windows] == pytest.approx([7, 5.25, 3.5, 1.75, 0, 0, 0])
+    assert [w.lower for w in windows] == pytest.approx([0, -1.75, -3.5, -5.25, -7, -7, -7])
+    best = tensor(42.5, 33.125, 23.75, 14.375, 5, 5, 5)
+    assert [latency_reward(z, w).item() for z, w in zip(best, windows, strict=True)] == pytest.approx([1] * 7)
+
+
+def test_a_window_best_at_the_cheapest_network_golden_values():
+    """U = 85, best 5: L = 2 * 5 - 85 = -75, gamma = (160 / 2)^2 = 80^2. R_A(5 + d) = 1 - (d / 80)^2.
+
+    MobileNetV2 (17): 1 - (12 / 80)^2. The full network: 0.
+    """
+    window = BoundsSchedule(((1.0, "full"),) * 2, best=((1.0, "cheapest"),) * 2).at(0, UNIT)
+    assert (window.upper, window.lower) == pytest.approx((85, -75))
+    rewards = latency_reward(tensor(5, 17, 85), window).tolist()
+    assert rewards == pytest.approx([1, 1 - (12 / 80) ** 2, 0])
+
+
+def test_a_lower_end_may_be_given_instead():
+    """L falls from 5 by 5/4 to 0."""
+    ends = ((1.0, "cheapest"), (0.0, "full"))
+    schedule = BoundsSchedule(FALLING.upper, lower=ends, best=None, epochs=5)
+    lowers = [schedule.at(epoch, UNIT).lower for epoch in range(6)]
+    assert lowers == pytest.approx([5, 3.75, 2.5, 1.25, 0, 0])
+    for both_or_neither in ({"lower": ends, "best": ends}, {"lower": None, "best": None}):
+        with pytest.raises(ValueError, match="^bounds: got lower and best, or neither"):
+            BoundsSchedule(FALLING.upper, **both_or_neither)
 
 
 def test_factors_multiply_the_reference():
     """Of the table that is given: all its costs ten times as high, all levels ten times as high."""
     tenfold = LatencyTable(UNIT.space, 10 * UNIT.modules, fixed=0.0)
-    schedule = BoundsSchedule(upper=((0.6, "full"),) * 2, lower=((2.0, "cheapest"),) * 2)
+    schedule = BoundsSchedule(upper=((0.6, "full"),) * 2, best=((2.0, "cheapest"),) * 2)
     window = schedule.at(0, UNIT)
-    assert (window.upper, window.lower) == pytest.approx((0.6 * 85, 2.0 * 7))
+    assert (window.upper, window.lower) == pytest.approx((0.6 * 85, 2 * 2.0 * 5 - 0.6 * 85))
     window = schedule.at(0, tenfold)
-    assert (window.upper, window.lower) == pytest.approx((0.6 * 850, 2.0 * 70))
+    assert (window.upper, window.lower) == pytest.approx((0.6 * 850, 2 * 2.0 * 50 - 0.6 * 850))
 
 
 def test_one_epoch_starts_at_the_first_level():
-    one = BoundsSchedule(FALLING.upper, FALLING.lower, epochs=1)
+    one = BoundsSchedule(FALLING.upper, best=FALLING.best, epochs=1)
     assert (one.at(0, UNIT).upper, one.at(1, UNIT).upper) == (85, 17)
 
 
@@ -125,20 +152,20 @@ def test_the_default_window_never_moves():
 
 
 def test_the_paper_sized_schedule_falls_and_never_inverts():
-    """The search's first window holds the first samples; its last one ends at a MobileNetV2 path."""
-    schedule = BoundsSchedule(paper.SEARCH_UPPER, paper.SEARCH_LOWER, epochs=10)
+    """The search's first window holds the first samples; its last one is the benchmark's."""
+    schedule = BoundsSchedule(paper.SEARCH_UPPER, best=paper.SEARCH_BEST, epochs=10)
     windows = [schedule.at(epoch, UNIT) for epoch in range(12)]
     assert windows[0].contains(tensor(85 / 2)).all()
     uppers, lowers = [w.upper for w in windows], [w.lower for w in windows]
     assert uppers == sorted(uppers, reverse=True) and lowers == sorted(lowers, reverse=True)
-    assert uppers[-1] <= UNIT.reference("mobilenet_v2")
+    assert windows[-1] == BoundsSchedule().at(0, UNIT)
 
 
 def test_a_window_that_inverts_on_the_way_is_refused():
-    """L from 7 to 42.5, U from 85 to 17: they meet between epochs 2 and 3 of 5."""
-    crossing = BoundsSchedule(FALLING.upper, ((1.0, "cheapest"), (0.5, "full")), epochs=5)
-    assert crossing.at(2, UNIT) == RewardBounds(upper=51.0, lower=24.75)
-    with pytest.raises(ValueError, match="bounds: got U = 34, L = 33.625|bounds: got U = 17, L = 42.5"):
+    """L from 5 to 42.5, U from 85 to 17: they meet between epochs 3 and 4 of 0 to 4."""
+    crossing = BoundsSchedule(FALLING.upper, ((1.0, "cheapest"), (0.5, "full")), None, epochs=5)
+    assert crossing.at(2, UNIT) == RewardBounds(upper=51.0, lower=23.75)
+    with pytest.raises(ValueError, match="bounds: got U = 17, L = 42.5"):
         crossing.at(4, UNIT)
 
 
@@ -148,11 +175,13 @@ def test_config_round_trip_through_json(schedule):
 
 
 def test_a_single_level_stands_for_a_bound_that_does_not_move():
+    short = BoundsSchedule.from_config({"upper": [0.6, "full"], "best": [2, "cheapest"]})
+    assert short == BoundsSchedule(((0.6, "full"),) * 2, best=((2.0, "cheapest"),) * 2, epochs=1)
     short = BoundsSchedule.from_config({"upper": [0.6, "full"], "lower": [0, "cheapest"]})
-    assert short == BoundsSchedule(((0.6, "full"),) * 2, ((0.0, "cheapest"),) * 2, epochs=1)
+    assert short == BoundsSchedule(((0.6, "full"),) * 2, ((0.0, "cheapest"),) * 2, None, epochs=1)
 
 
-GOOD = {"upper": [0.6, "full"], "lower": [0.0, "full"]}
+GOOD = {"upper": [0.6, "full"], "best": [1.0, "cheapest"]}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +207,8 @@ GOOD = {"upper": [0.6, "full"], "lower": [0.0, "full"]}
         {**GOOD, "upper": ["half", "full"]},
         {**GOOD, "upper": [0.6, 0.5]},
         {**GOOD, "upper": [[0.6, "full"], [0.5, "full"], [0.4, "full"]]},
-        {**GOOD, "lower": [[0.6, "full"], [0.5]]},
+        {**GOOD, "best": [[0.6, "full"], [0.5]]},
+        {**GOOD, "lower": [0.0, "full"]},
     ],
     ids=str,
 )

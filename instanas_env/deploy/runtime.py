@@ -1,0 +1,56 @@
+"""onnxruntime on one thread, as latencies are measured: what one would put on a device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from instanas_env.storage import PathLike, write_atomic
+
+
+def session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A session on the CPU; it has no threads of its own if ``threads`` is 1."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Networks that are still learning have denormal numbers, with which a processor is slow.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class OnnxNetwork:
+    """An ONNX model as a function from images ``(B, 3, H, W)`` to logits ``(B, num_classes)``.
+
+    It can be pickled, and used in forked processes.
+
+    Args:
+        model: the bytes of a model with one input, from :func:`instanas_env.deploy.onnx_graph.to_onnx` say.
+        threads: that onnxruntime computes with.
+    """
+
+    def __init__(self, model: bytes, threads: int = 1):
+        self.model = model
+        self.threads = threads
+        self.session = session(model, threads)
+        self._input = self.session.get_inputs()[0].name
+
+    def __call__(self, images: Any) -> Any:
+        """The first output: a tensor for a tensor, an array for an array."""
+        if isinstance(images, Tensor):
+            return torch.from_numpy(self.outputs(images.numpy())[0])
+        return self.outputs(images)[0]
+
+    def outputs(self, images: np.ndarray) -> list[np.ndarray]:
+        """All outputs, as arrays."""
+        return self.session.run(None, {self._input: images})
+
+    def save(self, path: PathLike) -> None:
+        """Write the model, to be run anywhere."""
+        write_atomic(path, self.model)
+
+    def __reduce__(self) -> tuple[type[OnnxNetwork], tuple[bytes, int]]:
+        return type(self), (self.model, self.threads)

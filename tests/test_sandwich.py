@@ -1,0 +1,70 @@
+"""Pre-training by the sandwich rule: what is drawn, and where a meta-graph starts from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instanas_env import paper
+from instanas_env.drop_path import drop_path_masks, sandwich_masks
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+
+LITE = SearchSpace.preset("lite")
+
+
+@given(count=st.integers(1, 40), progress=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+def test_masks_are_repaired(count, progress, seed):
+    masks = sandwich_masks(LITE, count, progress, generator_for(seed))
+    assert masks.shape == (count, 17, 5)
+    assert torch.equal(LITE.repair(masks), masks)
+
+
+def test_from_the_largest_to_the_smallest():
+    """Of 800: the last 100 have all modules, the first 400 at most one a cell, some hardly any."""
+    masks = sandwich_masks(LITE, 800, 1.0, generator_for(0))
+    assert masks[700:].all() and not masks[:700].all((1, 2)).any()
+    assert (masks[:400].sum(2) <= 1).all()
+    assert masks[:400].sum((1, 2)).min() <= 10 and masks[:400].sum((1, 2)).max() == 17
+    needed = [t for t, cell in enumerate(LITE.cells) if not cell.keeps_shape]
+    shares = masks[:400, needed].double().mean((0, 1))
+    assert (shares - 0.2).abs().max() < 0.04, "every module serves the smallest networks"
+
+
+def test_at_first_all_cells_have_mobilenet_v2s_module():
+    """But for the eighth with all modules; half way to the end of the ramp half of the cells have it."""
+    masks = sandwich_masks(LITE, 800, 0.0, generator_for(0))
+    assert torch.equal(masks[:700], LITE.mobilenet_v2_mask().expand(700, -1, -1))
+    half = sandwich_masks(LITE, 800, paper.SANDWICH_RAMP / 2, generator_for(0))[:400]
+    path = (half == LITE.mobilenet_v2_mask()).all(2).double().mean().item()
+    assert path == pytest.approx(0.5 + 0.5 * 0.2 * 0.8, abs=0.05), "others draw it too, a fifth of the time"
+
+
+def test_sixteen_images_share_a_mask():
+    masks = drop_path_masks(LITE, 40, 1.0, generator_for(0), "sandwich")
+    assert masks.shape == (40, 17, 5)
+    assert torch.equal(masks[:16], masks[:1].expand(16, -1, -1)) and not torch.equal(masks[15], masks[16])
+
+
+def test_a_meta_graph_starts_from_mobilenet_v2(tiny_space, randomise_batch_norm):
+    """Its path then answers as the network does; the other modules are as they were."""
+    alone = randomise_batch_norm(MetaGraph(tiny_space.only(2), 10, generator_for(3)), 4)
+    meta_graph = MetaGraph(tiny_space, 10, generator_for(5)).eval()
+    before = meta_graph.cells[4].options[0][0].conv.weight.clone()
+    meta_graph.start_from(alone)
+    images = torch.randn(3, 3, 32, 32, generator=generator_for(6))
+    path = tiny_space.mobilenet_v2_mask().expand(3, -1, -1)
+    whole = torch.ones(3, 17, 1, dtype=torch.bool)
+    with torch.inference_mode():
+        torch.testing.assert_close(meta_graph(images, path), alone(images, whole))
+    assert torch.equal(meta_graph.cells[4].options[0][0].conv.weight, before)
+
+
+def test_it_does_not_start_from_another_space(tiny_space):
+    meta_graph = MetaGraph(tiny_space, 10)
+    for other in (MetaGraph(LITE, 10), MetaGraph(tiny_space, 3)):
+        with pytest.raises(ValueError, match="^other: got "):
+            meta_graph.start_from(other)
