@@ -16,10 +16,15 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from instanas_env import checks
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
-from instanas_env.storage import PathLike, load_weights, save_weights
+from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
+from instanas_env.validation import anything, record
 from instanas_env.vector_env import InstaNASVectorEnv
+
+_CONFIG = record({"search_space": anything, "hyperparameters": record({}, more=True)}, more=True)
 
 
 def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
@@ -65,20 +70,27 @@ class Agent(ABC):
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, None]:
-        """Actions for one observation ``(3, H, W)`` or a batch ``(B, 3, H, W)``, int8.
+        """Actions for one observation ``(3, H, W)`` or a batch ``(B, 3, H, W)``, int8; channels may come last.
 
         Args:
-            observation: uint8 image or images.
+            observation: uint8 image or images, of the search space's size.
             state, episode_start: part of SB3's surface; without meaning here.
             deterministic: False asks a stochastic agent for a sample.
         """
-        images = torch.as_tensor(np.asarray(observation))
-        if images.ndim not in (3, 4) or images.shape[-3] != 3:
-            shape = tuple(images.shape)
-            raise ValueError(f"observation: got shape {shape}; (3, H, W) or (B, 3, H, W) will do")
-        batch = images if images.ndim == 4 else images.unsqueeze(0)
-        actions = self.masks(batch, deterministic).flatten(1).to(torch.int8).cpu().numpy()
-        return (actions if images.ndim == 4 else actions[0]), None
+        images, is_batch = checks.images("observation", observation, self.space.resolution)
+        actions = self.masks(images, deterministic).flatten(1).to(torch.int8).cpu().numpy()
+        return (actions if is_batch else actions[0]), None
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``.
+
+        Raises:
+            ValueError: an agent that has no ONNX form.
+        """
+        raise ValueError(
+            f"agent: {type(self).__name__} has no ONNX form; reinforce, regression or one mask for"
+            " all images will do"
+        )
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the agent as safetensors: its weights, if it has any, and its hyperparameters."""
@@ -96,10 +108,17 @@ class Agent(ABC):
         weights, config = load_weights(path)
         if config.get("agent") != cls.__name__:
             raise ValueError(f"path: {path} holds {config.get('agent', 'no agent')!r}, not {cls.__name__!r}")
-        space = SearchSpace.from_config(config["search_space"])
+        try:
+            checked = _CONFIG(config, "config")
+            space = SearchSpace.from_config(checked["search_space"])
+        except ValueError as error:
+            raise ValueError(f"path: {path} holds no agent ({error})") from error
         if env is not None and native(env).bandit.space != space:
             raise ValueError(f"env: its search space is not the agent's, {space.config}")
-        agent = cls._restore(env, space, config["hyperparameters"])
+        try:
+            agent = cls._restore(env, space, checked["hyperparameters"])
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"path: {path} has other hyperparameters ({error!r})") from error
         agent._take(weights, path)
         return agent
 
@@ -173,6 +192,8 @@ class LearningAgent(Agent):
         inner = native(self.env)
         if inner.autoreset_mode is not gym.vector.AutoresetMode.SAME_STEP:
             raise ValueError(f"env: got autoreset_mode {inner.autoreset_mode}; SAME_STEP will do")
+        if inner.form.shape != (inner.bandit.space.num_bits,):
+            raise ValueError(f"env: got actions of shape {inner.form.shape}; actions='bits' will do")
         bandit, world = inner.bandit, self.world
         if (bandit.shard, bandit.shards) != (world.rank, world.size):
             shard = (bandit.shard, bandit.shards)
@@ -196,15 +217,15 @@ class LearningAgent(Agent):
         if not self._begun:
             self.env.reset(seed=self.seed)
             self._begun = True
-        return native(self.env).observation()
+        return native(self.env).images()
 
     def _step(self, actions: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
-        """Act; rewards ``(n,)`` and the info of the step."""
+        """Act; rewards ``(n,)`` and what became of the images acted on."""
         assert self.env is not None
         bits = actions.to(torch.int8).cpu().numpy()
         _, reward, _, _, info = self.env.step(bits)
         self.num_timesteps += len(bits) * self.world.size
-        return np.asarray(reward), info
+        return np.asarray(reward), info["final_info"]
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -222,13 +243,8 @@ class LearningAgent(Agent):
         }
 
     def _take(self, weights: dict[str, Tensor], path: PathLike) -> None:
-        try:
-            outcome = self.controller.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
-            raise ValueError(f"path: the weights in {path} do not fit the controller: {error}") from error
-        missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
-        if missing or outcome.unexpected_keys:
-            raise ValueError(f"path: {path} lacks {missing[:3]}, has {outcome.unexpected_keys[:3]} too many")
+        check_weights(weights, self.controller.state_dict(), f"path: {path}")
+        self.controller.load_state_dict(weights, strict=False)  # without BatchNorm's counters
         self.controller.eval()
 
     # --- resuming --------------------------------------------------------------------------------

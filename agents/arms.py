@@ -9,10 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 
 
@@ -41,6 +43,10 @@ class Arms(ABC):
     def masks(self, choices: Tensor) -> Tensor:
         """Repaired masks ``(..., num_cells, num_modules)`` of choices ``(..., count)``."""
 
+    @abstractmethod
+    def best_to_onnx(self, graph: OnnxGraph, surplus: str) -> str:
+        """Write both: the surplus, float ``(1, count)``, to bits, bool ``(1, num_bits)``."""
+
 
 class ModuleArms(Arms):
     """Switches each module by itself; a cell that must not stay empty keeps its best one."""
@@ -68,6 +74,15 @@ class ModuleArms(Arms):
 
     def masks(self, choices: Tensor) -> Tensor:
         return choices.unflatten(-1, (self.space.num_cells, self.space.num_modules))
+
+    def best_to_onnx(self, graph: OnnxGraph, surplus: str) -> str:
+        shape = graph.constant(np.array([self.space.num_cells, self.space.num_modules]))
+        cells = graph.op("Reshape", surplus, shape)
+        first = graph.op("ArgMax", cells, axis=1, keepdims=1)
+        best = graph.op("Equal", first, graph.constant(np.arange(self.space.num_modules)[None]))
+        kept = graph.op("And", best, graph.constant(self.needed))
+        on = graph.op("Greater", cells, graph.constant(np.float32(0)))
+        return graph.op("Reshape", graph.op("Or", on, kept), graph.constant(np.array([1, -1])))
 
 
 class MenuArms(Arms):
@@ -112,3 +127,7 @@ class MenuArms(Arms):
 
     def masks(self, choices: Tensor) -> Tensor:
         return self.menu[choices.float().argmax(-1)]
+
+    def best_to_onnx(self, graph: OnnxGraph, surplus: str) -> str:
+        number = graph.op("ArgMax", surplus, axis=1, keepdims=0)
+        return graph.op("Gather", graph.constant(self.menu.flatten(1)), number)

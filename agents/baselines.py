@@ -11,6 +11,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from agents.agent import Agent
+from instanas_env import checks
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
@@ -27,9 +29,10 @@ class StaticAgent(Agent):
 
     def __init__(self, space: SearchSpace, mask: Tensor | Sequence[int]):
         super().__init__(space)
-        given = torch.as_tensor(mask).bool()
-        if given.numel() != space.num_bits:
-            raise ValueError(f"mask: got shape {tuple(given.shape)}; {space.num_bits} zeros and ones will do")
+        shape = checks.shape("mask", mask)
+        if shape not in ((space.num_bits,), (space.num_cells, space.num_modules)):
+            raise ValueError(f"mask: got shape {shape}; {space.num_bits} zeros and ones will do")
+        given = checks.whole_numbers("mask", mask, 1).bool()
         self.mask = space.repair(given.view(space.num_cells, space.num_modules))
 
     @property
@@ -40,6 +43,10 @@ class StaticAgent(Agent):
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The mask, once for each image."""
         return self.mask.expand(len(images), -1, -1)
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """As :meth:`Agent.bits_to_onnx`."""
+        return graph.constant(self.mask.view(1, -1))
 
     @classmethod
     def _restore(
@@ -55,9 +62,9 @@ class RandomAgent(Agent):
 
     def __init__(self, space: SearchSpace, keep: float = 0.5, seed: int = 0):
         super().__init__(space)
-        self.keep = keep
-        self.seed = seed
-        self.generator = generator_for(seed)
+        self.keep = checks.number("keep", keep, 0, 1)
+        self.seed = checks.whole("seed", seed)
+        self.generator = generator_for(self.seed)
 
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """A fresh draw for each image."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from agents.agent import space_of
 from agents.controller import Controller
 from agents.reinforce import LogProbability, SelfCriticalReinforce
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 
@@ -163,6 +164,12 @@ class BlockDrop(SelfCriticalReinforce):
 
     def _actions(self, choices: Tensor) -> Tensor:
         return (choices.unsqueeze(-1) & self._blocks).flatten(-2)
+
+    def _actions_to_onnx(self, graph: OnnxGraph, choices: str) -> str:
+        held = graph.op("Or", choices, graph.constant(~self.controller.free.view(1, -1)))
+        column = graph.op("Reshape", held, graph.constant(np.array([-1, 1])))
+        bits = graph.op("And", column, graph.constant(self._blocks))
+        return graph.op("Reshape", bits, graph.constant(np.array([1, -1])))
 
     def _judged(self, choices: Tensor, reward: np.ndarray, correct: np.ndarray) -> Tensor:
         if self.reward == "environment":

@@ -1,18 +1,16 @@
 """Inference (section 3.1): the controller looks at an image, then only the modules it chose run.
 
-    classifier = InstaNASClassifier.load("runs/finetuned", load_images("embedded", "test"))
-    classifier(image).name, classifier(image).latency_ms
+    classifier = InstaNASClassifier.load("runs/finetuned")
+    classifier("cat.png").name, classifier("cat.png").latency_ms
 
-A batch goes through the meta-graph, each module for the images that chose it; a single image through the
-network of its mask, as a device would run it. Networks are kept, so that a mask met again costs nothing.
+A single image runs in onnxruntime, as a device would run it, see :mod:`agents.singles`. A batch goes through
+PyTorch and the meta-graph, each module for the images that chose it.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +18,12 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.choices import Pick, controller_file
-from agents.files import load_agent
-from instanas_env.build import shipped
-from instanas_env.data import ImageSet
+from agents.choices import Pick
+from agents.pictures import as_batch
+from agents.saved import DataRecord, Described, check_same_classes, load_run
+from agents.singles import SingleImages
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import Child, MetaGraph
+from instanas_env.meta_graph import MetaGraph
 from instanas_env.modules import fold_batch_norm
 from instanas_env.storage import PathLike
 from instanas_env.timing import one_thread, time_interleaved
@@ -54,15 +52,15 @@ class InstaNASClassifier:
     """A trained controller and its meta-graph, deployed: images in, classes out.
 
     Both are copied with BatchNorm folded; training or dialling the originals later changes nothing here.
+    It can be pickled, and used in worker processes.
 
     Args:
         agent: chooses the masks, deterministically; its controller's time counts if it has one.
-        meta_graph: on the device that is to compute.
-        image_set: any split, even an empty one, of the data set that both were trained on: its mean, std
-            and class names are used, its images are not.
+        meta_graph: on the device that is to compute; on a GPU single images are batches of one.
+        data: class names, mean and std of the data set that both were trained on: a record of
+            :mod:`agents.saved`, or any split as an ImageSet, even an empty one.
         latency_table: of the same search space.
-        cache_size: networks kept for single images, the least recently used goes first. They share the
-            meta-graph's weights.
+        cache_size: networks kept for single images, the least recently used goes first.
 
     Raises:
         ValueError: parts that do not belong together, or a cache without room for one network.
@@ -72,7 +70,7 @@ class InstaNASClassifier:
         self,
         agent: Agent,
         meta_graph: MetaGraph,
-        image_set: ImageSet,
+        data: Described,
         latency_table: LatencyTable,
         cache_size: int = 64,
     ):
@@ -80,29 +78,33 @@ class InstaNASClassifier:
         for name, other in (("agent", agent.space), ("latency_table", latency_table.space)):
             if other != space:
                 raise ValueError(f"{name}: made for {other.config}; got a meta-graph of {space.config}")
-        if len(image_set.classes) != meta_graph.num_classes:
+        if len(data.classes) != meta_graph.num_classes:
             raise ValueError(
-                f"image_set: has {len(image_set.classes)} classes, the meta-graph {meta_graph.num_classes}"
+                f"data: has {len(data.classes)} classes, the meta-graph {meta_graph.num_classes}"
             )
         if cache_size < 1:
             raise ValueError(f"cache_size: got {cache_size}; at least 1 will do")
         self.space = space
-        self.classes = image_set.classes
+        self.classes = data.classes
         self.latency_table = latency_table
-        self._statistics = image_set.take(torch.arange(0))
+        typical = data.typical if isinstance(data, DataRecord) else None
+        record = DataRecord(data.classes, data.mean, data.std, typical)
+        self._mean, self._std = (
+            255 * torch.tensor(values).view(3, 1, 1) for values in (record.mean, record.std)
+        )
         self._controller_ms = 0.0 if agent.controller is None else latency_table.controller
         self._network = meta_graph.folded()
         self._device = next(self._network.parameters()).device
-        self._agent = copy.copy(agent)
-        if agent.controller is not None:
-            self._agent.controller = fold_batch_norm(agent.controller)
-        self._child_of = lru_cache(cache_size)(self._build_child)
+        self._agent = _for_inference(agent)
+        alone = _for_inference(agent, fold=False)  # its own folding writes it as a graph
+        network = self._network.cpu() if self._device.type == "cpu" else meta_graph.folded().cpu()
+        self._singles = SingleImages(alone, network, record, latency_table, self._controller_ms, cache_size)
 
     @classmethod
     def load(
         cls,
         folder: PathLike,
-        image_set: ImageSet,
+        image_set: Described | None = None,
         latency_table: PathLike | None = None,
         device: str = "cpu",
         cache_size: int = 64,
@@ -110,31 +112,41 @@ class InstaNASClassifier:
     ) -> InstaNASClassifier:
         """Read what ``scripts.search`` or ``scripts.finetune`` left in ``folder``.
 
-        A run records the name of its data set but neither its statistics nor where it lies, hence
-        ``image_set``. The table is the shipped one by default. ``prefer`` means one of the trade-offs
-        that ``scripts.choose`` picked from a search: "accuracy", "balanced", "latency", or its letter.
+        Args:
+            folder: of the run; it knows its classes, mean, deviation and latency table.
+            image_set: images that are to be classified; one with other classes is refused.
+            latency_table: file of another table than the run's.
+            device: that is to compute.
+            cache_size: see the class.
+            prefer: one of the trade-offs that ``scripts.choose`` picked from a search: "accuracy",
+                "balanced", "latency", or its letter.
+
+        Raises:
+            FileNotFoundError: a file of the run is not there.
+            ValueError: a file of another kind, or images with other classes.
         """
-        folder = Path(folder)
-        return cls(
-            load_agent(controller_file(folder, prefer)),
-            MetaGraph.load(folder / "meta_graph.safetensors").to(device),
-            image_set,
-            LatencyTable.load(shipped("latency.json") if latency_table is None else latency_table),
-            cache_size,
-        )
+        run = load_run(folder, prefer, latency_table)
+        if image_set is not None:
+            check_same_classes(run.data.classes, image_set.classes)
+        return cls(run.agent, run.meta_graph.to(device), run.data, run.table, cache_size)
 
     @torch.inference_mode()
     def __call__(self, images: Any) -> Classification:
-        """Classify one image, uint8 ``(3, H, W)``, or a batch ``(B, 3, H, W)``; tensor or array.
+        """Classify one image or a batch.
+
+        Args:
+            images: uint8 ``(3, H, W)`` or ``(B, 3, H, W)``, tensor or array; or a PIL image, or the path of
+                one, which is converted to RGB and resized.
 
         Raises:
             ValueError: another type or shape, or an empty batch.
         """
-        batch, single = self._batch(images)
-        masks = self._choose(batch)
-        if single:
-            logits = self._child(masks[0])(self._normalize(batch))
+        batch, single = as_batch(images, self.space.resolution)
+        if single and self._device.type == "cpu":
+            array, mask = self._singles(batch)
+            logits, masks = torch.from_numpy(array), torch.from_numpy(mask)
         else:
+            masks = self._choose(batch)
             logits = self._network(self._normalize(batch), masks)
         probabilities = logits.softmax(1).cpu().numpy()
         labels = probabilities.argmax(1)
@@ -150,7 +162,7 @@ class InstaNASClassifier:
         """Measured milliseconds of classifying each image by itself: controller, choice, network.
 
         One thread, median of ``repetitions`` in interleaved random order. The networks are built
-        beforehand; whoever has more masks than ``cache_size`` pays for building besides.
+        beforehand, static ones; all are kept while this runs.
 
         Args:
             images: as for :meth:`__call__`.
@@ -161,18 +173,24 @@ class InstaNASClassifier:
         """
         if repetitions < 1:
             raise ValueError(f"repetitions: got {repetitions}; at least 1 will do")
-        batch, single = self._batch(images)
+        batch, single = as_batch(images, self.space.resolution)
+        on_cpu = self._device.type == "cpu"
 
-        def whole(image: Tensor, child: Child) -> Tensor:
-            self._choose(image)
-            return child(self._normalize(image))
+        def on_device(image: Tensor) -> None:
+            self._network(self._normalize(image), self._choose(image))
 
-        with one_thread():
-            children = [self._child(mask) for mask in self._choose(batch)]
-            calls = [
-                lambda image=image, child=child: whole(image, child)  # type: ignore[misc]
-                for image, child in zip(batch.split(1), children, strict=True)
-            ]
+        def in_onnxruntime(image: Tensor, child: Any) -> None:
+            self._singles.choose(image)
+            child(image.numpy())
+
+        with one_thread(), torch.inference_mode():
+            calls: list[Any] = []
+            for image in batch.split(1):
+                if on_cpu:
+                    child = self._singles.child(self._singles.choose(image))
+                    calls.append(lambda image=image, child=child: in_onnxruntime(image, child))
+                else:
+                    calls.append(lambda image=image: on_device(image))
             generator = torch.Generator().manual_seed(0)
             times = time_interleaved(calls, repetitions, generator, self._device).median(1).values.numpy()
         return float(times[0]) if single else times
@@ -188,37 +206,34 @@ class InstaNASClassifier:
         dial = getattr(self._agent, "dial", None)
         if dial is None:
             raise ValueError(f"dial: {type(self._agent).__name__} has none; RewardRegression will do")
-        return dial(self._batch(images)[0], latency_ms)
+        trade_off = dial(as_batch(images, self.space.resolution)[0], latency_ms)
+        self._singles.agent.trade_off = trade_off  # type: ignore[attr-defined]
+        self._singles.forget()
+        return trade_off
 
     def cached(self) -> int:
         """Number of networks that are kept at present."""
-        return self._child_of.cache_info().currsize
+        return len(self._singles.children)
 
     # --- inside ----------------------------------------------------------------------------------
-
-    def _batch(self, images: Any) -> tuple[Tensor, bool]:
-        """Images uint8 ``(B, 3, H, W)`` on the CPU, and whether it was a single one."""
-        side = self.space.resolution
-        will_do = f"a uint8 tensor or array (3, {side}, {side}) or (B, 3, {side}, {side}) will do"
-        if not isinstance(images, (Tensor, np.ndarray)):
-            raise ValueError(f"images: got {type(images).__name__}; {will_do}")
-        shape = tuple(images.shape)
-        uint8 = images.dtype in (torch.uint8, np.dtype(np.uint8))
-        if not uint8 or len(shape) not in (3, 4) or shape[-3:] != (3, side, side) or shape[0] == 0:
-            raise ValueError(f"images: got {images.dtype} {shape}; {will_do}")
-        batch = images.cpu() if isinstance(images, Tensor) else torch.from_numpy(images.copy())
-        return (batch, False) if batch.ndim == 4 else (batch.unsqueeze(0), True)
 
     def _choose(self, batch: Tensor) -> Tensor:
         """Repaired masks ``(B, num_cells, num_modules)`` on the CPU."""
         return self.space.repair(self._agent.masks(batch)).cpu()
 
     def _normalize(self, batch: Tensor) -> Tensor:
-        return self._statistics.normalize(batch.to(self._device))
+        pixels = batch.to(self._device).float()
+        return pixels.sub_(self._mean.to(self._device)).div_(self._std.to(self._device))
 
-    def _child(self, mask: Tensor) -> Child:
-        return self._child_of(mask.numpy().tobytes())
 
-    def _build_child(self, mask: bytes) -> Child:
-        shape = (self.space.num_cells, self.space.num_modules)
-        return self._network.child(torch.frombuffer(bytearray(mask), dtype=torch.bool).view(shape))
+def _for_inference(agent: Agent, fold: bool = True) -> Agent:
+    """A copy without what only learning needs: environment, optimizer, memory."""
+    alone = copy.copy(agent)
+    for name in ("env", "optimizer", "_memory"):
+        if hasattr(alone, name):
+            setattr(alone, name, None)
+    if agent.controller is not None:
+        alone.controller = (
+            fold_batch_norm(agent.controller) if fold else copy.deepcopy(agent.controller).eval()
+        )
+    return alone

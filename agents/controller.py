@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from instanas_env import paper
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.meta_graph import initialise
-from instanas_env.modules import ConvBN, Foldable, FoldedConv
+from instanas_env.modules import ConvBN, Foldable, FoldedConv, fold_batch_norm
 from instanas_env.search_space import SearchSpace
 
 MIDDLE = 127.5  # of the range of uint8
@@ -60,6 +60,23 @@ class Controller(nn.Module):
     def to_onnx(self, graph: OnnxGraph, images: str) -> str:
         """Write the folded controller into a graph; see :class:`OnnxGraph`."""
         return graph.network(self.output, graph.network(self.features, images))
+
+
+def outputs_to_onnx(
+    controller: Controller, graph: OnnxGraph, image: str, start: int, stop: int, less: Tensor | None = None
+) -> str:
+    """Write a controller, folded or not, that has some of its outputs only, ``(1, stop - start)``.
+
+    Args:
+        controller: of which the outputs from ``start`` to ``stop`` are wanted.
+        graph: to write into.
+        image: uint8 ``(1, 3, H, W)``.
+        start, stop: positions among its outputs.
+        less: what is subtracted from them, ``(stop - start,)``; it goes into the bias.
+    """
+    features = graph.network(fold_batch_norm(controller.features), image)
+    bias = controller.output.bias[start:stop]
+    return graph.linear(features, controller.output.weight[start:stop], bias if less is None else bias - less)
 
 
 class LargeKernels(Foldable, nn.Sequential):

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agents.agent import LearningAgent, native, space_of
-from agents.controller import Controller
+from agents.controller import Controller, outputs_to_onnx
 from agents.exploration import encourage, greedy, linear_schedule, sample
 from instanas_env import paper
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
@@ -237,6 +238,14 @@ class SelfCriticalReinforce(LearningAgent):
             baseline = leave_one_out(reward)
         return reward.float(), baseline.float(), info
 
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """As :meth:`Agent.bits_to_onnx`: p > 1/2 is a logit above 0."""
+        controller = self.controller
+        assert isinstance(controller, Controller)
+        choices = controller.output.out_features - self.num_classes
+        logits = outputs_to_onnx(controller, graph, image, 0, choices)
+        return self._actions_to_onnx(graph, graph.op("Greater", logits, graph.constant(np.float32(0))))
+
     # --- what another space of choices overrides ---------------------------------------------------
 
     @staticmethod
@@ -261,3 +270,7 @@ class SelfCriticalReinforce(LearningAgent):
     def _judged(self, choices: Tensor, reward: np.ndarray, correct: np.ndarray) -> Tensor:
         """What choices ``(..., outputs)`` are worth, ``(...)``; here the environment's reward."""
         return torch.from_numpy(reward)
+
+    def _actions_to_onnx(self, graph: OnnxGraph, choices: str) -> str:
+        """The actions ``(1, num_bits)`` of greedy choices, bool ``(1, choices)``, in a graph."""
+        return choices

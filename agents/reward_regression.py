@@ -29,8 +29,10 @@ from torch import Tensor
 
 from agents.agent import LearningAgent, native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
+from agents.controller import outputs_to_onnx
 from agents.dial import trade_off_at
 from agents.regression_controller import RegressionController
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.distributed import ALONE, World
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
@@ -150,6 +152,13 @@ class RewardRegression(LearningAgent):
         """
         _, gains, _ = self.controller.eval()(images)
         return self.arms.masks(self._worthwhile(gains, trade_offs))
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """As :meth:`Agent.bits_to_onnx`: the gains less the price at :attr:`trade_off`."""
+        price = self.trade_off * self.controller.latencies
+        network = self.controller.network
+        surplus = outputs_to_onnx(network, graph, image, 1, 1 + self.arms.count, less=price)
+        return self.arms.best_to_onnx(graph, surplus)
 
     @torch.no_grad()
     def names(self, images: Tensor) -> Tensor:

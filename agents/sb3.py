@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -22,7 +23,15 @@ class ControllerFeatures(BaseFeaturesExtractor):
     """The controller's convolutions as features; SB3's NatureCNN does not fit 32 x 32 images.
 
     Use it with ``policy_kwargs=dict(features_extractor_class=ControllerFeatures, normalize_images=False)``:
-    the controller scales images itself.
+    the controller scales images itself. Images may have their channels first or last.
+
+    In a YAML of rl_zoo3, whose ``get_class_by_name`` is at hand where it evaluates ``policy_kwargs``::
+
+        policy: CnnPolicy
+        policy_kwargs: "dict(features_extractor_class=get_class_by_name('agents.sb3.ControllerFeatures'),
+          normalize_images=False)"
+
+    or, for algorithms with an actor and a critic, ``policy: agents.sb3.ControllerPolicy`` alone.
     """
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 128, seed: int = 0):
@@ -44,26 +53,51 @@ class ControllerFeatures(BaseFeaturesExtractor):
         return self.controller(observations).relu()
 
 
+class ControllerPolicy(ActorCriticPolicy):
+    """SB3's policy for PPO, A2C and TRPO with :class:`ControllerFeatures`; other arguments as in SB3.
+
+    ``PPO(ControllerPolicy, env)``, or ``policy: agents.sb3.ControllerPolicy`` in a YAML of rl_zoo3.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.setdefault("features_extractor_class", ControllerFeatures)
+        kwargs.setdefault("normalize_images", False)
+        super().__init__(*args, **kwargs)
+
+
 class NativeVecEnv(VecEnv):
     """The native vector environment as an SB3 ``VecEnv``: one batched forward a step. Wrap in ``VecMonitor``.
 
+    It steps and resets through whatever Gymnasium vector wrappers are around the environment.
+
     Args:
-        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP.
+        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP; may be wrapped.
     """
 
     def __init__(self, envs: gym.vector.VectorEnv):
         inner = native(envs)
         if inner.autoreset_mode is not gym.vector.AutoresetMode.SAME_STEP:
             raise ValueError(f"envs: got autoreset_mode {inner.autoreset_mode}; SAME_STEP will do")
-        self.envs = inner
+        self.envs = envs
         self.render_mode = inner.render_mode
-        super().__init__(inner.num_envs, inner.single_observation_space, inner.single_action_space)
+        self._given: dict[str, Any] | list[dict[str, Any]] | None = None
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    def set_options(self, options: dict[str, Any] | list[dict[str, Any]] | None = None) -> None:
+        """Options of the next reset: those of the vector environment, or a dict for each image.
+
+        ``{"index": array (num_envs,)}`` and ``[{"index": 5}, {"index": 6}, ...]`` are the same;
+        ``{"index": 5}`` shows image 5 everywhere, as in SB3's own ``DummyVecEnv``.
+        """
+        super().set_options(options)
+        self._given = options
 
     def reset(self) -> np.ndarray:
-        """The next images; honours ``seed()``."""
-        seed = self._seeds[0]
+        """The next images; honours ``seed()`` and ``set_options()``."""
+        seed, options = self._seeds[0], _joined(self._given, self.num_envs)
         self._reset_seeds()
-        observation, info = self.envs.reset(seed=seed)
+        self.set_options()
+        observation, info = self.envs.reset(seed=seed, options=options)
         self.reset_infos = _rows(info, self.num_envs)
         return observation
 
@@ -71,38 +105,74 @@ class NativeVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """One step; ``terminal_observation`` and the step's results are in the infos, as SB3 has it."""
+        """One step; ``terminal_observation`` and the step's results are in the infos, as SB3 has it.
+
+        What wrappers add to the info, such as the ``episode`` of ``RecordEpisodeStatistics``, is there too.
+        """
         observation, reward, terminated, _, info = self.envs.step(self._actions)
-        infos = _rows(info["final_info"], self.num_envs)
+        final = info["final_info"]
+        added = {name: info[name] for name in info if name not in final and not name.startswith("final_")}
+        infos = _rows({**added, **final}, self.num_envs)
         for row, image in zip(infos, info["final_obs"], strict=True):
             row["terminal_observation"] = image
             row["TimeLimit.truncated"] = False
-        return observation, reward.astype(np.float32), terminated, infos
+        return observation, np.asarray(reward, np.float32), terminated, infos
 
     def close(self) -> None:
         self.envs.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self.envs, attr_name)] * len(self._positions(indices))
+        return [getattr(self._owner(attr_name), attr_name)] * len(self._positions(indices))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        setattr(self.envs, attr_name, value)
+        setattr(self._owner(attr_name), attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
         """Call a method of the one environment behind all; its answer stands for each."""
-        return [getattr(self.envs, method_name)(*args, **kwargs)] * len(self._positions(indices))
+        method = getattr(self._owner(method_name), method_name)
+        return [method(*args, **kwargs)] * len(self._positions(indices))
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        return [False] * len(self._positions(indices))
+        """Whether one of the Gymnasium vector wrappers is a ``wrapper_class``."""
+        wrapped = any(isinstance(layer, wrapper_class) for layer in self._layers())
+        return [wrapped] * len(self._positions(indices))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         return self.envs.render() or [None] * self.num_envs
+
+    def _layers(self) -> list[Any]:
+        """The wrappers from the outside in, and the environment."""
+        layers = [self.envs]
+        while layers[-1] is not self.envs.unwrapped:
+            layers.append(layers[-1].env)
+        return layers
+
+    def _owner(self, name: str) -> Any:
+        """The outermost layer that has an attribute of its own; the environment if none has."""
+        own = [layer for layer in self._layers() if name in vars(layer) or hasattr(type(layer), name)]
+        return own[0] if own else self.envs.unwrapped
 
     def _positions(self, indices: Any) -> list[int]:
         return list(self._get_indices(indices))
 
 
-def _rows(info: dict[str, np.ndarray], count: int) -> list[dict[str, Any]]:
-    """A dict of arrays as a list of dicts."""
-    columns = {name: value.tolist() if value.ndim == 1 else list(value) for name, value in info.items()}
+def _joined(given: dict[str, Any] | list[dict[str, Any]] | None, count: int) -> dict[str, Any] | None:
+    """Options of the vector environment from a dict for all images, or one for each."""
+    if given is None or isinstance(given, dict):
+        if given and np.ndim(given.get("index", [0])) == 0:
+            return {**given, "index": np.full(count, given["index"])}
+        return given
+    if len(given) != count or any(set(each) != set(given[0]) for each in given):
+        raise ValueError(f"options: got {given!r:.200}; {count} dicts with the same keys will do")
+    return {name: np.array([each[name] for each in given]) for name in given[0]} or None
+
+
+def _rows(info: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """A dict of arrays (and of such dicts) as a list of dicts, without Gymnasium's ``_key`` masks."""
+    columns: dict[str, list[Any]] = {}
+    for name, value in info.items():
+        if isinstance(value, dict):
+            columns[name] = _rows(value, count)
+        elif not name.startswith("_"):
+            columns[name] = value.tolist() if value.ndim == 1 else list(value)
     return [{name: column[i] for name, column in columns.items()} for i in range(count)]

@@ -10,6 +10,7 @@ import gymnasium as gym
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.callbacks import EnvCallback, MetaGraphUpdate
 from instanas_env.env import InstaNASEnv
+from instanas_env.forking import survive_forks
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule, RewardBounds
@@ -30,6 +31,8 @@ __all__ = [
     "RewardBounds",
     "SearchSpace",
 ]
+
+survive_forks()
 
 gym.register(
     id="InstaNAS-v1",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import reward
+from instanas_env import checks, reward
 from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
@@ -93,12 +93,11 @@ class InstanceBandit:
         autocast: bool = False,
         shard: tuple[int, int] = (0, 1),
     ):
-        if order not in ("shuffled", "sequential"):
-            raise ValueError(f"order: unknown {order!r}; choose from shuffled, sequential")
+        checks.choice("order", order, ("shuffled", "sequential"))
+        correct_reward = checks.number("correct_reward", correct_reward)
+        wrong_reward = checks.number("wrong_reward", wrong_reward)
         if not correct_reward > wrong_reward:
             raise ValueError(f"correct_reward: got {correct_reward}, not above wrong_reward {wrong_reward}")
-        if not 0 <= shard[0] < shard[1]:
-            raise ValueError(f"shard: got {shard}; (k, n) with k in 0..n - 1 will do")
         self.meta_graph = meta_graph
         self.space = meta_graph.space
         self.image_set = image_set
@@ -108,8 +107,8 @@ class InstanceBandit:
         self.correct_reward, self.wrong_reward = correct_reward, wrong_reward
         self.order: Order = order
         self.augmentation = augmentation
-        self.autocast = autocast
-        self.shard, self.shards = shard
+        self.autocast = checks.flag("autocast", autocast)
+        self.shard, self.shards = _parts(shard, len(image_set))
         self.refresh()
         self.reset(np.random.default_rng(0))
         for epoch in (
@@ -167,13 +166,18 @@ class InstanceBandit:
         Raises:
             ValueError: another shape, or another value than 0 and 1.
         """
-        masks = self.space.masks_from_actions(actions)
-        if masks.ndim not in (3, 4) or masks.shape[-3] != len(contexts):
-            bits, n = self.space.num_bits, len(contexts)
-            raise ValueError(
-                f"actions: got shape {(*masks.shape[:-2], bits)}; ({n}, {bits}) or (K, {n}, {bits}) will do"
-            )
-        masks = self.space.repair(masks)
+        return self._score(contexts, self._masks(contexts, actions, several=True))
+
+    def _masks(self, contexts: Contexts, actions: Any, several: bool) -> Tensor:
+        """Repaired masks of checked actions ``(n, num_bits)``; with ``several`` of ``(K, n, num_bits)`` too."""
+        shape, one = checks.shape("actions", actions), (len(contexts), self.space.num_bits)
+        if shape != one and not (several and len(shape) == 3 and shape[1:] == one and shape[0] > 0):
+            or_more = f" or (K, {one[0]}, {one[1]}) with K of at least 1" if several else ""
+            raise ValueError(f"actions: got shape {shape}; {one}{or_more} will do")
+        masks = checks.whole_numbers("actions", actions, 1).bool()
+        return self.space.repair(masks.unflatten(-1, (self.space.num_cells, self.space.num_modules)))
+
+    def _score(self, contexts: Contexts, masks: Tensor) -> Outcome:
         prediction = self._predict(contexts, masks)
         label = self.image_set.labels[contexts.index].expand(prediction.shape)
         correct = prediction == label
@@ -203,27 +207,30 @@ class InstanceBandit:
         )
 
     def act(self, contexts: Contexts, actions: Any) -> tuple[Outcome, bool]:
-        """:meth:`score`, and count the images as acted on. The flag tells whether this ended an epoch.
+        """Score ``(n, num_bits)`` and count the images as acted on. The flag tells whether this ended an epoch.
 
         The caller that receives True runs its end-of-epoch hooks and then calls :meth:`next_epoch`.
+
+        Raises:
+            ValueError: as :meth:`score`, also for K masks per image; nothing is counted.
         """
-        outcome = self.score(contexts, actions)
+        outcome = self._score(contexts, self._masks(contexts, actions, several=False))
         self._in_window |= bool((outcome.reward_latency > 0).any())
         self._acted += len(contexts) * self.shards
         return outcome, self._acted >= len(self.image_set)
 
     def next_epoch(self) -> None:
         """Move the bounds on; warns if no latency of the epoch was inside them."""
-        if not self._in_window:
-            bounds = self.bounds
-            warnings.warn(
-                f"epoch {self.epoch}: no latency fell inside the reward window ({bounds.lower:.3g},"
-                f" {bounds.upper:.3g}), so R_A was 0 throughout and nothing can be learnt from it",
-                stacklevel=2,
-            )
+        epoch, bounds, rewarded = self.epoch, self.bounds, self._in_window
         self._acted -= len(self.image_set)
         self._in_window = False
         self.epoch += 1
+        if not rewarded:  # last, since a warning may be an error
+            warnings.warn(
+                f"epoch {epoch}: no latency fell inside the reward window ({bounds.lower:.3g},"
+                f" {bounds.upper:.3g}), so R_A was 0 throughout and nothing can be learnt from it",
+                stacklevel=2,
+            )
 
     def refresh(self) -> None:
         """Take over the meta-graph's present weights."""
@@ -259,3 +266,11 @@ class InstanceBandit:
         images = self.image_set.normalize(contexts.images.to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
             return self.folded(images, masks).argmax(-1).cpu()
+
+
+def _parts(shard: Any, images: int) -> tuple[int, int]:
+    """``(k, n)`` of a shard as two ints, ``0 <= k < n <= images``."""
+    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
+        raise checks.refuse("shard", shard, "(k, n) with k in 0..n - 1")
+    parts = checks.whole("shard", shard[1], 1, images)
+    return checks.whole("shard", shard[0], 0, parts - 1), parts

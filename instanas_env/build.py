@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
-from instanas_env import paper
+from instanas_env import checks, paper
 from instanas_env.bandit import InstanceBandit, Order
 from instanas_env.counting import count_macs, count_parameters
 from instanas_env.data import LIGHT, load_images
@@ -19,6 +19,9 @@ from instanas_env.search_space import SearchSpace
 
 Cost = Literal["latency", "flops", "params"]
 SHIPPED_SPACE = "lite"
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+WIDEST = 16.0
+"""Width of a search space: beyond it a slip of the hand would fill the memory before anything else is seen."""
 
 
 def shipped(name: str) -> Path:
@@ -67,13 +70,21 @@ def build_bandit(
         ValueError: a name that does not exist, or parts that do not belong together.
         FileNotFoundError: files that are not there.
     """
+    checks.text("dataset", dataset, "embedded")
+    checks.text("split", split, "train")
+    if data_dir is not None:
+        checks.path("data_dir", data_dir)
+    augment = checks.flag("augment", augment)
+    checks.choice("cost", cost, get_args(Cost))
+    checks.choice("order", order, get_args(Order))
+    place = parse_device(device)
     space = parse_search_space(search_space)
     image_set = load_images(dataset, split, data_dir, space.resolution)
     num_classes = len(image_set.classes)
     graph = _meta_graph(meta_graph, space, num_classes)
     try:
-        graph.to(device)
-    except RuntimeError as error:
+        graph.to(place)
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"device: got {device!r}: {error}") from error
     if graph.num_classes != num_classes:
         raise ValueError(
@@ -83,15 +94,13 @@ def build_bandit(
     for name, other in (("meta_graph", graph.space), ("latency_table", table.space)):
         if other != space:
             raise ValueError(f"{name}: made for the search space {other.config}; got {space.config}")
-    if cost not in ("latency", "flops", "params"):
-        raise ValueError(f"cost: unknown {cost!r}; choose from latency, flops, params")
     counts = {"flops": count_macs, "params": count_parameters}
     return InstanceBandit(
         graph,
         image_set,
         table,
         counts[cost](space, num_classes) if cost in counts else None,
-        None if bounds is None else BoundsSchedule.from_config(bounds),
+        None if bounds is None else _schedule(bounds),
         correct_reward,
         wrong_reward,
         order,
@@ -101,11 +110,25 @@ def build_bandit(
     )
 
 
-def parse_search_space(name: str) -> SearchSpace:
-    """ "lite" or "cifar@0.5": a preset, and its width after an @."""
-    preset, _, width = name.partition("@")
+def parse_device(name: str) -> torch.device:
+    """A torch device that computes; ``ValueError`` for "meta", which does not, and for what is unknown."""
     try:
-        return SearchSpace.preset(preset, float(width) if width else 1.0)
+        device = torch.device(checks.text("device", name, "cuda:0"))
+    except RuntimeError as error:
+        raise ValueError(f"device: got {name!r:.80}; {' or '.join(DEVICES)} will do") from error
+    if device.type not in DEVICES:
+        raise checks.refuse("device", name, " or ".join(DEVICES))
+    return device
+
+
+def parse_search_space(name: str) -> SearchSpace:
+    """ "lite" or "cifar@0.5": a preset, and its width after an @, at most :data:`WIDEST`."""
+    preset, at, width = checks.text("search_space", name, "lite").partition("@")
+    try:
+        factor = float(width) if at else 1.0
+        if factor > WIDEST:
+            raise ValueError(f"the width is {factor:g}; at most {WIDEST:g} will do")
+        return SearchSpace.preset(preset, factor)
     except ValueError as error:
         raise ValueError(f"search_space: got {name!r}: {error}") from error
 
@@ -118,17 +141,22 @@ def search_space_name(space: SearchSpace) -> str:
     return name
 
 
+def _schedule(bounds: dict[str, Any]) -> BoundsSchedule:
+    try:
+        return BoundsSchedule.from_config(bounds)
+    except OverflowError as error:  # a whole number too large for a float
+        raise checks.refuse("bounds", bounds, "smaller factors") from error
+
+
 def _meta_graph(source: str | None, space: SearchSpace, num_classes: int) -> MetaGraph:
-    if source == "random":
+    if isinstance(source, str) and source == "random":
         return MetaGraph(space, num_classes, torch.Generator().manual_seed(0)).eval()
     return MetaGraph.load(_path_or_shipped("meta_graph", source, space, "meta_graph.safetensors"))
 
 
 def _path_or_shipped(argument: str, source: str | None, space: SearchSpace, asset: str) -> Path:
     if source is not None:
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"{argument}: no such file: {source}")
-        return Path(source)
+        return checks.file(argument, source)
     if space != parse_search_space(SHIPPED_SPACE):
         script = {"meta_graph": "pretrain", "latency_table": "profile_latency"}[argument]
         raise ValueError(

@@ -5,12 +5,16 @@ The agent sees the standard API only; so every agent gets interleaved training w
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from instanas_env import checks
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.distributed import ALONE, World
@@ -25,7 +29,15 @@ class BanditEnv(Protocol):
 
 
 class EnvCallback:
-    """Hooks of an environment; override what you need and give it to ``env.unwrapped.add_callback``."""
+    """Hooks of an environment; override what you need and give it to ``env.unwrapped.add_callback``.
+
+    A hook that raises ends the call of ``step`` or ``reset`` with its error; the environment stays in order:
+
+    * The step has happened: its images are counted once, the next ones wait, other callbacks are told. Only the
+      returned values are lost; ``reset()`` shows what waits. An ``on_step`` is not called again for that step.
+    * The end of an epoch stays due: the next ``step`` or ``reset`` first calls the ``on_epoch_end`` that raised
+      and those after it. Once all have returned, the bounds move. A seeded ``reset`` drops it.
+    """
 
     def on_step(self, step: Outcome) -> None:
         """After every step, with what became of its actions."""
@@ -38,24 +50,61 @@ class EnvCallback:
 
 
 class CallbackList:
-    """The callbacks of one environment, and the order of events at an epoch's end."""
+    """The callbacks of one environment, the order of events at an epoch's end, and what is still to happen."""
 
     def __init__(self) -> None:
         self.callbacks: list[EnvCallback] = []
+        self._untold: list[tuple[EnvCallback, Outcome]] = []
+        self._due: list[EnvCallback] | None = None  # None: no end of an epoch is due
+
+    def add(self, callback: EnvCallback) -> None:
+        """Append a callback; ``ValueError`` for what has no hooks."""
+        if not isinstance(callback, EnvCallback):
+            raise ValueError(f"callback: got {type(callback).__name__}; an EnvCallback will do")
+        self.callbacks.append(callback)
+
+    @property
+    def epoch_is_due(self) -> bool:
+        """Whether the end of an epoch has failed so far."""
+        return self._due is not None
 
     def after_restart(self, env: BanditEnv) -> None:
-        """Tell the callbacks that the bandit starts again."""
+        """Tell all callbacks that the bandit starts again; then raise the first error, if any."""
+        self._untold, self._due = [], None
+        failed: Exception | None = None
         for callback in self.callbacks:
-            callback.on_restart(env)
+            try:
+                callback.on_restart(env)
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def after_step(self, env: BanditEnv, outcome: Outcome, ended_epoch: bool) -> None:
         """Run the hooks; on the last step of an epoch let the bandit move on after them."""
-        for callback in self.callbacks:
-            callback.on_step(outcome)
+        self._untold = [(callback, outcome) for callback in self.callbacks]
         if ended_epoch:
-            for callback in self.callbacks:
-                callback.on_epoch_end(env)
-            env.bandit.next_epoch()
+            self._due = list(self.callbacks)
+        self.settle(env)
+
+    def settle(self, env: BanditEnv) -> None:
+        """Do what is still to happen, here or after an error: tell of the step, then end the epoch."""
+        failed: Exception | None = None
+        while self._untold:
+            callback, outcome = self._untold.pop(0)
+            try:
+                callback.on_step(outcome)
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        if self._due is None:
+            return
+        while self._due:
+            self._due[0].on_epoch_end(env)
+            self._due.pop(0)
+        self._due = None
+        env.bandit.next_epoch()
 
 
 @dataclass
@@ -65,6 +114,10 @@ class MetaGraphUpdate(EnvCallback):
     The (image, mask) pairs of an epoch are recorded; at its end the meta-graph trains for one pass on
     the same images. With ``shuffle`` (the paper's policy random shuffling) the masks are exchanged
     within each batch, so that no child network becomes an expert for its images.
+
+    An epoch of training happens whole or not at all: where it fails or is interrupted, weights, BatchNorm's
+    statistics, optimizer and mode are put back, the record is kept, and the environment tries again before its
+    next step.
 
     Attributes:
         learning_rate: of SGD with Nesterov momentum, at the first epoch.
@@ -95,6 +148,20 @@ class MetaGraphUpdate(EnvCallback):
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.learning_rate = checks.number("learning_rate", self.learning_rate, 0)
+        self.final_learning_rate = checks.number("final_learning_rate", self.final_learning_rate, 0)
+        self.epochs = checks.whole("epochs", self.epochs, 1)
+        self.frozen_epochs = checks.whole("frozen_epochs", self.frozen_epochs)
+        self.batch_size = checks.whole("batch_size", self.batch_size, max(2, self.world.size))
+        self.momentum = checks.number("momentum", self.momentum, 0, 1)
+        self.weight_decay = checks.number("weight_decay", self.weight_decay, 0)
+        if not isinstance(self.shuffle, bool):
+            self.shuffle = checks.whole("shuffle", self.shuffle)
+        if self.teacher is not None and not callable(self.teacher):
+            raise checks.refuse("teacher", self.teacher, "a function of images, or None,")
+        if self.augmentation is not None and not isinstance(self.augmentation, Augmentation):
+            raise checks.refuse("augmentation", self.augmentation, "an Augmentation, or None,")
+        self.seed = checks.whole("seed", self.seed)
         self._indices: list[Tensor] = []
         self._masks: list[Tensor] = []
         self._optimizer: torch.optim.SGD | None = None
@@ -111,13 +178,33 @@ class MetaGraphUpdate(EnvCallback):
 
     def on_epoch_end(self, env: BanditEnv) -> None:
         """Train on the record and let the environment take over the weights."""
-        index, masks = torch.cat(self._indices), torch.cat(self._masks)
+        bandit = env.bandit
+        if bandit.epoch >= self.frozen_epochs:
+            index, masks = torch.cat(self._indices), torch.cat(self._masks)
+            with self._whole_or_not_at_all(bandit.meta_graph):
+                row = self._train(bandit, index, masks)
+                bandit.meta_graph.eval()
+                bandit.refresh()
+            self.history.append(row)
         self._indices, self._masks = [], []
-        if env.bandit.epoch < self.frozen_epochs:
-            return
-        self.history.append(self._train(env.bandit, index, masks))
-        env.bandit.meta_graph.eval()
-        env.bandit.refresh()
+
+    @contextmanager
+    def _whole_or_not_at_all(self, meta_graph: nn.Module) -> Iterator[None]:
+        """Put meta-graph and optimizer back as they were if what is done within raises."""
+        weights = copy.deepcopy(meta_graph.state_dict())
+        modes = [(module, module.training) for module in meta_graph.modules()]
+        optimizer = None if self._optimizer is None else copy.deepcopy(self._optimizer.state_dict())
+        try:
+            yield
+        except BaseException:  # an interrupt too
+            meta_graph.load_state_dict(weights)
+            for module, training in modes:
+                module.training = training
+            if optimizer is None:
+                self._optimizer = None
+            elif self._optimizer is not None:
+                self._optimizer.load_state_dict(optimizer)
+            raise
 
     def _train(self, bandit: InstanceBandit, index: Tensor, masks: Tensor) -> dict[str, float]:
         epoch = bandit.epoch

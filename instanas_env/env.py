@@ -6,47 +6,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 
-from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env import checks
+from instanas_env.bandit import Contexts, Outcome
 from instanas_env.build import build_bandit
 from instanas_env.callbacks import CallbackList, EnvCallback
-
-_MASK_KEYS = ("mask",)
-
-
-def observation_space(bandit: InstanceBandit) -> spaces.Box:
-    """One image, uint8 ``(3, H, W)``."""
-    side = bandit.space.resolution
-    return spaces.Box(0, 255, (3, side, side), np.uint8)
-
-
-def step_info(outcome: Outcome) -> dict[str, np.ndarray]:
-    """The ``info`` of a step: copies of everything in the outcome but the reward."""
-    return {name: value.copy() for name, value in vars(outcome).items() if name != "reward"}
-
-
-def reset_info(bandit: InstanceBandit, contexts: Contexts) -> dict[str, np.ndarray]:
-    """The ``info`` of a reset: which images wait, and the window their latencies will be judged by."""
-    count, bounds = len(contexts), bandit.bounds
-    return {
-        "index": contexts.index.numpy().copy(),
-        "epoch": np.full(count, bandit.epoch),
-        "upper_ms": np.full(count, bounds.upper),
-        "lower_ms": np.full(count, bounds.lower),
-    }
-
-
-def check_index(value: Any, count: int, size: int) -> torch.Tensor:
-    """``options["index"]`` as int64 ``(count,)``; ``ValueError`` if it is anything else."""
-    index = np.asarray(value)
-    fits = index.shape == (count,) and np.issubdtype(index.dtype, np.integer)
-    if not (fits and ((index >= 0) & (index < size)).all()):
-        raise ValueError(f"options['index']: got {value!r}; {count} whole number(s) in 0..{size - 1} will do")
-    return torch.from_numpy(index.astype(np.int64))
-
+from instanas_env.infos import first, step_info, waiting_info
+from instanas_env.observations import Observer
+from instanas_env.wrappers.forms import action_form
 
 class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
     """Instance-aware architecture search as a contextual bandit.
@@ -63,7 +31,7 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
     Any number type is taken; values other than 0 and 1 are refused.
 
     ## Observation Space
-    ``Box(0, 255, (3, H, W), uint8)``, the image.
+    ``Box(0, 255, (3, H, W), uint8)``, the image; ``(H, W, 3)`` with ``layout="HWC"``.
 
     ## Rewards
     Equation (2): ``R_T * R_A`` if ``R_T > 0``, else ``R_T``. R_T is ``correct_reward`` or
@@ -78,13 +46,20 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
     After one step: ``terminated`` is always True, ``truncated`` always False.
 
     ## Information
-    ``step``: index, label, prediction, correct, is_success, latency_ms, reward_task, reward_latency,
-    mask (17 x 5, after repair), upper_ms, lower_ms, epoch. ``reset``: index, epoch, upper_ms, lower_ms.
+    index, label, prediction, correct, is_success, latency_ms, reward_task, reward_latency, mask (17 x 5, after
+    repair), upper_ms, lower_ms, epoch; the same keys and types after ``reset`` and ``step``. What a reset cannot
+    know has a placeholder: see :mod:`instanas_env.infos`.
 
     ## Arguments
-    ``dataset, data_dir, split, augment, search_space, meta_graph, latency_table, cost, correct_reward,
-    wrong_reward, bounds, order, device, autocast, shard``: see :func:`instanas_env.build.build_bandit`. By
-    default the benchmark: the embedded images, the shipped meta-graph, frozen, and a fixed window.
+    * ``actions``: the form of the action: "bits", "multi_discrete", "cells", "blocks", or the path of a menu;
+      see :mod:`instanas_env.wrappers.forms`.
+    * ``layout``: "CHW", or "HWC", which Gymnasium's image wrappers expect.
+    * ``observation``: "image", or "features", 24 numbers for linear bandits; see
+      :func:`instanas_env.observations.features`.
+    * ``render_mode``: None or "rgb_array".
+    * ``dataset, data_dir, split, augment, search_space, meta_graph, latency_table, cost, correct_reward,
+      wrong_reward, bounds, order, device, autocast, shard``: see :func:`instanas_env.build.build_bandit`. By
+      default the benchmark: the embedded images, the shipped meta-graph, frozen, and a fixed window.
 
     ## Vectorized environment
     ``gym.make_vec("InstaNAS-v1", num_envs=256)``: one batched forward a step; see ``vector_env.py``.
@@ -96,13 +71,20 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 2}
 
-    def __init__(self, render_mode: str | None = None, **bandit_options: Any):
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode: unknown {render_mode!r}; rgb_array will do")
-        self.render_mode = render_mode
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        actions: Any = "bits",
+        layout: str = "CHW",
+        observation: str = "image",
+        **bandit_options: Any,
+    ):
+        self.render_mode = checks.render_mode(render_mode)
         self.bandit = build_bandit(**bandit_options)
-        self.observation_space = observation_space(self.bandit)
-        self.action_space = spaces.MultiBinary(self.bandit.space.num_bits)
+        self.observer = Observer(self.bandit.space.resolution, layout, observation)
+        self.form = action_form(actions, self.bandit.space)
+        self.observation_space = self.observer.space
+        self.action_space = self.form.space
         self._callbacks = CallbackList()
         self._contexts: Contexts | None = None
         self._outcome: Outcome | None = None
@@ -111,46 +93,66 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Show the next image, or image ``options["index"]``; a seed starts again at epoch 0."""
-        super().reset(seed=seed)
-        if seed is not None or self._contexts is None:
+        """Show the next image, or image ``options["index"]``; a seed starts again at epoch 0.
+
+        Raises:
+            ValueError: a wrong seed, option or index; nothing has changed then.
+        """
+        seed, options = checks.seed(seed), checks.options(options, ("index",))
+        index = None
+        if "index" in options:
+            asked = options["index"]
+            one = [asked] if checks.shape("options['index']", asked) == () else asked
+            index = checks.index(one, 1, len(self.bandit.image_set))
+        restart = seed is not None or self._contexts is None
+        if restart:
+            super().reset(seed=seed)
             self.bandit.reset(self.np_random)
-            self._callbacks.after_restart(self)
-        if options is not None and "index" in options:
-            index = check_index(np.asarray(options["index"]).reshape(-1), 1, len(self.bandit.image_set))
-            self._contexts = self.bandit.contexts(index)
         else:
-            self._contexts = self.bandit.draw(1)
+            self._callbacks.settle(self)
+        self._contexts = self.bandit.draw(1) if index is None else self.bandit.contexts(index)
         self._outcome = None
         self._waiting = True
-        return self._observation(), _first(reset_info(self.bandit, self._contexts))
+        if restart:
+            self._callbacks.after_restart(self)
+        return self._observation(), first(waiting_info(self.bandit, self._contexts))
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Run the image through the network that ``action`` ``(85,)`` selects; ends the episode."""
+        """Run the image through the network that ``action`` selects; ends the episode.
+
+        Args:
+            action: ``(85,)`` of 0 and 1, or another form's; any number type.
+
+        Raises:
+            ValueError: another shape or value; nothing has changed then.
+            ResetNeeded: no image waits.
+        """
         if self._contexts is None or not self._waiting:
             raise ResetNeeded("every episode is one step long: call reset() before each step()")
-        outcome, ended_epoch = self.bandit.act(self._contexts, np.asarray(action)[None])
+        bits = self.form.bits(action, ())
+        self._callbacks.settle(self)
+        outcome, ended_epoch = self.bandit.act(self._contexts, bits[None])
         self._waiting = False
         self._outcome = outcome
         self._callbacks.after_step(self, outcome, ended_epoch)
-        return self._observation(), float(outcome.reward[0]), True, False, _first(step_info(outcome))
+        return self._observation(), float(outcome.reward[0]), True, False, first(step_info(outcome))
 
     def score(self, actions: Any) -> Outcome:
-        """What ``(85,)`` or ``(K, 85)`` actions would earn on the present image; changes nothing.
+        """What actions ``(85,)`` or ``(K, 85)``, or of another form, would earn on this image; changes nothing.
 
         Returns:
             An outcome whose arrays have the shape () or ``(K,)``.
         """
         if self._contexts is None:
             raise ResetNeeded("there is no image yet: call reset() before score()")
-        masks = self.bandit.space.masks_from_actions(actions)
-        outcome = self.bandit.score(self._contexts, masks.flatten(-2).unsqueeze(-2))
-        axis = masks.ndim - 2
+        bits = self.form.bits(actions, (), several=True)
+        outcome = self.bandit.score(self._contexts, bits.unsqueeze(-2))
+        axis = bits.ndim - 1
         return Outcome(**{name: np.take(value, 0, axis) for name, value in vars(outcome).items()})
 
     def add_callback(self, callback: EnvCallback) -> None:
         """Run ``callback`` after every step and every pass over the split."""
-        self._callbacks.callbacks.append(callback)
+        self._callbacks.add(callback)
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The image, the mask of the last step and its latency as an RGB picture ``(H, W, 3)``."""
@@ -164,9 +166,4 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def _observation(self) -> np.ndarray:
         assert self._contexts is not None
-        return np.ascontiguousarray(self._contexts.images[0].numpy()).copy()
-
-
-def _first(info: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The info of the only image: Python numbers, and the mask as an array."""
-    return {name: value[0] if name in _MASK_KEYS else value[0].item() for name, value in info.items()}
+        return self.observer(self._contexts.images)[0]

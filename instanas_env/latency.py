@@ -13,6 +13,20 @@ from torch import Tensor
 
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_json, save_json
+from instanas_env.validation import anything, items, number, record, text
+
+UNITS = ("ms", "MMACs", "parameters")
+_COST = number(0)
+_TABLE = record(
+    {
+        "search_space": anything,
+        "unit": text(*UNITS),
+        "fixed": _COST,
+        "controller": _COST,
+        "modules": items(items(_COST, high=100), high=1000),
+        "record": record({}, more=True),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,8 @@ class LatencyTable:
         expected = (self.space.num_cells, self.space.num_modules)
         if tuple(self.modules.shape) != expected:
             raise ValueError(f"modules: got shape {tuple(self.modules.shape)}; {expected} will do")
+        if self.unit not in UNITS:
+            raise ValueError(f"unit: unknown {self.unit!r}; choose from {', '.join(UNITS)}")
         costs = [*self.modules.flatten().tolist(), self.fixed, self.controller]
         if not all(0 <= cost < float("inf") for cost in costs):
             raise ValueError("modules: a latency table holds finite numbers that are not negative")
@@ -84,15 +100,15 @@ class LatencyTable:
     @classmethod
     def load(cls, path: PathLike) -> LatencyTable:
         """Read a table; ``ValueError`` names a file that is none."""
-        content = load_json(path)
         try:
+            content = _TABLE(load_json(path), "table")
             return cls(
                 space=SearchSpace.from_config(content["search_space"]),
                 modules=torch.tensor(content["modules"], dtype=torch.float64),
-                fixed=float(content["fixed"]),
-                controller=float(content["controller"]),
+                fixed=content["fixed"],
+                controller=content["controller"],
                 unit=content["unit"],
                 record=content["record"],
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"latency_table: {path} is not a latency table ({error!r})") from error
+        except ValueError as error:
+            raise ValueError(f"latency_table: {path} is not a latency table ({error})") from error

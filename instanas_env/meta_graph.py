@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from instanas_env.meta_cell import MetaCell
 from instanas_env.modules import ConvBN, FoldedConv, fold_batch_norm
 from instanas_env.search_space import SearchSpace
-from instanas_env.storage import PathLike, load_weights, save_weights
+from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
+from instanas_env.validation import anything, integer, record
+
+MAX_CLASSES = 100_000
+_CONFIG = record({"search_space": anything, "num_classes": integer(1, MAX_CLASSES)}, more=True)
 
 
 class MetaGraph(nn.Module):
@@ -30,6 +34,12 @@ class MetaGraph(nn.Module):
     """
 
     def __init__(self, space: SearchSpace, num_classes: int, generator: torch.Generator | None = None):
+        self._build(space, integer(1, MAX_CLASSES)(num_classes, "num_classes"))
+        initialise(self, generator or torch.Generator().manual_seed(0))
+        self.to(memory_format=torch.channels_last)
+
+    def _build(self, space: SearchSpace, num_classes: int) -> None:
+        """All layers, without memory for their weights."""
         super().__init__()
         self.space = space
         self.num_classes = num_classes
@@ -42,8 +52,6 @@ class MetaGraph(nn.Module):
                 nn.Flatten(),
                 nn.Linear(space.head_channels, num_classes),
             )
-        initialise(self, generator or torch.Generator().manual_seed(0))
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, masks: Tensor, elsewhere: Tensor | None = None) -> Tensor:
         """Class logits of each image under its own child network.
@@ -113,7 +121,7 @@ class MetaGraph(nn.Module):
         self.head.load_state_dict(other.head.state_dict())
         for mine, theirs in zip(self.cells, other.cells, strict=True):
             for module, option in zip(other.space.modules, theirs.options, strict=True):  # type: ignore[arg-type]
-                mine.options[known.index(module)].load_state_dict(option.state_dict())  # type: ignore[index]
+                mine.options[known.index(module)].load_state_dict(option.state_dict())  # type: ignore[index, union-attr]
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the weights as safetensors; ``record`` (JSON-able: how they were made) goes with them."""
@@ -128,20 +136,16 @@ class MetaGraph(nn.Module):
         """Read a meta-graph in evaluation mode; ``ValueError`` if the file is not one, or not whole."""
         weights, config = load_weights(path)
         try:
-            meta_graph = cls(SearchSpace.from_config(config["search_space"]), config["num_classes"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"meta_graph: {path} holds no meta-graph ({error!r})") from error
-        try:
-            outcome = meta_graph.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
-            raise ValueError(
-                f"meta_graph: the weights in {path} do not fit their own space: {error}"
-            ) from error
-        missing = [name for name in outcome.missing_keys if not name.endswith("num_batches_tracked")]
-        if missing or outcome.unexpected_keys:
-            raise ValueError(
-                f"meta_graph: {path} lacks {missing[:3]}, has {outcome.unexpected_keys[:3]} too many"
-            )
+            checked = _CONFIG(config, "config")
+            space, num_classes = SearchSpace.from_config(checked["search_space"]), checked["num_classes"]
+        except ValueError as error:
+            raise ValueError(f"meta_graph: {path} holds no meta-graph ({error})") from error
+        meta_graph = cls.__new__(cls)
+        meta_graph._build(space, num_classes)  # takes no memory yet, whatever the sizes are
+        check_weights(weights, meta_graph.state_dict(), f"meta_graph: {path}")
+        meta_graph.to_empty(device="cpu").to(memory_format=torch.channels_last)
+        for name, tensor in meta_graph.state_dict().items():
+            tensor.copy_(weights.get(name, torch.tensor(0)))
         return meta_graph.eval()
 
     def child(self, mask: Tensor) -> Child:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from instanas_env import paper
 from instanas_env.storage import PathLike, load_config
+from instanas_env.validation import integer, items, number, record, text
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,17 @@ def round_to_eight(channels: float) -> int:
 ALL_MODULES = tuple(ModuleSpec(*spec) for spec in paper.MODULES)
 MOBILENET_V2_BLOCK = ALL_MODULES[paper.MOBILENET_V2_MODULE]
 
+MAX_WIDTH = 16
+"""Of a preset; what is wider fits into no memory."""
+_WIDTH = number(0, MAX_WIDTH, above=True)
+_CONFIG = record(
+    {
+        "preset": text(*_PRESETS),
+        "width": _WIDTH,
+        "modules": items(integer(0, len(ALL_MODULES) - 1), 1, len(ALL_MODULES)),
+    }
+)
+
 
 @dataclass(frozen=True)
 class SearchSpace:
@@ -104,12 +116,11 @@ class SearchSpace:
                 are rounded by :func:`round_to_eight`.
 
         Raises:
-            ValueError: unknown name, or a width that is not positive.
+            ValueError: unknown name, or a width that is not in (0, 16].
         """
         if name not in _PRESETS:
             raise ValueError(f"search_space: unknown preset {name!r}; choose from {', '.join(_PRESETS)}")
-        if not 0 < width < float("inf"):
-            raise ValueError(f"width: got {width!r}; a positive number will do, such as 0.5")
+        _WIDTH(width, "width")
         preset = _PRESETS[name]
 
         def scaled(channels: int) -> int:
@@ -158,8 +169,9 @@ class SearchSpace:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SearchSpace:
-        """Inverse of :attr:`config`."""
-        return cls.preset(config["preset"], config["width"]).only(*config["modules"])
+        """Inverse of :attr:`config`; ``ValueError`` names what is wrong with another description."""
+        checked = _CONFIG(config, "search_space")
+        return cls.preset(checked["preset"], config["width"]).only(*checked["modules"])
 
     @classmethod
     def of_file(cls, path: PathLike) -> SearchSpace:
@@ -172,8 +184,8 @@ class SearchSpace:
         config = load_config(path)
         try:
             return cls.from_config(config["search_space"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path}: belongs to no search space ({error!r})") from error
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{path}: belongs to no search space ({error})") from error
 
     # --- masks -----------------------------------------------------------------------------------
 

@@ -6,15 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from instanas_env import checks
 from instanas_env.bandit import Contexts, Outcome
 from instanas_env.build import build_bandit
 from instanas_env.callbacks import CallbackList, EnvCallback
-from instanas_env.env import InstaNASEnv, check_index, observation_space, reset_info, step_info
+from instanas_env.env import InstaNASEnv
+from instanas_env.infos import Info, step_info, waiting_info, with_marks
+from instanas_env.observations import Observer
+from instanas_env.wrappers.forms import action_form
 
 
 class InstaNASVectorEnv(VectorEnv):
@@ -23,19 +26,25 @@ class InstaNASVectorEnv(VectorEnv):
     Image for image it gives what the scalar environment gives under the same seed, as long as
     ``num_envs`` divides the split (otherwise a batch may reach across the end of a pass).
 
-    Every ``info`` value is an array of length ``num_envs``. After a step the top level always holds
-    what became of the actions. The mode of autoreset decides what follows:
+    Every ``info`` value is an array of length ``num_envs`` with the keys of :mod:`instanas_env.infos`, and beside
+    each ``key`` there is ``_key``. Top-level keys are of the images returned, as in Gymnasium's ``SyncVectorEnv``.
+    The mode of autoreset decides which these are:
 
-    * SAME_STEP (default): the step returns the next images. ``final_obs`` and ``final_info`` hold those
-      acted on (Gymnasium's convention) and ``next_index`` the positions of the new ones.
-    * NEXT_STEP: the step returns the images acted on; the next step ignores its actions, draws new
-      images and rewards 0.
-    * DISABLED: the images acted on stay until ``reset``; ``options={"reset_mask": ...}`` resets some.
+    * SAME_STEP (default): the next images, so the top level tells what waits. ``final_obs`` and ``final_info``
+      hold the images acted on and what became of them. A plain ``reset()`` right after the step, as TorchRL and
+      RLlib call it, keeps the images that wait: each pass shows each image once.
+    * NEXT_STEP: the images acted on; the next step ignores its actions (it looks at their shape), draws new
+      images, which a plain ``reset()`` keeps too, and rewards 0.
+    * DISABLED: the images acted on, until ``reset``; ``options={"reset_mask": ...}`` resets some.
+
+    One seed is for all images: they come from one order without replacement, so a list of seeds, as
+    ``SyncVectorEnv`` takes it, would have nothing to seed and is refused.
 
     Args:
         num_envs: number of images; at most as many as the split holds.
         autoreset_mode: an ``AutoresetMode`` or its value: "SameStep", "NextStep", "Disabled".
         render_mode: None or "rgb_array".
+        actions, layout, observation: see :class:`InstaNASEnv`.
         **bandit_options: see :func:`instanas_env.build.build_bandit`.
     """
 
@@ -46,111 +55,154 @@ class InstaNASVectorEnv(VectorEnv):
         num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
+        actions: Any = "bits",
+        layout: str = "CHW",
+        observation: str = "image",
         **bandit_options: Any,
     ):
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode: unknown {render_mode!r}; rgb_array will do")
+        checks.render_mode(render_mode)
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
         except ValueError as error:
             modes = ", ".join(mode.value for mode in AutoresetMode)
             raise ValueError(f"autoreset_mode: unknown {autoreset_mode!r}; choose from {modes}") from error
         self.bandit = build_bandit(**bandit_options)
-        size = len(self.bandit.image_set)
-        most = size // self.bandit.shards
-        if not 1 <= num_envs <= most:
-            raise ValueError(f"num_envs: got {num_envs}; 1 to {most}, the images of the split, will do")
-        self.num_envs = num_envs
+        images = len(self.bandit.image_set) // self.bandit.shards
+        self.num_envs = num_envs = checks.whole("num_envs", num_envs, 1, images)
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.single_observation_space = observation_space(self.bandit)
-        self.single_action_space = spaces.MultiBinary(self.bandit.space.num_bits)
+        self.observer = Observer(self.bandit.space.resolution, layout, observation)
+        self.form = action_form(actions, self.bandit.space)
+        self.single_observation_space = self.observer.space
+        self.single_action_space = self.form.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._callbacks = CallbackList()
         self._contexts: Contexts | None = None
         self._outcome: Outcome | None = None
         self._waiting = np.zeros(num_envs, bool)  # for an action
+        self._autodrawn = False  # by an autoreset, and neither acted on nor shown by a reset since
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:  # type: ignore[override]
         """Show the next images, or those at ``options["index"]`` ``(num_envs,)``; a seed starts anew.
 
-        With ``options["reset_mask"]`` (bool ``(num_envs,)``) only the marked ones are replaced.
+        With ``options["reset_mask"]`` (bool ``(num_envs,)``) only the marked ones are replaced. Right after an
+        autoreset a reset without seed and options shows the images that it drew.
+
+        Raises:
+            ValueError: a wrong seed or option; nothing has changed then.
         """
-        options = options or {}
-        if seed is not None and not isinstance(seed, (int, np.integer)):
-            raise ValueError(f"seed: got {seed!r}; one whole number for all images, or None, will do")
-        super().reset(seed=seed)
-        if seed is not None or self._contexts is None:
-            self.bandit.reset(self.np_random)
-            self._callbacks.after_restart(self)
-        marked = self._reset_mask(options)
-        count = int(marked.sum())
+        seed, options = checks.seed(seed), checks.options(options, ("index", "reset_mask"))
+        everyone, index = np.ones(self.num_envs, bool), None
+        marked = checks.reset_mask(options["reset_mask"], self.num_envs) if "reset_mask" in options else everyone
         if "index" in options:
-            index = check_index(options["index"], self.num_envs, len(self.bandit.image_set))
-            drawn = self.bandit.contexts(index[torch.from_numpy(marked)])
+            index = checks.index(options["index"], self.num_envs, len(self.bandit.image_set))
+        restart = seed is not None or self._contexts is None
+        if restart:
+            super().reset(seed=seed)
+            self.bandit.reset(self.np_random)
+            marked = everyone if self._contexts is None else marked
         else:
-            drawn = self.bandit.draw(count)
-        if count == self.num_envs:
-            self._contexts = drawn
-        else:
-            self._replace(marked, drawn)
-        self._outcome = None
-        self._waiting |= marked
-        assert self._contexts is not None
-        return self.observation(), reset_info(self.bandit, self._contexts)
+            self._callbacks.settle(self)
+        if restart or options or not self._autodrawn:
+            self._show(marked, index)
+        self._autodrawn = False
+        if restart:
+            self._callbacks.after_restart(self)
+        return self.observation(), self._info(marked)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Run each image through the network that its row of ``actions`` ``(num_envs, 85)`` selects."""
+        """Run each image through the network that its row of ``actions`` selects.
+
+        Args:
+            actions: ``(num_envs, 85)`` of 0 and 1, or another form's; any number type.
+
+        Raises:
+            ValueError: another shape or value; nothing has changed then.
+            ResetNeeded: no images wait.
+        """
         if self._contexts is None:
             raise ResetNeeded("there are no images yet: call reset() before step()")
+        everyone, count = np.ones(self.num_envs, bool), (self.num_envs,)
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and not self._waiting.any():
-            observation, waiting = self.reset()
-            return observation, np.zeros(self.num_envs), *self._flags(False), waiting
+            self.form.check_shape(actions, count)
+            self._callbacks.settle(self)
+            self._show(everyone)
+            self._autodrawn = True
+            return self.observation(), np.zeros(self.num_envs), *self._flags(False), self._info(everyone)
         if not self._waiting.all():
             raise ResetNeeded("every episode is one step long: call reset() for the images acted on")
+        bits = self.form.bits(actions, count)
+        self._callbacks.settle(self)
         acted_on = self._contexts
-        outcome, ended_epoch = self.bandit.act(acted_on, actions)
+        outcome, ended_epoch = self.bandit.act(acted_on, bits)
+        # All that is ours moves on before the hooks, which may raise.
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            self._show(everyone)
+            self._autodrawn = True
+        else:
+            self._waiting[:] = self._autodrawn = False
         self._outcome = outcome
         self._callbacks.after_step(self, outcome, ended_epoch)
-        info: dict[str, Any] = step_info(outcome)
+        info = with_marks(step_info(outcome), everyone)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            info = self._final(acted_on, info)
-            self._contexts = self.bandit.draw(self.num_envs)
-            info["next_index"] = self._contexts.index.numpy().copy()
-        else:
-            self._waiting[:] = False
+            info = {**self._info(everyone), **self._final(acted_on, info)}
         return self.observation(), outcome.reward.copy(), *self._flags(True), info
 
     def score(self, actions: Any) -> Outcome:
-        """What ``(n, 85)`` or ``(K, n, 85)`` actions would earn on the present images; changes nothing."""
+        """What actions would earn on the present images; changes nothing.
+
+        Args:
+            actions: ``(n, 85)`` or ``(K, n, 85)`` with K of at least 1, or of the environment's other form.
+        """
         if self._contexts is None:
             raise ResetNeeded("there are no images yet: call reset() before score()")
-        return self.bandit.score(self._contexts, actions)
+        bits = self.form.bits(actions, (self.num_envs,), several=True)
+        return self.bandit.score(self._contexts, bits)
 
     def add_callback(self, callback: EnvCallback) -> None:
         """Run ``callback`` after every step and every pass over the split."""
-        self._callbacks.callbacks.append(callback)
+        self._callbacks.add(callback)
 
     def observation(self) -> np.ndarray:
-        """The present images, uint8 ``(num_envs, 3, H, W)``; a copy."""
+        """The present observations ``(num_envs, ...)``; a copy."""
+        return self.observer(torch.from_numpy(self.images()))
+
+    def images(self) -> np.ndarray:
+        """The present images, uint8 ``(num_envs, 3, H, W)``, whatever the layout; a copy."""
         if self._contexts is None:
             raise ResetNeeded("there are no images yet: call reset() first")
         return self._contexts.images.numpy().copy(order="C")
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the environment stands, to resume a run; the meta-graph's weights are not included."""
+        """Where the environment stands, to resume a run; the meta-graph's weights are not included.
+
+        Raises:
+            RuntimeError: a callback failed at the end of an epoch, which is neither here nor there until it
+                has been tried again.
+        """
+        if self._callbacks.epoch_is_due:
+            raise RuntimeError(
+                f"state_dict: the end of epoch {self.bandit.epoch} failed and is still due;"
+                " the next step() or reset() tries it again"
+            )
         contexts = self._contexts
         waiting = None if contexts is None else {"index": contexts.index, "images": contexts.images}
-        return {"bandit": self.bandit.state_dict(), "contexts": waiting, "waiting": self._waiting.tolist()}
+        return {
+            "bandit": self.bandit.state_dict(),
+            "contexts": waiting,
+            "waiting": self._waiting.tolist(),
+            "autodrawn": self._autodrawn,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where another environment of the same make stood."""
         self.bandit.load_state_dict(state["bandit"])
         self._contexts = None if state["contexts"] is None else Contexts(**state["contexts"])
         self._waiting = np.array(state["waiting"], bool)
+        self._autodrawn = bool(state.get("autodrawn", False))
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """A picture ``(H, W, 3)`` of each image with the mask and latency of its last step, if acted on.
@@ -174,26 +226,32 @@ class InstaNASVectorEnv(VectorEnv):
     def _final(self, contexts: Contexts, info: dict[str, Any]) -> dict[str, Any]:
         """Gymnasium's record of episodes that ended in the step that began the next ones."""
         final_obs = np.empty(self.num_envs, object)
-        final_obs[:] = list(contexts.images.numpy().copy(order="C"))
+        final_obs[:] = list(self.observer(contexts.images))
         everyone = np.ones(self.num_envs, bool)
         return {
-            **info,
             "final_obs": final_obs,
             "_final_obs": everyone,
-            "final_info": {name: value.copy() for name, value in info.items()},
+            "final_info": info,
             "_final_info": everyone.copy(),
         }
 
-    def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:
-        if self._contexts is None or "reset_mask" not in options:
-            return np.ones(self.num_envs, bool)
-        marked = np.asarray(options["reset_mask"])
-        if marked.shape != (self.num_envs,) or marked.dtype != bool or not marked.any():
-            raise ValueError(
-                f"options['reset_mask']: got {marked.dtype} {marked.shape};"
-                f" bool ({self.num_envs},) with at least one True will do"
-            )
-        return marked
+    def _info(self, marked: np.ndarray) -> Info:
+        """Of the present images; marked as new are ``marked`` ``(num_envs,)``."""
+        assert self._contexts is not None
+        return with_marks(waiting_info(self.bandit, self._contexts), marked)
+
+    def _show(self, marked: np.ndarray, index: torch.Tensor | None = None) -> None:
+        """Put the next images, or those at ``index`` ``(num_envs,)``, in the marked places."""
+        if index is None:
+            drawn = self.bandit.draw(int(marked.sum()))
+        else:
+            drawn = self.bandit.contexts(index[torch.from_numpy(marked)])
+        if marked.all():
+            self._contexts = drawn
+        else:
+            self._replace(marked, drawn)
+        self._outcome = None
+        self._waiting |= marked
 
     def _replace(self, marked: np.ndarray, drawn: Contexts) -> None:
         assert self._contexts is not None

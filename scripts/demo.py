@@ -29,8 +29,11 @@ from agents.reinforce import SelfCriticalReinforce
 from instanas_env import paper
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.build import build_bandit, shipped
+from instanas_env.deploy.export import export
+from instanas_env.deploy.stopwatch import time_file
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.render import frames
+from instanas_env.seeding import generator_for
 from scripts import frozen
 from scripts.run_directory import RunDirectory
 
@@ -141,6 +144,17 @@ def easy_and_hard(bandit: InstanceBandit, outcome: Outcome, path: Path) -> list[
     return lines
 
 
+def stopwatch(bandit: InstanceBandit, agent: SelfCriticalReinforce, count: int) -> str:
+    """The time of the one file with everything in it, in a sentence."""
+    images = bandit.image_set
+    model = export(agent, bandit.meta_graph, bandit.latency_table, images.classes, images.mean, images.std)
+    times = time_file(model, images.images[torch.arange(count)], generator_for(0))
+    return (
+        f"The exported file on {count} test images: {times.measured_ms.mean():.3f} ms by the clock,"
+        f" {times.table_ms.mean():.3f} by the table; r = {times.correlation:.3f} over the images"
+    )
+
+
 def main(options: Options) -> None:
     """Learn, compare, show; a second call goes on where the first was stopped."""
     start = time.perf_counter()
@@ -156,6 +170,7 @@ def main(options: Options) -> None:
     console.print("\nImages that get little, and images that get much:")
     for text in easy_and_hard(bandit, outcome, options.out / "images.png"):
         console.print(text)
+    console.print(f"\n{stopwatch(bandit, agent, options.stopwatch_images)}")
     console.print(f"\nwrote {options.out}/images.png and {options.out}/frozen.json")
     console.print(f"{time.perf_counter() - start:.0f} s")
 

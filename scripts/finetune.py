@@ -26,6 +26,7 @@ from agents.choices import Pick, controller_file
 from agents.evaluation import choose_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
+from agents.saved import TYPICAL, save_data, table_of
 from instanas_env.data import LIGHT, Augmentation, load_images
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.meta_graph import MetaGraph
@@ -129,6 +130,7 @@ def main(options: Options, world: World = ALONE) -> None:
     )
     if world.is_main and source is not None:
         write_atomic(options.out / "controller.safetensors", source.read_bytes())
+        save_data(options.out, train, table_of(options.run, space), val_masks[:TYPICAL])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ from agents.blockdrop import RewardName
 from agents.evaluation import choose_masks, score_masks, shuffle_between_images, some_images
 from agents.reinforce import LogProbability
 from agents.reward_regression import RewardRegression
+from agents.saved import TYPICAL, save_data
 from instanas_env import paper
+from instanas_env.bandit import InstanceBandit
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
@@ -185,12 +187,14 @@ def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
     }
 
 
-def save_results(options: Any, run: RunDirectory, agent: LearningAgent, meta_graph: Any) -> None:
-    """Write the controller and the meta-graph of a finished run, with its record."""
+def save_results(options: Any, run: RunDirectory, agent: LearningAgent, bandit: InstanceBandit) -> None:
+    """Write the controller and the meta-graph of a finished run, with its record, and what deploys them."""
     if run.world.is_main:
         record = {"options": run.config, "machine": machine(run.world), "history": run.history[-1:]}
         agent.save(options.out / "controller.safetensors", record)
-        meta_graph.save(options.out / "meta_graph.safetensors", record)
+        bandit.meta_graph.save(options.out / "meta_graph.safetensors", record)
+        typical = agent.space.repair(agent.masks(some_images(bandit.image_set, TYPICAL)))
+        save_data(options.out, bandit.image_set, bandit.latency_table, typical)
 
 
 def main(options: Options, world: World = ALONE) -> None:
@@ -198,7 +202,7 @@ def main(options: Options, world: World = ALONE) -> None:
     torch.set_num_threads(options.threads)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     agent, envs = search(options, run)
-    save_results(options, run, agent, native(envs).bandit.meta_graph)
+    save_results(options, run, agent, native(envs).bandit)
     if world.is_main:
         print(f"{run.history[-1]['val']}\nwrote {options.out}")
 

@@ -183,7 +183,7 @@ def test_new_weights_count_from_refresh_on(tiny_graph, images, table):
 
 def test_an_epoch_ends_when_as_many_images_were_acted_on(make):
     """Six images, four a step: after 8, 12 and 20 of them, since what is over counts for the next."""
-    bandit = make(bounds=BoundsSchedule(((1.0, "full"), (0.5, "full")), ((0.0, "full"),) * 2, epochs=3))
+    bandit = make(bounds=BoundsSchedule(((1.0, "full"), (0.5, "full")), ((0.0, "full"),) * 2, None, epochs=3))
     ends, uppers = [], []
     for _ in range(5):
         outcome, ended = bandit.act(bandit.draw(4), actions_for(bandit, 4))
@@ -198,7 +198,7 @@ def test_an_epoch_ends_when_as_many_images_were_acted_on(make):
 
 def test_an_epoch_outside_the_window_warns(make):
     """U is 0.05 * 260 = 13 ms: the cheapest network takes 7 + 5, and one such image is enough."""
-    bandit = make(bounds=BoundsSchedule(((0.05, "full"),) * 2, ((0.0, "full"),) * 2))
+    bandit = make(bounds=BoundsSchedule(((0.05, "full"),) * 2, ((0.0, "full"),) * 2, None))
     bandit.act(bandit.draw(1), torch.zeros(1, 85))
     bandit.act(bandit.draw(5), torch.ones(5, 85))
     bandit.next_epoch()  # a warning would be an error here
@@ -244,7 +244,7 @@ def test_bad_actions_are_refused_and_change_nothing(make, actions):
         ({"order": "random"}, "order"),
         ({"correct_reward": -1.0}, "correct_reward"),
         ({"correct_reward": float("nan")}, "correct_reward"),
-        ({"bounds": BoundsSchedule(((0.1, "full"),) * 2, ((0.2, "full"),) * 2)}, "bounds"),
+        ({"bounds": BoundsSchedule(((0.1, "full"),) * 2, ((0.2, "full"),) * 2, None)}, "bounds"),
     ],
 )
 def test_bad_options_are_named(make, options, name):

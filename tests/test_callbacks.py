@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from scratch import SCRATCH
 from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
@@ -22,7 +23,7 @@ N = 3
 
 def make(images: int = 2 * N, update: MetaGraphUpdate | None = None, **options):
     """An environment that shows three of ``images`` images a step, reset, with seeded actions."""
-    envs = gym.make_vec("InstaNAS-v1", num_envs=N, split="val", **options)
+    envs = gym.make_vec("InstaNAS-v1", num_envs=N, **SCRATCH, **options)
     bandit = envs.unwrapped.bandit
     bandit.image_set = bandit.image_set.take(torch.arange(images))
     if update is not None:
@@ -59,14 +60,14 @@ def test_hooks_run_in_order_and_bounds_move_after_them():
     envs, log = make(), []
     for name in "ab":
         envs.unwrapped.add_callback(recorder(log, name))
-    shown = [envs.step(envs.action_space.sample())[4]["index"].tolist() for _ in range(3)]
+    shown = [envs.step(envs.action_space.sample())[4]["final_info"]["index"].tolist() for _ in range(3)]
     expected = [(name, "step", 0, shown[k]) for k in range(2) for name in "ab"]
     expected += [(name, "end", 0, envs.unwrapped) for name in "ab"]
     assert log == expected + [(name, "step", 1, shown[2]) for name in "ab"]
 
 
 def test_the_scalar_environment_has_the_same_hooks():
-    env, log = gym.make("InstaNAS-v1", split="val"), []
+    env, log = gym.make("InstaNAS-v1", **SCRATCH), []
     env.unwrapped.bandit.image_set = env.unwrapped.bandit.image_set.take(torch.arange(2))
     env.unwrapped.add_callback(recorder(log, "a"))
     for _ in range(3):
@@ -124,7 +125,7 @@ def test_images_train_with_their_own_masks_unless_shuffled(shuffle):
     envs = make(images=2 * N, update=update)
     bandit = envs.unwrapped.bandit
     untrained = copy.deepcopy(bandit.meta_graph).train()
-    infos = [envs.step(envs.action_space.sample())[4] for _ in range(2)]
+    infos = [envs.step(envs.action_space.sample())[4]["final_info"] for _ in range(2)]
     index, masks = (torch.cat([torch.from_numpy(info[name]) for info in infos]) for name in ("index", "mask"))
     with torch.no_grad():
         logits = untrained(bandit.image_set.normalize(bandit.image_set.images[index]), masks)
@@ -203,7 +204,7 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path):
 
 def test_a_teacher_is_imitated():
     """One that is sure of class 7, whatever the image: after two epochs the meta-graph says 7 more often."""
-    path = gym.make("InstaNAS-v1").unwrapped.bandit.space.mobilenet_v2_mask()
+    path = gym.make("InstaNAS-v1", **SCRATCH).unwrapped.bandit.space.mobilenet_v2_mask()
 
     def train(teacher) -> tuple[float, float]:
         """The share of 7 afterwards, and the loss of the first epoch."""

@@ -150,7 +150,7 @@ def test_real_latency_counts_the_controller(bandit):
     def measured(controller: nn.Module | None) -> float:
         agent = StaticAgent(bandit.space, mask)
         agent.controller = controller
-        return real_latency(bandit, agent, masks, generator_for(5), images=4, repetitions=5)
+        return real_latency(bandit, agent, masks, generator_for(5), images=4, repetitions=5, backend="eager")
 
     sleeper = nn.Identity()
     sleeper.forward = lambda images: time.sleep(0.02)

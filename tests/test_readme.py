@@ -1,4 +1,4 @@
-"""The README's Python, run from top to bottom as its reader would, with learning made short."""
+"""The Python of the README and of every page of the docs, run from top to bottom as a reader would."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-SHORTENED = {
-    "learn(10 * 4_000, progress_bar=True)": "learn(256)",
-    "learn(20_000, progress_bar=True)": "learn(512)",
-    "model.learn(10_000)": "model.learn(1024)",
-}
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Learning is made short; nothing else is changed.
+LEARNING = re.compile(r"learn\([^)]*\)")
 
 
-def blocks() -> list[str]:
+def blocks(page: Path) -> list[str]:
     """Its Python blocks, in order."""
-    return re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-
-
-def test_only_learning_is_shortened():
-    text = "\n".join(blocks())
-    assert [text.count(words) for words in SHORTENED] == [1, 1, 1]
-    assert text.count(".learn(") == len(SHORTENED)
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_every_block_runs(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_every_block_runs(page, tmp_path, monkeypatch):
     """One after the other in one session; what they write goes to the folder they are run in."""
     monkeypatch.chdir(tmp_path)
-    session: dict[str, object] = {"__name__": "readme"}
-    for block in blocks():
-        for words, short in SHORTENED.items():
-            block = block.replace(words, short)
-        exec(compile(block, str(README), "exec"), session)
-    shown = capsys.readouterr().out
-    assert "by brightness" in shown and "Gain(difference=" in shown
-    assert (tmp_path / "runs" / "controller.safetensors").exists()
+    session: dict[str, object] = {"__name__": "page"}
+    for block in blocks(page):
+        exec(compile(LEARNING.sub("learn(512)", block), str(page), "exec"), session)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from instanas_env.storage import (
-    ABANDONED_SECONDS,
+    check_weights,
     load_checkpoint,
     load_json,
+    load_json_lines,
     load_weights,
-    remove_abandoned,
     save_checkpoint,
     save_json,
     save_weights,
-    write_atomic,
 )
 
 WEIGHTS = {"one": torch.arange(6.0).reshape(2, 3), "two": torch.tensor([1, 2])}
-
-
-def test_write_atomic_makes_folders_and_replaces(tmp_path):
-    path = tmp_path / "run" / "deep" / "file"
-    write_atomic(path, b"old")
-    write_atomic(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert list(path.parent.iterdir()) == [path]
-    assert path.stat().st_mode & 0o777 == 0o644, "others may read it, though temporary files are private"
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomic(path, "text is not bytes")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_failed_replacement_leaves_no_temporary_file(tmp_path):
-    """The last step can fail too: here a folder has the file's name."""
-    folder = tmp_path / "name"
-    folder.mkdir()
-    with pytest.raises(OSError, match="name"):
-        write_atomic(folder, b"content")
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def killed_while_writing(path: Path) -> Path:
-    """What is left of a ``write_atomic`` whose process died (here of ``os._exit``) before the renaming."""
-    code = "import os, sys; from instanas_env.storage import write_atomic; os.fsync = lambda _: os._exit(1)"
-    before = set(path.parent.iterdir())
-    command = [sys.executable, "-c", f"{code}; write_atomic(sys.argv[1], b'half')", str(path)]
-    assert subprocess.run(command, cwd=Path(__file__).parent.parent).returncode == 1
-    (left,) = set(path.parent.iterdir()) - before
-    assert left.read_bytes() == b"half" and not path.exists()
-    return left
-
-
-def test_what_a_killed_writer_left_goes_when_it_is_old(tmp_path):
-    """A second past its time; one that may still be written to stays, and so does everything of others."""
-    (tmp_path / "sub").mkdir()
-    old, deep, young = (killed_while_writing(tmp_path / name) for name in ("a.pt", "sub/b.json", "a.pt"))
-    others = [tmp_path / name for name in ("a.json", ".a.json.swp", "a.partial", ".hidden")]
-    now = time.time()
-    for path in others:
-        path.touch()
-    for path in (old, deep, *others):
-        os.utime(path, (now, now - ABANDONED_SECONDS - 1))
-    os.utime(young, (now, now - ABANDONED_SECONDS + 60))
-    remove_abandoned(tmp_path)
-    assert not old.exists() and not deep.exists()
-    assert {*tmp_path.iterdir()} == {young, tmp_path / "sub", *others}
-    remove_abandoned(tmp_path / "not there")
 
 
 def test_json_round_trip(tmp_path):
@@ -97,10 +38,11 @@ def test_what_is_no_json_is_named(tmp_path, content):
 
 
 def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path):
-    save_json(tmp_path / "a.json", 1)
-    with pytest.raises(TypeError):
-        save_json(tmp_path / "a.json", torch.nn)
-    assert load_json(tmp_path / "a.json") == 1
+    save_json(tmp_path / "a.json", {"one": 1})
+    for value in ({"module": torch.nn}, [1], 1):
+        with pytest.raises(TypeError):
+            save_json(tmp_path / "a.json", value)
+    assert load_json(tmp_path / "a.json") == {"one": 1}
 
 
 def test_weights_round_trip_with_their_config(tmp_path):
@@ -177,3 +119,125 @@ def test_a_truncated_checkpoint_is_named(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"c\.pt"):
         load_checkpoint(path)
+
+
+# --- a flipped bit ---------------------------------------------------------------------------------------
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_every_flipped_bit_of_json_is_found(tmp_path):
+    """Or changes nothing: JSON has white space to spare."""
+    path, value = tmp_path / "a.json", {"modules": [[0.5, 12]], "unit": "ms", "on": True, "none": None}
+    save_json(path, value)
+    content = path.read_bytes()
+    found = 0
+    for bit in range(8 * len(content)):
+        path.write_bytes(flipped(content, bit))
+        try:
+            assert load_json(path) == value, f"bit {bit}"
+        except ValueError as error:
+            assert str(error).startswith(str(path))
+            found += 1
+    assert found > 7 * len(content)
+
+
+def test_json_laid_out_anew_is_the_same(tmp_path):
+    """Somebody's editor or git changed the ends of lines; and JSON without a checksum is read as it is."""
+    path, value = tmp_path / "a.json", {"name": "caf\udce9 $\\frac{$", "rate": 0.1 + 0.2}
+    save_json(path, value)
+    written = json.loads(path.read_text())
+    path.write_bytes(json.dumps(written, indent=4).replace("\n", "\r\n").encode())
+    assert load_json(path) == value
+    path.write_text(json.dumps(value))
+    assert load_json(path) == value
+    path.write_text(json.dumps({**written, "rate": 0.3}))
+    with pytest.raises(
+        ValueError, match=r"a\.json: changed since .*if that was you, remove its entry 'sha256'"
+    ):
+        load_json(path)
+
+
+@pytest.mark.parametrize(("kind", "stride"), [("checkpoint", 131), ("weights", 5)])
+def test_flipped_bits_of_tensors_are_found(tmp_path, kind, stride):
+    """Every bit in every byte in turn; a test of all takes a minute and passes."""
+    path = tmp_path / "file"
+    save = {"checkpoint": save_checkpoint, "weights": lambda p, w: save_weights(p, w, {"epoch": 3})}[kind]
+    load = {"checkpoint": load_checkpoint, "weights": load_weights}[kind]
+    save(path, {"one": torch.arange(3.0)})
+    content = path.read_bytes()
+    passed = []
+    for bit in range(0, 8 * len(content), stride):
+        path.write_bytes(flipped(content, bit))
+        try:
+            load(path)
+            passed.append(bit)
+        except ValueError as error:
+            assert str(error).startswith(str(path)), bit
+    if kind == "checkpoint":
+        assert not passed
+    else:  # the name of the checksum's field, without which the file is like one of an earlier version
+        key = content.index(b"sha256")
+        assert all(key <= bit // 8 < key + 6 for bit in passed), [content[b // 8] for b in passed]
+
+
+# --- hostile files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("load", [load_json, load_checkpoint, load_weights, load_json_lines])
+def test_folders_and_pipes_are_named_and_nothing_waits(tmp_path, load):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("folder", "a folder"), ("pipe", "a pipe")):
+        with pytest.raises(ValueError, match=rf"{name}: .*{kind}"):
+            load(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="absent: no such"):
+        load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("[" * 100_000, "nested deeper"),
+        ('{"a":' * 70 + "1" + "}" * 70, "nested deeper"),
+        ('{"a": 1, "a": 2}', "the key 'a' twice"),
+        ("[]", "got a list; an object will do"),
+        ("9" * 5000, "not a JSON file"),
+    ],
+)
+def test_hostile_json_is_named(tmp_path, content, what):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"a\.json: .*{what}"):
+        load_json(tmp_path / "a.json")
+
+
+def test_a_history_names_its_bad_line(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 1}\n\n{"epoch": 2}\n')
+    assert load_json_lines(path) == [{"epoch": 1}, {"epoch": 2}]
+    path.write_text('{"epoch": 1}\n{"epo')
+    with pytest.raises(ValueError, match=r"history\.jsonl, line 2: not a JSON file"):
+        load_json_lines(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"one": torch.tensor([1.0, float("nan")])}, "NaN or inf in one"),
+        ({"one": torch.tensor([1.0, float("inf")])}, "NaN or inf in one"),
+        ({"bn.running_var": torch.tensor([-1.0])}, "negative variance in bn.running_var"),
+        ({"one": torch.zeros(2).half()}, r"one is torch.float16 \(2,\); torch.float32 \(2,\) will do"),
+        ({"one": torch.zeros(3)}, r"one is torch.float32 \(3,\)"),
+        ({"more": torch.zeros(1)}, "'more'"),
+    ],
+)
+def test_weights_that_no_network_can_have_are_named(change, what):
+    good = {"one": torch.zeros(2), "bn.running_var": torch.ones(1)}
+    expected = {**good, "bn.num_batches_tracked": torch.tensor(0)}
+    check_weights(good, {name: tensor.to("meta") for name, tensor in expected.items()}, "w: the file")
+    with pytest.raises(ValueError, match=f"w: the file .*{what}"):
+        check_weights({**good, **change}, expected, "w: the file")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
+from scratch import SCRATCH
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.callbacks import MetaGraphUpdate
@@ -18,16 +19,16 @@ from instanas_env.storage import load_checkpoint, save_checkpoint
 
 N = 3
 FALLING = {"upper": [[1.0, "full"], [0.6, "full"]], "lower": [0.0, "full"], "epochs": 3}
-RESET_KEYS = {"index", "epoch", "upper_ms", "lower_ms"}
-STEP_KEYS = RESET_KEYS | {
-    "label", "prediction", "correct", "is_success", "latency_ms", "reward_task", "reward_latency", "mask",
+STEP_KEYS = {
+    "index", "epoch", "upper_ms", "lower_ms", "label", "prediction", "correct", "is_success", "latency_ms", "reward_task", "reward_latency", "mask",
 }  # fmt: skip
-FINAL_KEYS = {"final_obs", "_final_obs", "final_info", "_final_info", "next_index"}
+INFO_KEYS = STEP_KEYS | {f"_{name}" for name in STEP_KEYS}
+FINAL_KEYS = {"final_obs", "_final_obs", "final_info", "_final_info"}
 
 
 def make(mode: AutoresetMode | str = AutoresetMode.SAME_STEP, images: int = 7, **options):
     """Three images a step, out of ``images`` in all."""
-    envs = gym.make_vec("InstaNAS-v1", num_envs=N, split="val", autoreset_mode=mode, **options)
+    envs = gym.make_vec("InstaNAS-v1", num_envs=N, autoreset_mode=mode, **SCRATCH, **options)
     bandit = envs.unwrapped.bandit
     bandit.image_set = bandit.image_set.take(torch.arange(images))
     return envs
@@ -50,23 +51,22 @@ def test_same_step_returns_the_next_images():
     envs = make()
     observation, info = envs.reset(seed=0)
     assert observation.shape == (N, 3, 32, 32) and observation.dtype == np.uint8
-    assert info.keys() == RESET_KEYS
+    assert info.keys() == INFO_KEYS
     for _ in range(3):
-        index, scores = info.get("next_index", info["index"]), envs.unwrapped.score(drawn_actions(N))
+        index, scores = info["index"], envs.unwrapped.score(drawn_actions(N))
         assert np.array_equal(observation, images_at(envs, index))
         acted_on = observation
         observation, reward, terminated, truncated, info = envs.step(drawn_actions(N))
         assert_flags(terminated, truncated, True)
-        assert info.keys() == STEP_KEYS | FINAL_KEYS
+        assert info.keys() == INFO_KEYS | FINAL_KEYS
         assert np.array_equal(reward, scores.reward)
         assert np.array_equal(np.stack(list(info["final_obs"])), acted_on)
         assert info["final_obs"].dtype == object
         assert info["_final_obs"].all() and info["_final_info"].all()
-        assert info["final_info"].keys() == STEP_KEYS
+        assert info["final_info"].keys() == INFO_KEYS
         for name in STEP_KEYS:
-            assert np.array_equal(info[name], asdict(scores)[name])
-            assert np.array_equal(info[name], info["final_info"][name])
-        assert np.array_equal(info["index"], index)
+            assert np.array_equal(info["final_info"][name], asdict(scores)[name])
+        assert np.array_equal(info["final_info"]["index"], index)
 
 
 def test_next_step_spends_a_step_on_the_new_images():
@@ -76,11 +76,11 @@ def test_next_step_spends_a_step_on_the_new_images():
     for _ in range(2):
         observation, reward, terminated, truncated, info = envs.step(drawn_actions(N))
         assert_flags(terminated, truncated, True)
-        assert np.array_equal(observation, first) and info.keys() == STEP_KEYS
+        assert np.array_equal(observation, first) and info.keys() == INFO_KEYS
         assert np.array_equal(reward, envs.unwrapped.score(drawn_actions(N)).reward)
         following, reward, terminated, truncated, info = envs.step(np.full((N, 85), 7))
         assert_flags(terminated, truncated, False)
-        assert reward.tolist() == [0.0] * N and info.keys() == RESET_KEYS
+        assert reward.tolist() == [0.0] * N and info.keys() == INFO_KEYS
         assert np.array_equal(following, images_at(envs, info["index"]))
         assert not np.array_equal(following, first)
         first = following
@@ -91,7 +91,7 @@ def test_disabled_waits_for_reset():
     before, info = envs.reset(seed=0)
     observation, _, terminated, truncated, acted = envs.step(drawn_actions(N))
     assert_flags(terminated, truncated, True)
-    assert np.array_equal(observation, before) and acted.keys() == STEP_KEYS
+    assert np.array_equal(observation, before) and acted.keys() == INFO_KEYS
     with pytest.raises(ResetNeeded, match="call reset"):
         envs.step(drawn_actions(N))
 
@@ -123,7 +123,7 @@ def test_modes_may_be_given_as_enum_or_text(mode):
 )  # fmt: skip
 def test_bad_arguments_are_named(options, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
-        gym.make_vec("InstaNAS-v1", split="val", **{"num_envs": N, **options})
+        gym.make_vec("InstaNAS-v1", **SCRATCH, **{"num_envs": N, **options})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_seed_gives_a_trajectory_and_starts_again():
         arrays = [envs.reset(seed=seed)[0]]
         for step in range(4):
             observation, reward, _, _, info = envs.step(drawn_actions(N, seed=step))
-            arrays += [observation, reward, *(info[name] for name in sorted(STEP_KEYS))]
+            arrays += [observation, reward, *(info["final_info"][name] for name in sorted(STEP_KEYS))]
         return arrays
 
     one, other = make(augment=True), make(augment=True)
@@ -201,7 +201,7 @@ def test_epochs_pass_and_bounds_fall():
     """Six images, three a step: two steps an epoch. U goes from 1 over 0.8 to 0.6 of the full network."""
     envs = make(images=6, bounds=FALLING)
     envs.reset(seed=0)
-    infos = [envs.step(drawn_actions(N))[4] for _ in range(8)]
+    infos = [envs.step(drawn_actions(N))[4]["final_info"] for _ in range(8)]
     assert [info["epoch"].tolist() for info in infos] == [[k // 2] * N for k in range(8)]
     full = envs.unwrapped.bandit.latency_table.reference("full")
     for k, info in enumerate(infos):
@@ -219,7 +219,9 @@ def test_a_resumed_environment_goes_on_as_the_first_would_have(tmp_path):
     for seed in range(3):
         one, other = (envs.step(drawn_actions(N, seed=seed)) for envs in (first, second))
         assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
-        assert all(np.array_equal(one[4][name], other[4][name]) for name in STEP_KEYS)
+        assert all(
+            np.array_equal(one[4]["final_info"][name], other[4]["final_info"][name]) for name in STEP_KEYS
+        )
 
 
 def test_gymnasium_counts_our_episodes():

@@ -6,7 +6,7 @@ milliseconds. A module of another package says how it is written in a method ``t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,6 @@ class OnnxGraph:
         self._root: OnnxGraph = self if parent is None else parent._root
         self._constants: list[TensorProto] = []
         self._count = 0
-
-    def branch(self) -> OnnxGraph:
-        """An empty graph that sees this one's values."""
-        return OnnxGraph(self)
 
     def constant(self, value: Any) -> str:
         """A constant of this graph, from a tensor, an array or a NumPy number.
@@ -126,6 +122,22 @@ class OnnxGraph:
         if len(values) == 1:
             return values[0]
         return self.op("Mul", self.op("Sum", *values), self.constant(np.float32(1 / len(values))))
+
+    def either(
+        self, condition: str, then: Callable[[OnnxGraph], str], otherwise: Callable[[OnnxGraph], str]
+    ) -> str:
+        """An ``If``: runs one of two branches.
+
+        Args:
+            condition: a bool of one element.
+            then, otherwise: write into the branch they are given, and name their output, made there.
+        """
+        branches = {}
+        for name, write in (("then_branch", then), ("else_branch", otherwise)):
+            branch = OnnxGraph(self)
+            output = helper.make_empty_tensor_value_info(write(branch))
+            branches[name] = branch.proto(outputs=[output])
+        return self.op("If", condition, **branches)
 
     def rename(self, value: str, name: str) -> None:
         """Call a value, an output say, by a given name."""

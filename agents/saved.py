@@ -1,0 +1,161 @@
+"""A run's folder <-> an agent, its meta-graph, the latency table, and what is to be known of the images.
+
+controller.safetensors   the agent
+meta_graph.safetensors   the weights
+latency.json             the table
+data.json                class names, mean and deviation of the training images, typical masks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.choices import Pick, controller_file
+from agents.files import load_agent
+from instanas_env.build import shipped
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
+from instanas_env.storage import PathLike, load_json, save_json
+
+DATA = "data.json"
+TABLE = "latency.json"
+TYPICAL = 500  # images whose masks are recorded
+META_GRAPH = "meta_graph.safetensors"
+
+
+class Described(Protocol):
+    """Images of which these things are known, such as an :class:`instanas_env.data.ImageSet`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+    @property
+    def std(self) -> tuple[float, float, float]: ...
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a classifier must know of the images that it was trained on.
+
+    Attributes:
+        classes: the name of each label.
+        mean, std: of each colour channel, in units of 0..1.
+        typical: masks that images got, bool ``(K, num_cells, num_modules)``, by which an exported file is
+            arranged; None if they were not recorded.
+    """
+
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    typical: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What :func:`load_run` reads."""
+
+    agent: Agent
+    meta_graph: MetaGraph
+    table: LatencyTable
+    data: DataRecord
+
+
+def save_data(
+    folder: PathLike, images: Described, table: LatencyTable | None, typical: Tensor | None = None
+) -> None:
+    """Write ``data.json`` and ``latency.json`` beside a run's weights.
+
+    Args:
+        folder: of the run.
+        images: any split of the run's data set.
+        table: the run's; None leaves it out.
+        typical: masks that images got, bool ``(K, num_cells, num_modules)``.
+    """
+    bits = None if typical is None else ["".join(map(str, row)) for row in typical.flatten(1).int().tolist()]
+    content = {
+        "classes": list(images.classes),
+        "mean": list(images.mean),
+        "std": list(images.std),
+        "typical": bits,
+    }
+    save_json(Path(folder) / DATA, content)
+    if table is not None:
+        table.save(Path(folder) / TABLE)
+
+
+def table_of(folder: PathLike, space: SearchSpace) -> LatencyTable | None:
+    """The table in a run's folder, or else the shipped one if it is of this space, or else None."""
+    own = Path(folder) / TABLE
+    table = LatencyTable.load(own if own.is_file() else shipped(TABLE))
+    return table if table.space == space else None
+
+
+def load_run(folder: PathLike, prefer: Pick | None = None, latency_table: PathLike | None = None) -> SavedRun:
+    """Read what ``scripts.search`` or ``scripts.finetune`` left in ``folder``.
+
+    Args:
+        folder: of the run.
+        prefer: one of the trade-offs that ``scripts.choose`` picked; None means the run's own controller.
+        latency_table: file of another table than the run's.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: a file of another kind.
+    """
+    folder = Path(folder)
+    agent = load_agent(controller_file(folder, prefer))
+    meta_graph = MetaGraph.load(folder / META_GRAPH)
+    table = LatencyTable.load(needed(folder, TABLE) if latency_table is None else latency_table)
+    return SavedRun(agent, meta_graph, table, load_data(folder, meta_graph.space))
+
+
+def load_data(folder: PathLike, space: SearchSpace) -> DataRecord:
+    """Read ``data.json``; ``space`` is that of the run. Errors as :func:`load_run`."""
+    path = needed(Path(folder), DATA)
+    content = load_json(path)
+    try:
+        mean, std = (_three(content[name]) for name in ("mean", "std"))
+        classes = tuple(content["classes"])
+        typical = _masks(content.get("typical"), space)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"data: {path} does not tell classes, mean and std ({error!r})") from error
+    return DataRecord(classes, mean, std, typical)
+
+
+def check_same_classes(known: Sequence[str], given: Sequence[str]) -> None:
+    """``ValueError`` if a data set has other classes, or another order, than a run was trained on."""
+    if tuple(known) != tuple(given):
+        got, ours = (", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for names in (given, known))
+        raise ValueError(
+            f"image_set: its {len(given)} classes are {got}; the run's {len(known)}, {ours}, will do"
+        )
+
+
+def needed(folder: Path, name: str) -> Path:
+    """A file of a run; ``FileNotFoundError`` says who writes it."""
+    if not (folder / name).is_file():
+        raise FileNotFoundError(
+            f"{folder / name}: no such file; scripts.search and scripts.finetune write it"
+        )
+    return folder / name
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    first, second, third = map(float, values)
+    return first, second, third
+
+
+def _masks(rows: list[str] | None, space: SearchSpace) -> Tensor | None:
+    if rows is None:
+        return None
+    bits = torch.tensor([[int(bit) for bit in row] for row in rows], dtype=torch.bool)
+    return bits.view(-1, space.num_cells, space.num_modules)

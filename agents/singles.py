@@ -1,0 +1,122 @@
+"""Single images in onnxruntime: a cache of static children, and the dynamic file for masks that are new."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.saved import DataRecord
+from instanas_env.deploy.choice import choice_model
+from instanas_env.deploy.dynamic import dynamic_model, static_model
+from instanas_env.deploy.runtime import OnnxNetwork
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+
+REMEMBERED = 16  # masks seen once, as a multiple of the children kept
+
+
+class SingleImages:
+    """Runs one image at a time.
+
+    The controller looks at it. A mask that is met for the first time runs in the dynamic file; a static
+    child, which is faster, is built when it comes again. An agent without an ONNX form chooses in PyTorch,
+    and its children are built at once. Can be pickled; what it keeps is then built anew.
+
+    Args:
+        agent: the policy, its controller folded or not.
+        meta_graph: folded, on the CPU.
+        data: of the images.
+        table: of latencies.
+        controller_ms: the controller's.
+        cache_size: children kept; the least recently used goes first.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        meta_graph: MetaGraph,
+        data: DataRecord,
+        table: LatencyTable,
+        controller_ms: float,
+        cache_size: int,
+    ):
+        self.agent, self.meta_graph, self.data = agent, meta_graph, data
+        self.table, self.controller_ms, self.cache_size = table, controller_ms, cache_size
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was built, as the policy has changed."""
+        self.children: OrderedDict[bytes, OnnxNetwork] = OrderedDict()
+        self.built = 0
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._chooser: OnnxNetwork | None = None
+        self._dynamic: OnnxNetwork | None = None
+
+    def __call__(self, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Logits ``(1, C)`` and mask ``(1, num_cells, num_modules)`` of an image uint8 ``(1, 3, H, W)``."""
+        mask = self.choose(image)
+        key = mask.tobytes()
+        if key in self.children:
+            self.children.move_to_end(key)
+        elif self.has_onnx and not self._met_before(key):
+            if self._dynamic is None:
+                self._dynamic = OnnxNetwork(self._write_dynamic())
+            return self._dynamic(image.numpy()), mask
+        return self.child(mask)(image.numpy()), mask
+
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the policy has an ONNX form."""
+        return type(self.agent).bits_to_onnx is not Agent.bits_to_onnx
+
+    def choose(self, image: Tensor) -> np.ndarray:
+        """The repaired mask ``(1, num_cells, num_modules)``."""
+        if not self.has_onnx:
+            return self.meta_graph.space.repair(self.agent.masks(image)).cpu().numpy()
+        if self._chooser is None:
+            self._chooser = OnnxNetwork(choice_model(self.agent.bits_to_onnx, self.table, self.controller_ms))
+        return self._chooser(image.numpy())
+
+    def child(self, mask: np.ndarray) -> OnnxNetwork:
+        """The child of a mask ``(1, num_cells, num_modules)``, built if it is not kept."""
+        key = mask.tobytes()
+        if key not in self.children:
+            row = torch.from_numpy(mask[0])
+            model = static_model(self.meta_graph, row, self.data.mean, self.data.std)
+            self.children[key] = OnnxNetwork(model)
+            self.built += 1
+            if len(self.children) > self.cache_size:
+                self.children.popitem(last=False)
+        return self.children[key]
+
+    def _met_before(self, key: bytes) -> bool:
+        """Whether a mask was met; remembers it if not."""
+        if key in self._seen:
+            return True
+        self._seen[key] = None
+        if len(self._seen) > REMEMBERED * self.cache_size:
+            self._seen.popitem(last=False)
+        return False
+
+    def _write_dynamic(self) -> bytes:
+        return dynamic_model(
+            self.meta_graph,
+            self.agent.bits_to_onnx,
+            self.table,
+            self.controller_ms,
+            self.data.mean,
+            self.data.std,
+            typical=self.data.typical,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("agent", "meta_graph", "data", "table", "controller_ms", "cache_size")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]

@@ -1,0 +1,88 @@
+"""An agent and its meta-graph as one file that onnxruntime runs without this package, and without PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from instanas_env.deploy.dynamic import dynamic_model
+from instanas_env.deploy.onnx_graph import OnnxGraph
+from instanas_env.latency import LatencyTable
+from instanas_env.meta_graph import MetaGraph
+from instanas_env.modules import FoldedConv
+from instanas_env.search_space import SearchSpace
+
+
+class Policy(Protocol):
+    """What an agent needs to be exported."""
+
+    space: SearchSpace
+    controller: nn.Module | None
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``."""
+
+
+def export(
+    agent: Policy,
+    meta_graph: MetaGraph,
+    table: LatencyTable,
+    classes: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    typical: Tensor | None = None,
+) -> bytes:
+    """The content of an ``.onnx`` file; see :mod:`instanas_env.deploy.dynamic` for its inputs and outputs.
+
+    Its metadata hold ``classes``, ``search_space``, ``mean``, ``std`` as JSON, ``policy`` and ``version``.
+
+    Args:
+        agent: any whose policy can be written; its controller's latency is counted if it has one.
+        meta_graph: of the same space, folded or not.
+        table: of the same space.
+        classes: the name of each label.
+        mean, std: of each colour channel of the training images, in units of 0..1.
+        typical: masks that images get, to arrange the file by; see :func:`dynamic_model`.
+
+    Raises:
+        ValueError: parts that do not belong together, or an agent that has no ONNX form.
+    """
+    space = meta_graph.space
+    for name, other in (("agent", agent.space), ("table", table.space)):
+        if other != space:
+            raise ValueError(f"{name}: made for {other.config}; got a meta-graph of {space.config}")
+    if table.unit != "ms":
+        raise ValueError(f"table: got one of {table.unit}; one of ms will do")
+    if len(classes) != meta_graph.num_classes:
+        raise ValueError(f"classes: got {len(classes)}; the meta-graph's {meta_graph.num_classes} will do")
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != 3 or not all(torch.isfinite(torch.tensor(values))):
+            raise ValueError(f"{name}: got {values}; three numbers, one for each channel, will do")
+    if min(std) <= 0:
+        raise ValueError(f"std: got {std}; positive numbers will do")
+    folded = meta_graph if isinstance(meta_graph.stem, FoldedConv) else meta_graph.folded()
+    controller_ms = 0.0 if agent.controller is None else table.controller
+    metadata = {
+        "classes": json.dumps(list(classes)),
+        "search_space": json.dumps(space.config),
+        "mean": json.dumps(list(mean)),
+        "std": json.dumps(list(std)),
+        "policy": type(agent).__name__,
+        "version": _version(),
+    }
+    statistics = (tuple(mean), tuple(std))
+    return dynamic_model(
+        folded.cpu(), agent.bits_to_onnx, table, controller_ms, *statistics, metadata, typical
+    )
+
+
+def _version() -> str:
+    try:
+        return version("instanas-env")
+    except PackageNotFoundError:  # run from its sources
+        return "unknown"

@@ -1,0 +1,68 @@
+"""The ``info`` of resets and steps: the same keys with the same types, so that recorders can stack them.
+
+| key                          | type    | of a step                                    | of an image that waits   |
+|------------------------------|---------|----------------------------------------------|--------------------------|
+| index                        | int64   | the image's position in the split            | the same                 |
+| label, prediction            | int64   | class, and class that was answered           | -1 (no label leaks)      |
+| correct, is_success          | bool    | whether these are equal                      | False                    |
+| latency_ms                   | float64 | of the network, from the table               | NaN                      |
+| reward_task, reward_latency  | float64 | R_T and R_A                                  | NaN                      |
+| mask                         | bool    | ``(17, 5)``, after repair                    | all False                |
+| upper_ms, lower_ms           | float64 | the window U_t, L_t                          | that of the coming step  |
+| epoch                        | int64   | the pass over the split, from 0              | that of the coming step  |
+
+In a vector environment each value is an array with one entry per image, and ``_key`` (bool) tells which images
+``key`` is of, as in Gymnasium's own vector environments. In the scalar environment numbers are NumPy scalars. The
+two booleans are arrays without dimensions there: Gymnasium collects ``np.bool_`` in object arrays, whose ``mean``
+is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+
+Info = dict[str, Any]
+
+
+def step_info(outcome: Outcome) -> Info:
+    """What became of actions: copies of everything in the outcome but the reward."""
+    return {name: value.copy() for name, value in vars(outcome).items() if name != "reward"}
+
+
+def waiting_info(bandit: InstanceBandit, contexts: Contexts) -> Info:
+    """Which images wait and the window that will judge them; placeholders for what is not known yet."""
+    count, bounds, space = len(contexts), bandit.bounds, bandit.space
+    return {
+        "index": contexts.index.numpy().copy(),
+        "label": np.full(count, -1),
+        "prediction": np.full(count, -1),
+        "correct": np.zeros(count, bool),
+        "is_success": np.zeros(count, bool),
+        "latency_ms": np.full(count, np.nan),
+        "reward_task": np.full(count, np.nan),
+        "reward_latency": np.full(count, np.nan),
+        "mask": np.zeros((count, space.num_cells, space.num_modules), bool),
+        "upper_ms": np.full(count, bounds.upper),
+        "lower_ms": np.full(count, bounds.lower),
+        "epoch": np.full(count, bandit.epoch),
+    }
+
+
+def with_marks(info: Info, marked: np.ndarray) -> Info:
+    """Beside every key ``_key``, bool ``(n,)``: which images it is of."""
+    both: Info = {}
+    for name, value in info.items():
+        both[name], both[f"_{name}"] = value, marked.copy()
+    return both
+
+
+def first(info: Info) -> Info:
+    """The info of the only image, for the scalar environment."""
+    return {
+        name: value[0].copy() if value.ndim > 1 else np.array(value[0]) if value.dtype == bool else value[0]
+        for name, value in info.items()
+    }

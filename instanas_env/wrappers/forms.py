@@ -1,0 +1,153 @@
+"""Forms of the action: the same masks, written as other spaces for clients that do not take 85 bits.
+
+| ``actions=``        | space of one action     | meaning                                                     |
+|---------------------|-------------------------|-------------------------------------------------------------|
+| "bits"              | MultiBinary(85)         | bit ``5 * cell + module`` switches that module on           |
+| "multi_discrete"    | MultiDiscrete([2] * 85) | the same bits                                               |
+| "cells"             | MultiDiscrete([32] * 17)| one number a cell; bit m of it (value ``2**m``) is module m |
+| "blocks"            | MultiBinary(17)         | BlockDrop's: keep a cell's MobileNetV2 block (MBConv k3 F6) |
+| a menu (path, masks)| Discrete(K)             | the number of a mask of the menu                            |
+
+In "blocks" a cell that changes shape cannot be dropped: its bit has no effect.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from instanas_env import checks
+from instanas_env.search_space import SearchSpace
+from instanas_env.wrappers.menu import load_menu, menu_masks
+
+NAMES = ("bits", "multi_discrete", "cells", "blocks")
+
+
+class ActionForm(ABC):
+    """How actions of one form become bits.
+
+    Attributes:
+        space: of one action.
+        shape: of one action: ``(85,)``, ``(17,)`` or ``()``.
+        highest: the largest number in an action.
+    """
+
+    space: spaces.Space
+    shape: tuple[int, ...]
+    highest: int = 1
+
+    @abstractmethod
+    def _bits(self, numbers: Tensor) -> Tensor:
+        """Whole numbers ``(..., *shape)`` in range, to bits of 0 and 1 or bool ``(..., num_bits)``."""
+
+    def check_shape(self, actions: Any, leading: Sequence[int], several: bool = False) -> None:
+        """``ValueError`` unless the shape is ``(*leading, *shape)``, or with ``several`` ``(K, ...)`` of it."""
+        expected = (*leading, *self.shape)
+        shape = checks.shape("actions", actions)
+        if shape == expected or (several and len(shape) == len(expected) + 1 and shape[1:] == expected):
+            if shape[:1] != (0,) or expected[:1] == (0,):
+                return
+        will_do = f"{expected}" + (f" or (K, {str(expected)[1:]} with K of at least 1" if several else "")
+        if several and not leading and not self.shape:
+            will_do = "() or (K,) with K of at least 1"
+        raise ValueError(f"actions: got shape {shape}; {will_do} will do")
+
+    def bits(self, actions: Any, leading: Sequence[int], several: bool = False) -> Tensor:
+        """Checked actions as bits.
+
+        Args:
+            actions: an array, tensor or list, ``(*leading, *shape)`` of any number type.
+            leading: ``()`` for one image, ``(n,)`` for n of them.
+            several: take ``(K, *leading, *shape)`` as well.
+
+        Returns:
+            bool ``(*leading, num_bits)`` or ``(K, *leading, num_bits)``, not yet repaired.
+
+        Raises:
+            ValueError: another shape, or a number out of range; nothing is changed.
+        """
+        self.check_shape(actions, leading, several)
+        return self._bits(checks.whole_numbers("actions", actions, self.highest)).bool()
+
+
+class Bits(ActionForm):
+    """MultiBinary, or MultiDiscrete of as many twos."""
+
+    def __init__(self, space: SearchSpace, multi_discrete: bool = False):
+        count = space.num_bits
+        self.space = spaces.MultiDiscrete([2] * count) if multi_discrete else spaces.MultiBinary(count)
+        self.shape = (count,)
+
+    def _bits(self, numbers: Tensor) -> Tensor:
+        return numbers
+
+
+class Cells(ActionForm):
+    """One number for each cell."""
+
+    def __init__(self, space: SearchSpace):
+        options = 2**space.num_modules
+        self.space = spaces.MultiDiscrete([options] * space.num_cells)
+        self.shape, self.highest = (space.num_cells,), options - 1
+        self._modules = torch.arange(space.num_modules)
+
+    def _bits(self, numbers: Tensor) -> Tensor:
+        return ((numbers.unsqueeze(-1) >> self._modules) & 1).flatten(-2)
+
+
+class Blocks(ActionForm):
+    """BlockDrop's bits: which of MobileNetV2's blocks are kept."""
+
+    def __init__(self, space: SearchSpace):
+        self.space = spaces.MultiBinary(space.num_cells)
+        self.shape = (space.num_cells,)
+        self._blocks = space.mobilenet_v2_mask()
+        self._always = torch.tensor([not cell.keeps_shape for cell in space.cells])
+
+    def _bits(self, numbers: Tensor) -> Tensor:
+        kept = numbers.bool() | self._always
+        return (kept.unsqueeze(-1) & self._blocks).flatten(-2)
+
+
+class Menu(ActionForm):
+    """The numbers of K masks.
+
+    Args:
+        masks: bool ``(K, num_cells, num_modules)``.
+    """
+
+    def __init__(self, masks: Tensor):
+        self.space = spaces.Discrete(len(masks))
+        self.shape, self.highest = (), len(masks) - 1
+        self.masks = masks
+        self._rows = masks.flatten(1)
+
+    def _bits(self, numbers: Tensor) -> Tensor:
+        return self._rows[numbers]
+
+
+def action_form(actions: Any, space: SearchSpace) -> ActionForm:
+    """The form that the keyword ``actions`` names.
+
+    Args:
+        actions: one of :data:`NAMES`, the path of a menu file (:mod:`instanas_env.wrappers.menu`), or the
+            masks of a menu themselves, ``(K, num_bits)`` of 0 and 1.
+        space: the search space.
+
+    Raises:
+        ValueError: an unknown name, or a menu that does not fit the space.
+    """
+    if isinstance(actions, str) and actions in NAMES:
+        if actions in ("bits", "multi_discrete"):
+            return Bits(space, multi_discrete=actions == "multi_discrete")
+        return Cells(space) if actions == "cells" else Blocks(space)
+    if isinstance(actions, (list, tuple)):
+        return Menu(menu_masks("actions", actions, space))
+    if not checks.path("actions", actions).is_file():
+        raise ValueError(f"actions: unknown {actions!r}; choose from {', '.join(NAMES)}, or the path of a menu")
+    return Menu(load_menu(actions, space))

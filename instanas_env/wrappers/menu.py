@@ -1,0 +1,44 @@
+"""Menus: K masks to choose between, as a JSON file ``{"search_space": {...}, "masks": [[0, 1, ...], ...]}``.
+
+Each mask is a list of its bits (85 in the paper's space) in the order of the action space.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from instanas_env import checks
+from instanas_env.search_space import SearchSpace
+from instanas_env.storage import PathLike, load_json, save_json
+
+MOST = 2**16
+"""Masks of a menu, so that a damaged file is refused and not allocated."""
+
+
+def menu_masks(name: str, masks: Any, space: SearchSpace) -> Tensor:
+    """``masks`` ``(K, num_bits)`` of 0 and 1 as repaired bool ``(K, num_cells, num_modules)``."""
+    shape = checks.shape(name, masks)
+    if len(shape) != 2 or shape[1] != space.num_bits or not 1 <= shape[0] <= MOST:
+        raise ValueError(f"{name}: got shape {shape}; (K, {space.num_bits}) with K from 1 to {MOST} will do")
+    bits = checks.whole_numbers(name, masks, 1).bool()
+    return space.repair(bits.unflatten(1, (space.num_cells, space.num_modules)))
+
+
+def save_menu(path: PathLike, space: SearchSpace, masks: Tensor) -> None:
+    """Write a menu of ``masks`` ``(K, num_cells, num_modules)`` or ``(K, num_bits)``; they are repaired."""
+    checked = menu_masks("masks", masks.flatten(1), space)
+    save_json(path, {"search_space": space.config, "masks": checked.flatten(1).int().tolist()})
+
+
+def load_menu(path: PathLike, space: SearchSpace) -> Tensor:
+    """Read a menu as bool ``(K, num_cells, num_modules)``; ``ValueError`` names a file that is none."""
+    try:
+        content = load_json(checks.file("actions", path))
+        theirs, masks = content["search_space"], content["masks"]
+    except (KeyError, TypeError, RecursionError, ValueError) as error:
+        raise ValueError(f"actions: {path} is not a menu ({error!r:.200})") from error
+    if theirs != space.config:
+        raise ValueError(f"actions: {path} was made for the search space {theirs!r:.200}; got {space.config}")
+    return menu_masks(f"actions: {path}", masks, space)

@@ -1,0 +1,66 @@
+"""Trees of ``If`` nodes: every case is found, and what is frequent is near the root."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instanas_env.deploy.choice import patterns
+from instanas_env.deploy.switch import NOTHING, SEVERAL, Fork, Switch, huffman, switches
+
+WEIGHTS = st.dictionaries(st.integers(-2, 4), st.floats(0.01, 100), min_size=1, max_size=7)
+
+
+def found(switch: Switch, code: int) -> int:
+    """Where the forks lead."""
+    tree = switch.tree
+    while isinstance(tree, Fork):
+        tree = tree.left if code < tree.code else tree.right
+    return tree
+
+
+@given(WEIGHTS)
+def test_every_case_is_found_by_its_code(weights):
+    switch = huffman(weights)
+    assert sorted(switch.order) == sorted(weights)
+    assert [found(switch, code) for code in range(len(weights))] == list(switch.order)
+
+
+def test_huffmans_tree():
+    """Weights 8, 4, 2, 1 are 1, 2, 3 and 3 forks away: 8 + 2 * 4 + 3 * 2 + 3 * 1 = 25 in all."""
+    switch = huffman({0: 8.0, 1: 4.0, 2: 2.0, 3: 1.0})
+    rows = torch.eye(4, dtype=torch.bool).tolist()
+    assert [switch.forks(row) for row in rows] == [1, 2, 3, 3]
+
+
+def test_a_cell_has_the_cases_that_it_can_have(tiny_space):
+    for cell, switch in zip(tiny_space.cells, switches(tiny_space), strict=True):
+        expected = {0, 1, 2, 3, 4, SEVERAL} | ({NOTHING} if cell.keeps_shape else set())
+        assert set(switch.order) == expected
+    alone = switches(tiny_space.only(2))
+    assert {switch.order for switch in alone} <= {(0,), (NOTHING, 0), (0, NOTHING)}
+
+
+def test_what_is_typical_is_one_fork_away(tiny_space):
+    typical = tiny_space.path(3).expand(50, -1, -1)
+    for switch in switches(tiny_space, typical):
+        assert switch.forks([False, False, False, True, False]) == 1
+
+
+def test_codes_of_rows(tiny_space):
+    switch = switches(tiny_space)[-2]
+    for row in itertools.product([False, True], repeat=5):
+        case = found(switch, switch.code(row))
+        number = sum(row)
+        assert case == (NOTHING if number == 0 else SEVERAL if number > 1 else row.index(True))
+
+
+def test_patterns_are_repaired_and_in_the_order_of_their_bits(tiny_space):
+    table = patterns(tiny_space)
+    assert table.shape == (17, 32, 5)
+    assert table[0, 0b01010].tolist() == [False, True, False, True, False]
+    for cell, rows in zip(tiny_space.cells, table, strict=True):
+        assert rows[0].tolist() == [not cell.keeps_shape, False, False, False, False]
