@@ -10,6 +10,7 @@ PyTorch and the meta-graph, each module for the images that chose it.
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,6 +216,10 @@ class InstaNASClassifier:
         """Number of networks that are kept at present."""
         return len(self._singles.children)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Bytes, not tensors: those PyTorch would hand to a worker process one by one, as shared memory.
+        return _unpickled, (pickle.dumps(self.__dict__),)
+
     # --- inside ----------------------------------------------------------------------------------
 
     def _choose(self, batch: Tensor) -> Tensor:
@@ -224,6 +229,12 @@ class InstaNASClassifier:
     def _normalize(self, batch: Tensor) -> Tensor:
         pixels = batch.to(self._device).float()
         return pixels.sub_(self._mean.to(self._device)).div_(self._std.to(self._device))
+
+
+def _unpickled(state: bytes) -> InstaNASClassifier:
+    classifier = InstaNASClassifier.__new__(InstaNASClassifier)
+    classifier.__dict__.update(pickle.loads(state))
+    return classifier
 
 
 def _for_inference(agent: Agent, fold: bool = True) -> Agent:

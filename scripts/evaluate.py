@@ -50,7 +50,7 @@ from scripts.policy_table import print_table
 from scripts.run_directory import machine
 from scripts.settings import add_settings
 
-SHIPPED_SEARCHES = ("searched_regression", "searched_reinforce")
+SHIPPED_SEARCHES = ("searched_reinforce",)
 
 
 @dataclass(frozen=True)

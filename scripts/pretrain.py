@@ -61,6 +61,8 @@ class Options:
     teacher: Path | None = None
     """Weights of MobileNetV2 trained alone (--modules 2): where stem, head and its modules start from, and
     what all networks imitate besides the labels."""
+    start: Path | None = None
+    """Weights of a meta-graph to go on from, instead of new ones."""
     masks: Literal["per-image", "per-batch"] = "per-image"
     """One child network for each image, or one for each batch as the paper has it (then sparse ones stay near
     chance: after 10 epochs on the embedded images random fifths stand at 18 % against 43 %)."""
@@ -100,7 +102,9 @@ def main(options: Options, world: World = ALONE) -> None:
         val = load_images(options.dataset, "val", options.data_dir, space.resolution)
     run.bind(train=train, val=val)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
-    if options.teacher is not None:
+    if options.start is not None:
+        meta_graph.load_state_dict(MetaGraph.load(options.start).state_dict())
+    elif options.teacher is not None:
         meta_graph.start_from(MetaGraph.load(options.teacher))
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
@@ -108,6 +112,8 @@ def main(options: Options, world: World = ALONE) -> None:
         if space.num_modules == 1:
             return space.full_mask().expand(count, -1, -1)
         per_image = options.masks == "per-image"
+        if options.start is not None:
+            progress = 1.0  # its rates have risen before
         return drop_path_masks(space, count, progress, generator, options.schedule, per_image)
 
     fit(
