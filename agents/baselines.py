@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
-import torch
 from torch import Tensor
 from typing_extensions import Self
 

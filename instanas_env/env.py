@@ -16,6 +16,7 @@ from instanas_env.infos import first, step_info, waiting_info
 from instanas_env.observations import Observer
 from instanas_env.wrappers.forms import action_form
 
+
 class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
     """Instance-aware architecture search as a contextual bandit.
 

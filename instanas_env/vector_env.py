@@ -96,7 +96,9 @@ class InstaNASVectorEnv(VectorEnv):
         """
         seed, options = checks.seed(seed), checks.options(options, ("index", "reset_mask"))
         everyone, index = np.ones(self.num_envs, bool), None
-        marked = checks.reset_mask(options["reset_mask"], self.num_envs) if "reset_mask" in options else everyone
+        marked = (
+            checks.reset_mask(options["reset_mask"], self.num_envs) if "reset_mask" in options else everyone
+        )
         if "index" in options:
             index = checks.index(options["index"], self.num_envs, len(self.bandit.image_set))
         restart = seed is not None or self._contexts is None

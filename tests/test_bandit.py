@@ -20,6 +20,7 @@ from instanas_env.storage import load_checkpoint, save_checkpoint
 
 SIZE = 6
 SHIPPED = {MetaGraph: "meta_graph.safetensors", LatencyTable: "latency.json"}
+TO_60_PERCENT = BoundsSchedule(((0.6, "full"),) * 2, ((0.0, "full"),) * 2, None)
 NAMES = [field.name for field in fields(Outcome)]
 
 
@@ -126,7 +127,7 @@ def test_several_masks_score_as_each_by_itself(make):
 
 def test_outcomes_by_hand(make, images, table):
     """Every field from the others: the mask's price, R_A, R_T and equation (2), for six images, 8 masks."""
-    bandit = make(correct_reward=3.0, wrong_reward=-2.0)
+    bandit = make(correct_reward=3.0, wrong_reward=-2.0, bounds=TO_60_PERCENT)
     contexts = bandit.contexts(torch.tensor([5, 0, 1, 4, 2, 3]))
     actions = torch.cat([actions_for(bandit, 7, SIZE), torch.ones(1, SIZE, 85)])
     outcome = bandit.score(contexts, actions)
@@ -149,7 +150,7 @@ def test_outcomes_by_hand(make, images, table):
 
 
 def test_predictions_are_those_of_the_repaired_masks(make, tiny_graph, images):
-    """The last action is empty: seven cells get the default module at 1 ms; stem and head take 2 + 3."""
+    """The last action is empty: cells that change shape get the default module at 1 ms; stem and head take 5."""
     bandit = make()
     contexts, actions = bandit.draw(SIZE), actions_for(bandit, SIZE)
     actions[-1] = False
@@ -158,12 +159,14 @@ def test_predictions_are_those_of_the_repaired_masks(make, tiny_graph, images):
         expected = tiny_graph(images.normalize(contexts.images), masks).argmax(1)
     outcome = bandit.score(contexts, actions)
     assert outcome.prediction.tolist() == expected.tolist()
-    assert outcome.mask[-1].sum() == 7 and outcome.latency_ms[-1] == 7 * 1 + 5
+    needed = sum(not cell.keeps_shape for cell in bandit.space.cells)
+    assert outcome.mask[-1].sum() == needed and outcome.latency_ms[-1] == needed * 1 + 5
 
 
 def test_another_cost_is_judged_but_latency_is_told(make, table):
     """All modules cost 1 of the other cost: the window is 0.6 * 85, and 85 lies outside, 17 inside."""
-    bandit = make(cost_table=LatencyTable(table.space, torch.ones(17, 5).double(), fixed=0.0))
+    other = LatencyTable(table.space, torch.ones(17, 5).double(), fixed=0.0)
+    bandit = make(cost_table=other, bounds=TO_60_PERCENT)
     masks = torch.stack([table.space.full_mask(), table.space.mobilenet_v2_mask()])
     outcome = bandit.score(bandit.contexts(torch.tensor([0, 0])), masks.flatten(1))
     assert outcome.latency_ms.tolist() == [17 * 15 + 5, 17 * 3 + 5]

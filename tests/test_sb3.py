@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from agents.one_shot import OneShotSearch
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.sb3 import ControllerFeatures, NativeVecEnv
+from instanas_env.wrappers import VectorActionFormWrapper
 
 N = 4
 POLICY = {"features_extractor_class": ControllerFeatures, "normalize_images": False}
@@ -138,3 +142,66 @@ def test_sb3_evaluates_every_agent(name):
         rewards.append(bandit.score(contexts, again.predict(contexts.images.numpy())[0]).reward)
     assert mean == pytest.approx(np.concatenate(rewards).mean(), abs=1e-5)
     assert deviation == pytest.approx(np.concatenate(rewards).std(), abs=1e-5)
+
+
+def test_the_adapter_steps_through_wrappers():
+    """Rewards, spaces, statistics and ``env_is_wrapped`` are those of the wrapped environment."""
+    inner = gym.make_vec("InstaNAS-v1", num_envs=N, layout="HWC", **SCRATCH)
+    wrappers = gym.wrappers.vector
+    outer = wrappers.RecordEpisodeStatistics(wrappers.TransformReward(inner, lambda reward: reward + 100))
+    adapter = NativeVecEnv(VectorActionFormWrapper(wrappers.GrayscaleObservation(outer), "cells"))
+    assert adapter.action_space == gym.spaces.MultiDiscrete([32] * 17)
+    assert adapter.observation_space.shape == adapter.reset().shape[1:] == (32, 32)
+    _, reward, _, infos = adapter.step(np.full((N, 17), 31))
+    assert (
+        (reward > 90).all() and infos[0]["mask"].all() and infos[0]["terminal_observation"].shape == (32, 32)
+    )
+    assert [info["episode"]["r"] for info in infos] == pytest.approx(reward.tolist())
+    assert adapter.env_is_wrapped(wrappers.TransformReward) == [True] * N
+    assert adapter.env_is_wrapped(VecMonitor) == [False] * N
+    adapter.set_attr("func", lambda reward: reward - 100)
+    assert (adapter.step(np.full((N, 17), 31))[1] < -90).all()
+    assert (
+        adapter.get_attr("num_envs") == [N] * N and adapter.env_method("images", indices=0)[0].shape[0] == N
+    )
+
+
+@pytest.mark.parametrize(
+    "options", [{"index": np.array([5, 6, 7, 8])}, [{"index": index} for index in (5, 6, 7, 8)]], ids=type
+)
+def test_the_adapter_honours_options_once(options):
+    adapter = make()
+    adapter.set_options(options)
+    adapter.reset()
+    assert [info["index"] for info in adapter.reset_infos] == [5, 6, 7, 8]
+    adapter.seed(0)
+    expected = adapter.reset()
+    adapter.seed(0)
+    assert np.array_equal(adapter.reset(), expected)
+    adapter.set_options({"index": 5})
+    adapter.reset()
+    assert [info["index"] for info in adapter.reset_infos] == [5] * N
+    adapter.set_options([{"index": 5}])
+    with pytest.raises(ValueError, match="^options: got .* 4 dicts with the same keys will do"):
+        adapter.reset()
+
+
+def test_a_yaml_of_rl_zoo3_can_name_policy_and_extractor():
+    """As rl_zoo3 does it: the policy by its dotted name, ``policy_kwargs`` by ``eval`` among its own names."""
+    settings = (Path(__file__).parent.parent / "examples" / "rl_zoo3.yml").read_text()
+    name = next(line.split()[1] for line in settings.splitlines() if "policy:" in line)
+
+    def get_class_by_name(name: str) -> type:
+        module, _, cls = name.rpartition(".")
+        return getattr(importlib.import_module(module), cls)
+
+    kwargs = eval(
+        "dict(features_extractor_class=get_class_by_name('agents.sb3.ControllerFeatures'))", locals()
+    )
+    assert kwargs == {"features_extractor_class": ControllerFeatures}
+    model = PPO(
+        get_class_by_name(name), VecMonitor(make()), n_steps=2, batch_size=4, n_epochs=1, device="cpu"
+    )
+    assert isinstance(model.policy.features_extractor, ControllerFeatures)
+    assert not model.policy.normalize_images
+    model.learn(2 * N)

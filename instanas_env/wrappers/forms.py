@@ -149,5 +149,7 @@ def action_form(actions: Any, space: SearchSpace) -> ActionForm:
     if isinstance(actions, (list, tuple)):
         return Menu(menu_masks("actions", actions, space))
     if not checks.path("actions", actions).is_file():
-        raise ValueError(f"actions: unknown {actions!r}; choose from {', '.join(NAMES)}, or the path of a menu")
+        raise ValueError(
+            f"actions: unknown {actions!r}; choose from {', '.join(NAMES)}, or the path of a menu"
+        )
     return Menu(load_menu(actions, space))
