@@ -71,7 +71,8 @@ class NativeVecEnv(VecEnv):
     It steps and resets through whatever Gymnasium vector wrappers are around the environment.
 
     Args:
-        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP; may be wrapped.
+        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP; may be in
+            wrappers.
     """
 
     def __init__(self, envs: gym.vector.VectorEnv):
@@ -88,16 +89,20 @@ class NativeVecEnv(VecEnv):
 
         ``{"index": array (num_envs,)}`` and ``[{"index": 5}, {"index": 6}, ...]`` are the same;
         ``{"index": 5}`` shows image 5 everywhere, as in SB3's own ``DummyVecEnv``.
+
+        Raises:
+            ValueError: neither of the two; the options given before stay.
         """
+        _joined(options, self.num_envs)
         super().set_options(options)
         self._given = options
 
     def reset(self) -> np.ndarray:
-        """The next images; honours ``seed()`` and ``set_options()``."""
+        """The next images; honours ``seed()`` and ``set_options()``, which stay if it raises."""
         seed, options = self._seeds[0], _joined(self._given, self.num_envs)
+        observation, info = self.envs.reset(seed=seed, options=options)
         self._reset_seeds()
         self.set_options()
-        observation, info = self.envs.reset(seed=seed, options=options)
         self.reset_infos = _rows(info, self.num_envs)
         return observation
 
@@ -138,11 +143,12 @@ class NativeVecEnv(VecEnv):
         return [wrapped] * len(self._positions(indices))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        return self.envs.render() or [None] * self.num_envs
+        frames: Any = self.envs.render()  # Gymnasium allows more than what ours gives: a tuple, or None
+        return frames or [None] * self.num_envs
 
     def _layers(self) -> list[Any]:
         """The wrappers from the outside in, and the environment."""
-        layers = [self.envs]
+        layers: list[Any] = [self.envs]
         while layers[-1] is not self.envs.unwrapped:
             layers.append(layers[-1].env)
         return layers
@@ -162,8 +168,9 @@ def _joined(given: dict[str, Any] | list[dict[str, Any]] | None, count: int) -> 
         if given and np.ndim(given.get("index", [0])) == 0:
             return {**given, "index": np.full(count, given["index"])}
         return given
-    if len(given) != count or any(set(each) != set(given[0]) for each in given):
-        raise ValueError(f"options: got {given!r:.200}; {count} dicts with the same keys will do")
+    fits = isinstance(given, (list, tuple)) and len(given) == count
+    if not fits or any(not isinstance(each, dict) or set(each) != set(given[0]) for each in given):
+        raise ValueError(f"options: got {given!r:.200}; a dict or {count} dicts with the same keys will do")
     return {name: np.array([each[name] for each in given]) for name in given[0]} or None
 
 

@@ -37,10 +37,10 @@ class Observer:
         self.layout = checks.choice("layout", layout, LAYOUTS)
         self.observation = checks.choice("observation", observation, OBSERVATIONS)
         if observation == "features":
-            self.space = spaces.Box(0.0, 1.0, (NUM_FEATURES,), np.float32)
+            self.space: spaces.Box = spaces.Box(0.0, 1.0, (NUM_FEATURES,), np.float32)
         else:
             shape = (3, side, side) if layout == "CHW" else (side, side, 3)
-            self.space = spaces.Box(0, 255, shape, np.uint8)
+            self.space = spaces.Box(0, 255, shape, np.uint8)  # type: ignore[arg-type]
 
     def __call__(self, images: Tensor) -> Observations:
         """uint8 ``(n, 3, H, W)`` to ``(n, *space.shape)``; an array of its own."""

@@ -1,8 +1,8 @@
 """Menus: K masks to choose between, as a file.
 
-JSON holds ``{"search_space": {...}, "masks": [[0, 1, ...], ...]}``. A file that ends in ``.safetensors`` holds one
-tensor "masks" ``(K, num_bits)`` of 0 and 1, and the search space in the config of its header. Each mask is its bits
-(85 in the paper's space) in the order of the action space.
+JSON holds ``{"search_space": {...}, "masks": [[0, 1, ...], ...]}``. A file that ends in ``.safetensors``
+holds one tensor "masks" ``(K, num_bits)`` of 0 and 1, and the search space in the config of its header. Each
+mask is its bits (85 in the paper's space) in the order of the action space.
 """
 
 from __future__ import annotations
