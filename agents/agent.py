@@ -70,7 +70,8 @@ class Agent(ABC):
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray, None]:
-        """Actions for one observation ``(3, H, W)`` or a batch ``(B, 3, H, W)``, int8; channels may come last.
+        """Actions for one observation ``(3, H, W)`` or a batch ``(B, 3, H, W)``, int8; channels may come
+        last.
 
         Args:
             observation: uint8 image or images, of the search space's size.

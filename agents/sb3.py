@@ -71,8 +71,8 @@ class NativeVecEnv(VecEnv):
     It steps and resets through whatever Gymnasium vector wrappers are around the environment.
 
     Args:
-        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP; may be in
-            wrappers.
+        envs: from ``gym.make_vec("InstaNAS-v1", num_envs=...)`` in its default mode, SAME_STEP; may be
+        wrapped.
     """
 
     def __init__(self, envs: gym.vector.VectorEnv):
@@ -143,8 +143,8 @@ class NativeVecEnv(VecEnv):
         return [wrapped] * len(self._positions(indices))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        frames: Any = self.envs.render()  # Gymnasium allows more than what ours gives: a tuple, or None
-        return frames or [None] * self.num_envs
+        pictures: Any = self.envs.render()
+        return pictures or [None] * self.num_envs
 
     def _layers(self) -> list[Any]:
         """The wrappers from the outside in, and the environment."""

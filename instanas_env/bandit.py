@@ -169,7 +169,7 @@ class InstanceBandit:
         return self._score(contexts, self._masks(contexts, actions, several=True))
 
     def _masks(self, contexts: Contexts, actions: Any, several: bool) -> Tensor:
-        """Repaired masks of checked actions ``(n, num_bits)``; with ``several`` of ``(K, n, num_bits)`` too."""
+        """Repaired masks of checked actions ``(n, num_bits)``; ``several``: or ``(K, n, num_bits)``."""
         shape, one = checks.shape("actions", actions), (len(contexts), self.space.num_bits)
         if shape != one and not (several and len(shape) == 3 and shape[1:] == one and shape[0] > 0):
             or_more = f" or (K, {one[0]}, {one[1]}) with K of at least 1" if several else ""
@@ -207,7 +207,8 @@ class InstanceBandit:
         )
 
     def act(self, contexts: Contexts, actions: Any) -> tuple[Outcome, bool]:
-        """Score ``(n, num_bits)`` and count the images as acted on. The flag tells whether this ended an epoch.
+        """Score ``(n, num_bits)`` and count the images as acted on. The flag tells whether this ended an
+        epoch.
 
         The caller that receives True runs its end-of-epoch hooks and then calls :meth:`next_epoch`.
 

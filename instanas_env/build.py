@@ -21,7 +21,7 @@ Cost = Literal["latency", "flops", "params"]
 SHIPPED_SPACE = "lite"
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 WIDEST = 16.0
-"""Width of a search space: beyond it a slip of the hand would fill the memory before anything else is seen."""
+"""Width of a search space: beyond it a slip of the hand would fill the memory."""
 
 
 def shipped(name: str) -> Path:

@@ -33,10 +33,10 @@ class EnvCallback:
 
     A hook that raises ends the call of ``step`` or ``reset`` with its error; the environment stays in order:
 
-    * The step has happened: its images are counted once, the next ones wait, other callbacks are told. Only the
-      returned values are lost; ``reset()`` shows what waits. An ``on_step`` is not called again for that step.
-    * The end of an epoch stays due: the next ``step`` or ``reset`` first calls the ``on_epoch_end`` that raised
-      and those after it. Once all have returned, the bounds move. A seeded ``reset`` drops it.
+    * The step has happened: its images are counted once, the next ones wait, other callbacks are told. Only
+      the returned values are lost; ``reset()`` shows what waits. An ``on_step`` is not called again for it.
+    * The end of an epoch stays due: the next ``step`` or ``reset`` first calls the ``on_epoch_end`` that
+      raised and those after it. Once all have returned, the bounds move. A seeded ``reset`` drops it.
     """
 
     def on_step(self, step: Outcome) -> None:
@@ -50,7 +50,7 @@ class EnvCallback:
 
 
 class CallbackList:
-    """The callbacks of one environment, the order of events at an epoch's end, and what is still to happen."""
+    """The callbacks of one environment, the order of events, and what is still to happen after an error."""
 
     def __init__(self) -> None:
         self.callbacks: list[EnvCallback] = []
@@ -116,8 +116,8 @@ class MetaGraphUpdate(EnvCallback):
     within each batch, so that no child network becomes an expert for its images.
 
     An epoch of training happens whole or not at all: where it fails or is interrupted, weights, BatchNorm's
-    statistics, optimizer and mode are put back, the record is kept, and the environment tries again before its
-    next step.
+    statistics, optimizer and mode are put back, the record is kept, and the environment tries again before
+    its next step.
 
     Attributes:
         learning_rate: of SGD with Nesterov momentum, at the first epoch.

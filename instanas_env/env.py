@@ -47,9 +47,9 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
     After one step: ``terminated`` is always True, ``truncated`` always False.
 
     ## Information
-    index, label, prediction, correct, is_success, latency_ms, reward_task, reward_latency, mask (17 x 5, after
-    repair), upper_ms, lower_ms, epoch; the same keys and types after ``reset`` and ``step``. What a reset cannot
-    know has a placeholder: see :mod:`instanas_env.infos`.
+    index, label, prediction, correct, is_success, latency_ms, reward_task, reward_latency, mask (17 x 5,
+    after repair), upper_ms, lower_ms, epoch; the same keys and types after ``reset`` and ``step``. What a
+    reset cannot know has a placeholder: see :mod:`instanas_env.infos`.
 
     ## Arguments
     * ``actions``: the form of the action: "bits", "multi_discrete", "cells", "blocks", or the path of a menu;
@@ -139,7 +139,8 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         return self._observation(), float(outcome.reward[0]), True, False, first(step_info(outcome))
 
     def score(self, actions: Any) -> Outcome:
-        """What actions ``(85,)`` or ``(K, 85)``, or of another form, would earn on this image; changes nothing.
+        """What actions ``(85,)`` or ``(K, 85)``, or of another form, would earn on this image; changes
+        nothing.
 
         Returns:
             An outcome whose arrays have the shape () or ``(K,)``.

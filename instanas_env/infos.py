@@ -1,20 +1,20 @@
 """The ``info`` of resets and steps: the same keys with the same types, so that recorders can stack them.
 
-| key                          | type    | of a step                                    | of an image that waits   |
-|------------------------------|---------|----------------------------------------------|--------------------------|
-| index                        | int64   | the image's position in the split            | the same                 |
-| label, prediction            | int64   | class, and class that was answered           | -1 (no label leaks)      |
-| correct, is_success          | bool    | whether these are equal                      | False                    |
-| latency_ms                   | float64 | of the network, from the table               | NaN                      |
-| reward_task, reward_latency  | float64 | R_T and R_A                                  | NaN                      |
-| mask                         | bool    | ``(17, 5)``, after repair                    | all False                |
-| upper_ms, lower_ms           | float64 | the window U_t, L_t                          | that of the coming step  |
-| epoch                        | int64   | the pass over the split, from 0              | that of the coming step  |
+| key | type | of a step | of an image that waits |
+|---|---|---|---|
+| index | int64 | the image's position in the split | the same |
+| label, prediction | int64 | class, and class that was answered | -1 (no label leaks) |
+| correct, is_success | bool | whether these are equal | False |
+| latency_ms | float64 | of the network, from the table | NaN |
+| reward_task, reward_latency | float64 | R_T and R_A | NaN |
+| mask | bool | ``(17, 5)``, after repair | all False |
+| upper_ms, lower_ms | float64 | the window U_t, L_t | that of the coming step |
+| epoch | int64 | the pass over the split, from 0 | that of the coming step |
 
-In a vector environment each value is an array with one entry per image, and ``_key`` (bool) tells which images
-``key`` is of, as in Gymnasium's own vector environments. In the scalar environment numbers are NumPy scalars. The
-two booleans are arrays without dimensions there: Gymnasium collects ``np.bool_`` in object arrays, whose ``mean``
-is wrong.
+In a vector environment each value is an array with one entry per image, and ``_key`` (bool) tells which
+images ``key`` is of, as in Gymnasium's own vector environments. In the scalar environment numbers are NumPy
+scalars. The two booleans are arrays without dimensions there: Gymnasium collects ``np.bool_`` in object
+arrays, whose ``mean`` is wrong.
 """
 
 from __future__ import annotations

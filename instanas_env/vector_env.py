@@ -26,13 +26,14 @@ class InstaNASVectorEnv(VectorEnv):
     Image for image it gives what the scalar environment gives under the same seed, as long as
     ``num_envs`` divides the split (otherwise a batch may reach across the end of a pass).
 
-    Every ``info`` value is an array of length ``num_envs`` with the keys of :mod:`instanas_env.infos`, and beside
-    each ``key`` there is ``_key``. Top-level keys are of the images returned, as in Gymnasium's ``SyncVectorEnv``.
-    The mode of autoreset decides which these are:
+    Every ``info`` value is an array of length ``num_envs`` with the keys of :mod:`instanas_env.infos`, and
+    beside each ``key`` there is ``_key``. Top-level keys are of the images returned, as in Gymnasium's
+    ``SyncVectorEnv``. The mode of autoreset decides which these are:
 
-    * SAME_STEP (default): the next images, so the top level tells what waits. ``final_obs`` and ``final_info``
-      hold the images acted on and what became of them. A plain ``reset()`` right after the step, as TorchRL and
-      RLlib call it, keeps the images that wait: each pass shows each image once.
+    * SAME_STEP (default): the next images, so the top level tells what waits. ``final_obs`` and
+      ``final_info``
+      hold the images acted on and what became of them. A plain ``reset()`` right after the step, as TorchRL
+      and RLlib call it, keeps the images that wait: each pass shows each image once.
     * NEXT_STEP: the images acted on; the next step ignores its actions (it looks at their shape), draws new
       images, which a plain ``reset()`` keeps too, and rewards 0.
     * DISABLED: the images acted on, until ``reset``; ``options={"reset_mask": ...}`` resets some.
@@ -88,8 +89,8 @@ class InstaNASVectorEnv(VectorEnv):
     ) -> tuple[np.ndarray, dict[str, Any]]:  # type: ignore[override]
         """Show the next images, or those at ``options["index"]`` ``(num_envs,)``; a seed starts anew.
 
-        With ``options["reset_mask"]`` (bool ``(num_envs,)``) only the marked ones are replaced. Right after an
-        autoreset a reset without seed and options shows the images that it drew.
+        With ``options["reset_mask"]`` (bool ``(num_envs,)``) only the marked ones are replaced. Right after
+        an autoreset a reset without seed and options shows the images that it drew.
 
         Raises:
             ValueError: a wrong seed or option; nothing has changed then.

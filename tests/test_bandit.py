@@ -150,7 +150,7 @@ def test_outcomes_by_hand(make, images, table):
 
 
 def test_predictions_are_those_of_the_repaired_masks(make, tiny_graph, images):
-    """The last action is empty: cells that change shape get the default module at 1 ms; stem and head take 5."""
+    """The last action is empty: cells that change shape get module 0 at 1 ms; stem and head take 5."""
     bandit = make()
     contexts, actions = bandit.draw(SIZE), actions_for(bandit, SIZE)
     actions[-1] = False

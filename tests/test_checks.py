@@ -1,4 +1,4 @@
-"""Every public argument of environment, bandit, agents' ``predict``: refused by name, or taken for what it is."""
+"""Public arguments of environment, bandit and ``predict``: refused by name, or taken for what they are."""
 
 from __future__ import annotations
 
@@ -52,12 +52,15 @@ def envs():
 
 
 GOOD = {
-    "list": BITS.tolist(), "bool": BITS.astype(bool), "int8": BITS.astype(np.int8), "uint64": BITS.astype("u8"),
-    "float16": BITS.astype(np.float16), "big-endian": BITS.astype(">i4"), "big-endian float": BITS.astype(">f8"),
-    "long double": BITS.astype(np.longdouble), "fortran": np.asfortranarray(BITS), "strided": BITS.repeat(2, 1)[:, ::2],
+    "list": BITS.tolist(), "bool": BITS.astype(bool), "int8": BITS.astype(np.int8),
+    "uint64": BITS.astype("u8"),     "float16": BITS.astype(np.float16), "big-endian": BITS.astype(">i4"),
+    "big-endian float": BITS.astype(">f8"),
+    "long double": BITS.astype(np.longdouble), "fortran": np.asfortranarray(BITS),
+    "strided": BITS.repeat(2, 1)[:, ::2],
     "reversed": np.ascontiguousarray(BITS[:, ::-1])[:, ::-1], "torch": torch.from_numpy(BITS),
     "bfloat16": torch.from_numpy(BITS).bfloat16(), "sparse": torch.from_numpy(BITS).float().to_sparse(),
-    "gradient": torch.from_numpy(BITS).float().requires_grad_(), "tensors": [torch.from_numpy(row) for row in BITS],
+    "gradient": torch.from_numpy(BITS).float().requires_grad_(),
+    "tensors": [torch.from_numpy(row) for row in BITS],
     "tuple": tuple(map(tuple, BITS.tolist())),
 }  # fmt: skip
 
@@ -70,10 +73,13 @@ def test_actions_of_every_number_type_are_the_same_actions(envs, kind):
 
 
 BAD = {
-    "objects": BITS.astype(object), "text": BITS.astype(str), "complex": BITS.astype(complex), "None": None,
-    "meta": torch.zeros(3, 85, device="meta"), "nan": np.full((3, 85), np.nan), "inf": np.full((3, 85), np.inf),
+    "objects": BITS.astype(object), "text": BITS.astype(str), "complex": BITS.astype(complex),
+    "None": None,
+    "meta": torch.zeros(3, 85, device="meta"), "nan": np.full((3, 85), np.nan),
+    "inf": np.full((3, 85), np.inf),
     "two": np.full((3, 85), 2), "minus": np.full((3, 85), -1), "half": np.full((3, 85), 0.5),
-    "nearly": np.full((3, 85), 1 + 1e-9), "ragged": [[0] * 85, [0]], "dict": {}, "scalar": 1, "word": "actions",
+    "nearly": np.full((3, 85), 1 + 1e-9), "ragged": [[0] * 85, [0]], "dict": {}, "scalar": 1,
+    "word": "actions",
     "complex tensor": torch.zeros(3, 85, dtype=torch.complex64), "dates": np.zeros((3, 85), "M8[s]"),
     "no masks": np.zeros((0, 3, 85)), "big": np.full((3, 85), 2**63, np.uint64),
 }  # fmt: skip
@@ -121,8 +127,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
     ("observation", "message"),
     [
         (IMAGES / 255, "float64; uint8 from 0 to 255 will do"), (-IMAGES.astype(int) - 1, "int64 from -"),
-        (IMAGES.astype(int) + 1000, "int64 from"), (np.zeros((2, 3, 64, 64), np.uint8), r"shape \(2, 3, 64, 64\)"),
-        (np.zeros((32, 32), np.uint8), "shape"), (np.zeros((1, 1, 32, 32), np.uint8), "shape"), ("image", "<U5"),
+        (IMAGES.astype(int) + 1000, "int64 from"),
+        (np.zeros((2, 3, 64, 64), np.uint8), r"shape \(2, 3, 64, 64"),
+        (np.zeros((32, 32), np.uint8), "shape"), (np.zeros((1, 1, 32, 32), np.uint8), "shape"),
+        ("image", "<U5"),
         (None, "object"), (np.zeros((1, 2, 3, 32, 32), np.uint8), "shape"), (IMAGES > 3, "bool"),
     ],
 )  # fmt: skip

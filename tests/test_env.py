@@ -198,7 +198,8 @@ def test_score_is_what_the_step_gives():
 def test_importing_and_stepping_need_neither_matplotlib_nor_sb3():
     code = (
         "import sys, gymnasium as gym, instanas_env\n"
-        f"env = gym.make('InstaNAS-v1', **{SCRATCH!r}); env.reset(seed=0); env.step(env.action_space.sample())\n"
+        f"env = gym.make('InstaNAS-v1', **{SCRATCH!r})\n"
+        "env.reset(seed=0); env.step(env.action_space.sample())\n"
         "print(sorted({'matplotlib', 'stable_baselines3', 'torchvision', 'agents'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Callbacks that raise: images are counted once, epochs of training happen whole or not at all, and it goes on."""
+"""Callbacks that raise: images count once, training happens whole or not at all, and it goes on."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def play(envs, steps: int, error: type[BaseException] = OSError) -> list[np.ndar
 )
 @pytest.mark.parametrize("where", ["step", "epoch"])
 def test_a_hook_that_raises_counts_nothing_twice(mode, where, error):
-    """Four epochs with an error in the second call: images, epochs and what others are told are as without it."""
+    """Four epochs, an error in the second call: images, epochs and what others are told are as without."""
     faulty, others = Faulty(where, 2, error), (Faulty(), Faulty())
     envs = make(others[0], faulty, others[1], mode=mode)
     *shown, raised = play(envs, 8, error)
@@ -192,7 +192,7 @@ def equal(one, other) -> bool:
 
 @pytest.mark.parametrize(("at", "error"), [(2, RuntimeError), (4, KeyboardInterrupt)])
 def test_an_epoch_of_training_happens_whole_or_not_at_all(at, error):
-    """Weights, BatchNorm's statistics, optimizer, mode and record as before; then all as if nothing had failed."""
+    """Weights, statistics, optimizer, mode and record as before; then all as if nothing had failed."""
     envs, update, (before, after, recorded) = run(at, error)
     assert equal(before, after) and recorded == IMAGES
     undisturbed, other, none = run(0)
@@ -208,9 +208,11 @@ def test_an_epoch_of_training_happens_whole_or_not_at_all(at, error):
     [
         ({"learning_rate": float("nan")}, "learning_rate"), ({"learning_rate": -1}, "learning_rate"),
         ({"final_learning_rate": "0"}, "final_learning_rate"), ({"epochs": 0}, "epochs"),
-        ({"epochs": 1.5}, "epochs"), ({"frozen_epochs": -1}, "frozen_epochs"), ({"batch_size": 0}, "batch_size"),
+        ({"epochs": 1.5}, "epochs"), ({"frozen_epochs": -1}, "frozen_epochs"), ({"batch_size": 0},
+        "batch_size"),
         ({"batch_size": 1}, "batch_size"), ({"momentum": float("inf")}, "momentum"),
-        ({"weight_decay": -1e-4}, "weight_decay"), ({"shuffle": "yes"}, "shuffle"), ({"shuffle": -1}, "shuffle"),
+        ({"weight_decay": -1e-4}, "weight_decay"), ({"shuffle": "yes"}, "shuffle"), ({"shuffle": -1},
+        "shuffle"),
         ({"teacher": 3}, "teacher"), ({"augmentation": True}, "augmentation"), ({"seed": -1}, "seed"),
     ],
     ids=str,

@@ -1,4 +1,4 @@
-"""Forms of the action: the same masks, rewards and infos as bits, by keyword and by wrapper, in both environments."""
+"""Forms of the action: masks, rewards and infos as with bits, by keyword and by wrapper."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def bits_by_hand(name: str, action) -> np.ndarray:
 
 def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(
-        same(one[k], other[k]) if isinstance(one[k], dict) else np.array_equal(np.stack(one[k]), np.stack(other[k]))
-        if one[k].dtype == object
+        same(one[k], other[k]) if isinstance(one[k], dict) else np.array_equal(np.stack(one[k]),
+        np.stack(other[k])) if one[k].dtype == object
         else np.array_equal(one[k], other[k], equal_nan=one[k].dtype.kind == "f")
         for k in one
     )  # fmt: skip

@@ -149,12 +149,14 @@ def test_the_adapter_steps_through_wrappers():
     inner = gym.make_vec("InstaNAS-v1", num_envs=N, layout="HWC", **SCRATCH)
     wrappers = gym.wrappers.vector
     outer = wrappers.RecordEpisodeStatistics(wrappers.TransformReward(inner, lambda reward: reward + 100))
-    adapter = NativeVecEnv(VectorActionFormWrapper(wrappers.GrayscaleObservation(outer), "cells"))
+    adapter = NativeVecEnv(VectorActionFormWrapper(outer, "cells"))
     assert adapter.action_space == gym.spaces.MultiDiscrete([32] * 17)
-    assert adapter.observation_space.shape == adapter.reset().shape[1:] == (32, 32)
+    assert adapter.observation_space.shape == adapter.reset().shape[1:] == (32, 32, 3)
     _, reward, _, infos = adapter.step(np.full((N, 17), 31))
     assert (
-        (reward > 90).all() and infos[0]["mask"].all() and infos[0]["terminal_observation"].shape == (32, 32)
+        (reward > 90).all()
+        and infos[0]["mask"].all()
+        and infos[0]["terminal_observation"].shape == (32, 32, 3)
     )
     assert [info["episode"]["r"] for info in infos] == pytest.approx(reward.tolist())
     assert adapter.env_is_wrapped(wrappers.TransformReward) == [True] * N
@@ -186,7 +188,7 @@ def test_the_adapter_honours_options_once(options):
 
 
 def test_a_yaml_of_rl_zoo3_can_name_policy_and_extractor():
-    """As rl_zoo3 does it: the policy by its dotted name, ``policy_kwargs`` by ``eval`` among its own names."""
+    """As rl_zoo3 does it: the policy by its dotted name, ``policy_kwargs`` by ``eval``."""
     settings = (Path(__file__).parent.parent / "examples" / "rl_zoo3.yml").read_text()
     name = next(line.split()[1] for line in settings.splitlines() if "policy:" in line)
 

@@ -20,7 +20,8 @@ from instanas_env.storage import load_checkpoint, save_checkpoint
 N = 3
 FALLING = {"upper": [[1.0, "full"], [0.6, "full"]], "lower": [0.0, "full"], "epochs": 3}
 STEP_KEYS = {
-    "index", "epoch", "upper_ms", "lower_ms", "label", "prediction", "correct", "is_success", "latency_ms", "reward_task", "reward_latency", "mask",
+    "index", "epoch", "upper_ms", "lower_ms", "label", "prediction", "correct", "is_success", "latency_ms",
+    "reward_task", "reward_latency", "mask",
 }  # fmt: skip
 INFO_KEYS = STEP_KEYS | {f"_{name}" for name in STEP_KEYS}
 FINAL_KEYS = {"final_obs", "_final_obs", "final_info", "_final_info"}

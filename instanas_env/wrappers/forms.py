@@ -1,12 +1,12 @@
 """Forms of the action: the same masks, written as other spaces for clients that do not take 85 bits.
 
-| ``actions=``        | space of one action     | meaning                                                     |
-|---------------------|-------------------------|-------------------------------------------------------------|
-| "bits"              | MultiBinary(85)         | bit ``5 * cell + module`` switches that module on           |
-| "multi_discrete"    | MultiDiscrete([2] * 85) | the same bits                                               |
-| "cells"             | MultiDiscrete([32] * 17)| one number a cell; bit m of it (value ``2**m``) is module m |
-| "blocks"            | MultiBinary(17)         | BlockDrop's: keep a cell's MobileNetV2 block (MBConv k3 F6) |
-| a menu (path, masks)| Discrete(K)             | the number of a mask of the menu                            |
+| ``actions=`` | space of one action | meaning |
+|---|---|---|
+| "bits" | MultiBinary(85) | bit ``5 * cell + module`` switches that module on |
+| "multi_discrete" | MultiDiscrete([2] * 85) | the same bits |
+| "cells" | MultiDiscrete([32] * 17)| one number a cell; bit m of it (value ``2**m``) is module m |
+| "blocks" | MultiBinary(17) | BlockDrop's: keep a cell's MobileNetV2 block (MBConv k3 F6) |
+| a menu (path, masks)| Discrete(K) | the number of a mask of the menu |
 
 In "blocks" a cell that changes shape cannot be dropped: its bit has no effect.
 """
@@ -46,12 +46,12 @@ class ActionForm(ABC):
         """Whole numbers ``(..., *shape)`` in range, to bits of 0 and 1 or bool ``(..., num_bits)``."""
 
     def check_shape(self, actions: Any, leading: Sequence[int], several: bool = False) -> None:
-        """``ValueError`` unless the shape is ``(*leading, *shape)``, or with ``several`` ``(K, ...)`` of it."""
+        """``ValueError`` unless the shape is ``(*leading, *shape)`` or, with ``several``, K of that."""
         expected = (*leading, *self.shape)
         shape = checks.shape("actions", actions)
-        if shape == expected or (several and len(shape) == len(expected) + 1 and shape[1:] == expected):
-            if shape[:1] != (0,) or expected[:1] == (0,):
-                return
+        many = several and len(shape) == len(expected) + 1 and shape[1:] == expected and shape[0] > 0
+        if shape == expected or many:
+            return
         will_do = f"{expected}" + (f" or (K, {str(expected)[1:]} with K of at least 1" if several else "")
         if several and not leading and not self.shape:
             will_do = "() or (K,) with K of at least 1"

@@ -1,4 +1,4 @@
-"""Wrappers that give an environment with bits another form of action; rewards, masks and infos are the same."""
+"""Wrappers that give an environment another form of action; rewards, masks and infos are the same."""
 
 from __future__ import annotations
 
