@@ -139,6 +139,8 @@ def worth(bandit: InstanceBandit, candidate: Candidate) -> float:
 def rows(experiment: Frozen, run: RunDirectory) -> Iterator[dict[str, Any]]:
     """A row for every policy and seed on the test split; what is in the run's folder is not made again."""
     options, space = experiment.options, experiment.val.space
+    run.bind(val=experiment.val.image_set, test=experiment.test.image_set)
+    run.claim()
     file = options.out / "fixed.json"
     if not file.exists():
         search = experiment.fixed()
