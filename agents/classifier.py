@@ -3,13 +3,15 @@
     classifier = InstaNASClassifier.load("runs/finetuned")
     classifier("cat.png").name, classifier("cat.png").latency_ms
 
-A single image runs in onnxruntime, as a device would run it, see :mod:`agents.singles`. A batch goes through
-PyTorch and the meta-graph, each module for the images that chose it.
+A single image runs in onnxruntime, as a device would run it, see :mod:`agents.singles`. The masks of a
+batch are chosen there too; it then goes through the meta-graph in PyTorch, each module for the images that
+chose it.
 """
 
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +107,7 @@ class InstaNASClassifier:
         cls,
         folder: PathLike,
         image_set: Described | None = None,
+        latency_table: PathLike | None = None,
         device: str = "cpu",
         cache_size: int = 64,
         prefer: Pick | None = None,
@@ -114,6 +117,7 @@ class InstaNASClassifier:
         Args:
             folder: of the run; it knows its classes, mean, deviation and latency table.
             image_set: images that are to be classified; one with other classes is refused.
+            latency_table: file of another table than the run's.
             device: that is to compute.
             cache_size: see the class.
             prefer: one of the trade-offs that ``scripts.choose`` picked from a search: "accuracy",
@@ -123,7 +127,7 @@ class InstaNASClassifier:
             FileNotFoundError: a file of the run is not there.
             ValueError: a file of another kind, or images with other classes.
         """
-        run = load_run(folder, prefer)
+        run = load_run(folder, prefer, latency_table)
         if image_set is not None:
             check_same_classes(run.data.classes, image_set.classes)
         return cls(run.agent, run.meta_graph.to(device), run.data, run.table, cache_size)
@@ -213,15 +217,32 @@ class InstaNASClassifier:
         """Number of networks that are kept at present."""
         return len(self._singles.children)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Bytes, not tensors: those PyTorch would hand to a worker process one by one, as shared memory.
+        return _unpickled, (pickle.dumps(self.__dict__),)
+
     # --- inside ----------------------------------------------------------------------------------
 
     def _choose(self, batch: Tensor) -> Tensor:
-        """Repaired masks ``(B, num_cells, num_modules)`` on the CPU."""
+        """Repaired masks ``(B, num_cells, num_modules)`` on the CPU.
+
+        Image by image in onnxruntime where that is possible: PyTorch rounds otherwise, and where a bit is on
+        the verge, as a dial leaves some, an image's network would depend on how it came.
+        """
+        if self._device.type == "cpu" and self._singles.has_onnx:
+            masks = [self._singles.choose(image) for image in batch.split(1)]
+            return torch.from_numpy(np.concatenate(masks))
         return self.space.repair(self._agent.masks(batch)).cpu()
 
     def _normalize(self, batch: Tensor) -> Tensor:
         pixels = batch.to(self._device).float()
         return pixels.sub_(self._mean.to(self._device)).div_(self._std.to(self._device))
+
+
+def _unpickled(state: bytes) -> InstaNASClassifier:
+    classifier = InstaNASClassifier.__new__(InstaNASClassifier)
+    classifier.__dict__.update(pickle.loads(state))
+    return classifier
 
 
 def _for_inference(agent: Agent, fold: bool = True) -> Agent:

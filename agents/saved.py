@@ -19,6 +19,7 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.choices import Pick, controller_file
 from agents.files import load_agent
+from instanas_env.build import shipped
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
@@ -26,6 +27,7 @@ from instanas_env.storage import PathLike, load_json, save_json
 
 DATA = "data.json"
 TABLE = "latency.json"
+TYPICAL = 500  # images whose masks are recorded
 META_GRAPH = "meta_graph.safetensors"
 
 
@@ -68,14 +70,14 @@ class SavedRun:
 
 
 def save_data(
-    folder: PathLike, images: Described, table: LatencyTable, typical: Tensor | None = None
+    folder: PathLike, images: Described, table: LatencyTable | None, typical: Tensor | None = None
 ) -> None:
     """Write ``data.json`` and ``latency.json`` beside a run's weights.
 
     Args:
         folder: of the run.
         images: any split of the run's data set.
-        table: the run's.
+        table: the run's; None leaves it out.
         typical: masks that images got, bool ``(K, num_cells, num_modules)``.
     """
     bits = None if typical is None else ["".join(map(str, row)) for row in typical.flatten(1).int().tolist()]
@@ -86,15 +88,24 @@ def save_data(
         "typical": bits,
     }
     save_json(Path(folder) / DATA, content)
-    table.save(Path(folder) / TABLE)
+    if table is not None:
+        table.save(Path(folder) / TABLE)
 
 
-def load_run(folder: PathLike, prefer: Pick | None = None) -> SavedRun:
+def table_of(folder: PathLike, space: SearchSpace) -> LatencyTable | None:
+    """The table in a run's folder, or else the shipped one if it is of this space, or else None."""
+    own = Path(folder) / TABLE
+    table = LatencyTable.load(own if own.is_file() else shipped(TABLE))
+    return table if table.space == space else None
+
+
+def load_run(folder: PathLike, prefer: Pick | None = None, latency_table: PathLike | None = None) -> SavedRun:
     """Read what ``scripts.search`` or ``scripts.finetune`` left in ``folder``.
 
     Args:
         folder: of the run.
         prefer: one of the trade-offs that ``scripts.choose`` picked; None means the run's own controller.
+        latency_table: file of another table than the run's.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -103,7 +114,7 @@ def load_run(folder: PathLike, prefer: Pick | None = None) -> SavedRun:
     folder = Path(folder)
     agent = load_agent(controller_file(folder, prefer))
     meta_graph = MetaGraph.load(folder / META_GRAPH)
-    table = LatencyTable.load(needed(folder, TABLE))
+    table = LatencyTable.load(needed(folder, TABLE) if latency_table is None else latency_table)
     return SavedRun(agent, meta_graph, table, load_data(folder, meta_graph.space))
 
 
@@ -125,7 +136,7 @@ def check_same_classes(known: Sequence[str], given: Sequence[str]) -> None:
     if tuple(known) != tuple(given):
         got, ours = (", ".join(names[:5]) + (", ..." if len(names) > 5 else "") for names in (given, known))
         raise ValueError(
-            f"image_set: its {len(given)} classes are {got}; the run's {len(known)}, {ours}, will do"
+            f"image_set: got {len(given)} classes, {got}; the run's {len(known)}, {ours}, will do"
         )
 
 

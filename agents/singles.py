@@ -24,8 +24,8 @@ class SingleImages:
     """Runs one image at a time.
 
     The controller looks at it. A mask that is met for the first time runs in the dynamic file; a static
-    child, which is faster, is built when it comes again. An agent without an ONNX form chooses in PyTorch, and
-    its children are built at once. Can be pickled; what it keeps is then built anew.
+    child, which is faster, is built when it comes again. An agent without an ONNX form chooses in PyTorch,
+    and its children are built at once. Can be pickled; what it keeps is then built anew.
 
     Args:
         agent: the policy, its controller folded or not.
@@ -58,7 +58,7 @@ class SingleImages:
         self._dynamic: OnnxNetwork | None = None
 
     def __call__(self, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Logits ``(1, C)`` and the mask ``(1, num_cells, num_modules)`` of an image uint8 ``(1, 3, H, W)``."""
+        """Logits ``(1, C)`` and mask ``(1, num_cells, num_modules)`` of an image uint8 ``(1, 3, H, W)``."""
         mask = self.choose(image)
         key = mask.tobytes()
         if key in self.children:

@@ -50,7 +50,7 @@ def drop_path_masks(
 ) -> Tensor:
     """Repaired masks ``(count, num_cells, num_modules)`` for one training batch.
 
-    In "sandwich" 16 images in a row share a mask, so that the images of a module come in few numbers, for
+    In "sandwich" four images in a row share a mask, so that the images of a module come in few numbers, for
     each of which oneDNN compiles kernels.
 
     ``per_image=False`` draws one child network for the batch, the paper's wording. BatchNorm then sees

@@ -50,7 +50,7 @@ SANDWICH_FULL = 1 / 8
 SANDWICH_PATHS = 1 / 2
 SANDWICH_EMPTY = 0.6
 SANDWICH_RAMP = 0.2
-SANDWICH_GROUP = 16
+SANDWICH_GROUP = 4
 # STATED 4.2: SGD with initial learning rate 0.1, batches of 32. CHOSEN: Nesterov momentum 0.9 and
 # weight decay 4e-5 (MobileNetV2's), linear warm-up and cosine decay.
 PRETRAIN_LEARNING_RATE = 0.1

@@ -19,18 +19,29 @@ from instanas_env.drop_path import sandwich_masks
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
-from instanas_env.timing import (
-    Backend,
-    deployed,
-    low,
-    one_thread,
-    random_image,
-    time_interleaved,
-    time_networks,
-)
+from instanas_env.timing import Backend, time_networks
 
-# Children that are in memory and timed in turns at once.
-GROUP = 100
+# Children that are timed with the controller before them and without.
+WITH_CONTROLLER = 50
+
+
+@dataclass(frozen=True)
+class EstimateQuality:
+    """How well a table estimates real latencies (Figure 4).
+
+    ``estimated`` and ``real`` are ms ``(K,)``; ``correlation`` is Pearson's, ``median_error`` relative.
+    """
+
+    estimated: Tensor
+    real: Tensor
+
+    @property
+    def correlation(self) -> float:
+        return torch.corrcoef(torch.stack([self.estimated, self.real]))[0, 1].item()
+
+    @property
+    def median_error(self) -> float:
+        return ((self.estimated - self.real).abs() / self.real).median().item()
 
 
 def profile_table(
@@ -38,20 +49,25 @@ def profile_table(
     controller: nn.Module | None,
     generator: torch.Generator,
     children: int = 400,
+    checked: int = 200,
     repetitions: int = 25,
     backend: Backend = "onnx",
     progress: Callable[[], None] = lambda: None,
-) -> LatencyTable:
-    """Measure the table of ``meta_graph``; latency does not depend on its weights.
+) -> tuple[LatencyTable, EstimateQuality]:
+    """Measure the table of ``meta_graph``, and check it; latency does not depend on the weights.
+
+    All children are timed in the same rounds, so that a machine that gets slower on the way slows all alike.
 
     Args:
         meta_graph: on the device to measure.
-        controller: images uint8 ``(1, 3, H, W)`` to anything; None leaves its entry at 0.
+        controller: images uint8 ``(1, 3, H, W)`` to anything; None leaves its entry at 0. It is one network
+            that runs before every child, and its time is what it adds to theirs.
         generator: CPU generator, for masks, inputs and order.
-        children: how many are timed; more than there are modules.
+        children: how many the table is fitted to; more than there are modules.
+        checked: how many others it is checked on (Figure 4).
         repetitions: of each.
         backend: what runs them.
-        progress: called ``repetitions`` times for every :data:`GROUP` children.
+        progress: called ``repetitions`` times.
 
     Raises:
         ValueError: fewer children than modules.
@@ -59,22 +75,21 @@ def profile_table(
     space = meta_graph.space
     if children <= space.num_bits:
         raise ValueError(f"children: got {children}; more than the {space.num_bits} modules will do")
-    masks = random_children(space, children, generator)
-    raw = random_image(space.resolution, generator, next(meta_graph.parameters()).device)
-    image = raw.float().contiguous(memory_format=torch.channels_last)
-    folded = meta_graph.folded()  # its children share its weights
-    elapsed, controllers = [], []
-    with one_thread():
-        for group in masks.split(GROUP):
-            calls = [deployed(folded.child(mask), image, backend) for mask in group]
-            calls += [] if controller is None else [deployed(controller, raw, backend)]
-            times = low(time_interleaved(calls, repetitions, generator, raw.device, progress))
-            elapsed.append(times[: len(group)])
-            controllers.append(times[len(group) :])
-    modules, fixed = fit_table(masks, torch.cat(elapsed))
-    controller_ms = 0.0 if controller is None else torch.cat(controllers).median().item()
+    masks = torch.cat([random_children(space, count, generator) for count in (children, checked)])
+    real = time_children(meta_graph, masks, generator, repetitions, None, progress, backend)
+    modules, fixed = fit_table(masks[:children], real[:children])
+    controller_ms = 0.0
+    if controller is not None:
+        some = masks[:WITH_CONTROLLER].repeat(2, 1, 1)
+        times = time_children(
+            meta_graph, some, generator, repetitions, controller, backend=backend, last=len(some) // 2
+        )
+        alone, both = times.chunk(2)
+        controller_ms = max(0.0, (both - alone).median().item())
     record = {"batch_size": 1, "threads": 1, "backend": runtime(backend), "children": children}
-    return LatencyTable(space, modules, fixed, controller_ms, record={**record, "repetitions": repetitions})
+    record = {**record, "repetitions": repetitions}
+    table = LatencyTable(space, modules, fixed, controller_ms, record=record)
+    return table, EstimateQuality(table.lookup(masks[children:]), real[children:])
 
 
 def random_children(space: SearchSpace, count: int, generator: torch.Generator) -> Tensor:
@@ -118,6 +133,7 @@ def time_children(
     controller: nn.Module | None = None,
     progress: Callable[[], None] = lambda: None,
     backend: Backend = "onnx",
+    last: int | None = None,
 ) -> Tensor:
     """Milliseconds of each mask's real, separate network on one image, 20th percentile, float64 ``(K,)``.
 
@@ -127,50 +143,12 @@ def time_children(
         generator: CPU generator, for the image and the order.
         repetitions: the percentile is taken over so many.
         controller: if given, run before each child, as it is when the mask has to be chosen.
-        progress: called ``repetitions`` times for every :data:`GROUP` masks.
+        progress: called ``repetitions`` times.
         backend: "onnx" runs them in onnxruntime (on the CPU), "eager" in PyTorch.
+        last: the controller runs before so many of the last masks only; None means before all.
     """
     device = next(meta_graph.parameters()).device
     side = meta_graph.space.resolution
     folded = meta_graph.folded()  # its children share its weights
-    times = []
-    for group in masks.split(GROUP):
-        children = (folded.child(mask) for mask in group)
-        times.append(
-            time_networks(children, side, generator, repetitions, controller, progress, backend, device)
-        )
-    return torch.cat(times)
-
-
-@dataclass(frozen=True)
-class EstimateQuality:
-    """How well a table estimates real latencies (Figure 4).
-
-    ``estimated`` and ``real`` are ms ``(K,)``; ``correlation`` is Pearson's, ``median_error`` relative.
-    """
-
-    estimated: Tensor
-    real: Tensor
-
-    @property
-    def correlation(self) -> float:
-        return torch.corrcoef(torch.stack([self.estimated, self.real]))[0, 1].item()
-
-    @property
-    def median_error(self) -> float:
-        return ((self.estimated - self.real).abs() / self.real).median().item()
-
-
-def compare_with_real(
-    table: LatencyTable,
-    meta_graph: MetaGraph,
-    count: int,
-    generator: torch.Generator,
-    repetitions: int = 25,
-    progress: Callable[[], None] = lambda: None,
-    backend: Backend = "onnx",
-) -> EstimateQuality:
-    """Estimated against real latency of ``count`` other children (Figure 4)."""
-    masks = random_children(table.space, count, generator)
-    real = time_children(meta_graph, masks, generator, repetitions, progress=progress, backend=backend)
-    return EstimateQuality(table.lookup(masks), real)
+    children = (folded.child(mask) for mask in masks)
+    return time_networks(children, side, generator, repetitions, controller, progress, backend, device, last)

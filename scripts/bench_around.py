@@ -17,7 +17,7 @@ import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.controller import Controller
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.modules import fold_batch_norm
-from instanas_env.profiling import compare_with_real, profile_table
+from instanas_env.profiling import profile_table
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.timing import one_thread
@@ -108,8 +108,7 @@ def children(options: Options) -> Iterator[Figure]:
     meta_graph = MetaGraph(space, 10, generator).eval()
     fitted, count, repetitions = (90, 12, 2) if options.quick else (400, 200, 25)
     controller = fold_batch_norm(Controller(space))
-    table = profile_table(meta_graph, controller, generator, fitted, repetitions)
-    quality = compare_with_real(table, meta_graph, count, generator, repetitions)
+    table, quality = profile_table(meta_graph, controller, generator, fitted, count, repetitions)
     yield figure("table against real children: correlation", [quality.correlation], ">= 0.99")
     yield figure("table against real children: median error", [quality.median_error], "<= 0.05")
     share = table.controller / table.reference("mobilenet_v2")

@@ -4,7 +4,7 @@
 
 On the shipped meta-graph, frozen, a one-shot search looks for the best fixed mask, two controllers learn, and
 everything is measured on the 1,000 test images, beside a controller that comes with the package. Writes
-``images.png``, three images that get little and three that get much, and ``frozen.json``.
+``images.png``, three images that get little and three that get much, and ``demo.json``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ from agents.reinforce import SelfCriticalReinforce
 from instanas_env import paper
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.build import build_bandit, shipped
+from instanas_env.deploy.export import export
+from instanas_env.deploy.stopwatch import time_file
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.render import frames
+from instanas_env.seeding import generator_for
+from instanas_env.storage import save_json
 from scripts import frozen
 from scripts.run_directory import RunDirectory
 
@@ -114,7 +118,7 @@ def line(name: str, row: dict[str, Any]) -> list[str]:
 
 
 def show(table_rows: list[list[str]], console: Console) -> None:
-    """The table so far."""
+    """The whole table."""
     table = Table(title="1,000 test images of Fashion-MNIST")
     for number, head in enumerate(
         ("policy", "accuracy, %", "deployed ms", "networks", "lost when shuffled", "controller alone, %")
@@ -141,22 +145,36 @@ def easy_and_hard(bandit: InstanceBandit, outcome: Outcome, path: Path) -> list[
     return lines
 
 
+def stopwatch(bandit: InstanceBandit, agent: SelfCriticalReinforce, count: int) -> str:
+    """The time of the one file with everything in it, in a sentence."""
+    images = bandit.image_set
+    model = export(agent, bandit.meta_graph, bandit.latency_table, images.classes, images.mean, images.std)
+    times = time_file(model, images.images[torch.arange(count)], generator_for(0))
+    return (
+        f"The exported file on {count} test images: {times.measured_ms.mean():.3f} ms by the clock,"
+        f" {times.table_ms.mean():.3f} by the table; r = {times.correlation:.3f} over the images"
+    )
+
+
 def main(options: Options) -> None:
     """Learn, compare, show; a second call goes on where the first was stopped."""
     start = time.perf_counter()
     torch.set_num_threads(options.threads)
     console = Console()
     test = build_bandit(split="test")
-    done: list[list[str]] = []
+    done = {}
     for name, row in rows(options, test):
-        done.append(line(name, row))
-        show(done, console)
+        done[name] = row
+        console.print(f"{name}: {100 * row['accuracy']:.1f} % at {row['latency_ms']:.3f} ms")
+    save_json(options.out / "demo.json", done)
+    show([line(name, row) for name, row in done.items()], console)
     bandit, agent = searched()
     _, outcome = measure_awareness(bandit, agent)
     console.print("\nImages that get little, and images that get much:")
     for text in easy_and_hard(bandit, outcome, options.out / "images.png"):
         console.print(text)
-    console.print(f"\nwrote {options.out}/images.png and {options.out}/frozen.json")
+    console.print(f"\n{stopwatch(bandit, agent, options.stopwatch_images)}")
+    console.print(f"\nwrote {options.out}/images.png and {options.out}/demo.json")
     console.print(f"{time.perf_counter() - start:.0f} s")
 
 

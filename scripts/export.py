@@ -2,8 +2,8 @@
 
     python -m scripts.export runs/finetuned model.onnx
 
-Its input is ``image``, uint8 (1, 3, H, W); its outputs are ``logits``, ``mask`` and ``latency_ms``. Only what the
-controller chose for the image runs.
+Its input is ``image``, uint8 (1, 3, H, W); its outputs are ``logits``, ``mask`` and ``latency_ms``. Only
+what the controller chose for the image runs.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ from instanas_env import reward
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory, machine
 
 
@@ -186,9 +187,12 @@ def summary(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def main(options: Options) -> None:
     """Make what is missing, print a line for each policy and seed, write."""
     torch.set_num_threads(options.threads)
+    show_log()
     run = RunDirectory(options.out, options, free=("out", "data_dir", "seeds"))
+    experiment = Frozen(options)
+    run.bind(val=experiment.val.image_set, test=experiment.test.image_set)
     results = []
-    for row in rows(Frozen(options), run):
+    for row in rows(experiment, run):
         results.append(row)
         test = row["test"]
         print(

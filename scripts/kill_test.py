@@ -112,7 +112,7 @@ def stage_command(stage: Stage, checkpoints: int, images: Path, out: Path) -> li
         "benchmark_workers": f"{benchmark} --workers 2",
     }.get(stage, search).split()
     if stage == "finetune":
-        arguments += ["--run", str(shipped("searched_regression/controller.safetensors").parent)]
+        arguments += ["--run", str(shipped("searched_reinforce/controller.safetensors").parent)]
     place = ["--dataset", "folder", "--data-dir", str(images), "--out", str(out)]
     return [sys.executable, "-m", f"scripts.{module}", *arguments, *place]
 

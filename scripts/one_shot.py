@@ -28,6 +28,7 @@ from instanas_env.data import load_images
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import load_json, save_json
+from scripts.log import show_log
 from scripts.matching import META_GRAPH, check_classes, check_spaces
 from scripts.run_directory import RunDirectory, machine
 
@@ -65,6 +66,8 @@ def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[
     val = load_images(options.dataset, "val", options.data_dir, space.resolution)
     check_classes(weights, (), len(val.classes))
     bandit = InstanceBandit(MetaGraph.load(weights), val, table)
+    run.bind(val=val)
+    run.claim()
     first = OneShotSearch(bandit, options.seed, options.images)
     masks = first.sample(options.masks)
     accuracy = rank(first, masks, "sampled", options.chunk, run)
@@ -111,6 +114,7 @@ def load_frontier(path: Path, space: SearchSpace) -> Tensor:
 def main(options: Options) -> None:
     """Search to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
+    show_log()
     run = RunDirectory(options.out, options, free=("out", "data_dir"))
     run.restore()
     space, frontier = search(options, run)

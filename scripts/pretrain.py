@@ -29,6 +29,7 @@ from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training import accuracy
 from scripts.fit import fit
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory
 from scripts.teacher import load_teacher
 
@@ -60,6 +61,8 @@ class Options:
     teacher: Path | None = None
     """Weights of MobileNetV2 trained alone (--modules 2): where stem, head and its modules start from, and
     what all networks imitate besides the labels."""
+    start: Path | None = None
+    """Weights of a meta-graph to go on from, instead of new ones."""
     masks: Literal["per-image", "per-batch"] = "per-image"
     """One child network for each image, or one for each batch as the paper has it (then sparse ones stay near
     chance: after 10 epochs on the embedded images random fifths stand at 18 % against 43 %)."""
@@ -91,13 +94,17 @@ def evaluate_densities(
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
+    show_log(world.is_main)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     space = SearchSpace.preset(options.search_space, options.width).only(*options.modules)
     with world.one_first():
         train = load_images(options.dataset, "train", options.data_dir, space.resolution)
         val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    run.bind(train=train, val=val)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
-    if options.teacher is not None:
+    if options.start is not None:
+        meta_graph.load_state_dict(MetaGraph.load(options.start).state_dict())
+    elif options.teacher is not None:
         meta_graph.start_from(MetaGraph.load(options.teacher))
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
@@ -105,6 +112,8 @@ def main(options: Options, world: World = ALONE) -> None:
         if space.num_modules == 1:
             return space.full_mask().expand(count, -1, -1)
         per_image = options.masks == "per-image"
+        if options.start is not None:
+            progress = 1.0  # its rates have risen before
         return drop_path_masks(space, count, progress, generator, options.schedule, per_image)
 
     fit(

@@ -9,9 +9,7 @@ Run it on a quiet machine. Latency does not depend on weights, so none are neede
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import tyro
@@ -21,7 +19,7 @@ from agents.controller import Controller
 from instanas_env.build import parse_search_space
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.modules import fold_batch_norm
-from instanas_env.profiling import GROUP, compare_with_real, profile_table
+from instanas_env.profiling import profile_table
 from instanas_env.seeding import generator_for
 from instanas_env.timing import Backend
 from scripts.figures import draw_estimate
@@ -58,42 +56,29 @@ def main(options: Options) -> None:
     meta_graph = MetaGraph(space, options.num_classes, generator).eval().to(options.device)
     controller = fold_batch_norm(Controller(space)).to(options.device)
     with Progress() as progress:
-
-        def advance(name: str, children: int) -> Callable[[], None]:
-            """What moves a bar of its own."""
-            rounds = options.repetitions * -(-children // GROUP)
-            return partial(progress.advance, progress.add_task(name, total=rounds))
-
-        how = {"repetitions": options.repetitions, "backend": options.backend}
-        table = profile_table(
+        task = progress.add_task("rounds", total=options.repetitions)
+        table, quality = profile_table(
             meta_graph,
             controller,
             generator,
             options.fitted,
-            progress=advance("fitted", options.fitted),
-            **how,  # type: ignore[arg-type]
+            options.children,
+            options.repetitions,
+            options.backend,
+            lambda: progress.advance(task),
         )
-        record = {**table.record, **machine(), "threads": 1, "device": options.device}
-        if options.children:
-            quality = compare_with_real(
-                table,
-                meta_graph,
-                options.children,
-                generator,
-                progress=advance("checked", options.children),
-                **how,  # type: ignore[arg-type]
-            )
-            record["estimate"] = {
-                "children": options.children,
-                "correlation": quality.correlation,
-                "median_relative_error": quality.median_error,
-                "estimated_ms": quality.estimated.tolist(),
-                "real_ms": quality.real.tolist(),
-            }
-            print(
-                f"estimated against real: r = {quality.correlation:.4f},"
-                f" median error {quality.median_error:.1%}"
-            )
+    record = {**table.record, **machine(), "threads": 1, "device": options.device}
+    if options.children:
+        record["estimate"] = {
+            "children": options.children,
+            "correlation": quality.correlation,
+            "median_relative_error": quality.median_error,
+            "estimated_ms": quality.estimated.tolist(),
+            "real_ms": quality.real.tolist(),
+        }
+        print(
+            f"estimated against real: r = {quality.correlation:.4f}, median error {quality.median_error:.1%}"
+        )
     dataclasses.replace(table, record=record).save(options.out)
     if options.children:
         draw_estimate(options.out, options.out.with_suffix(".png"))

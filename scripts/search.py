@@ -28,10 +28,13 @@ from agents.blockdrop import RewardName
 from agents.evaluation import choose_masks, score_masks, shuffle_between_images, some_images
 from agents.reinforce import LogProbability
 from agents.reward_regression import RewardRegression
+from agents.saved import TYPICAL, save_data
 from instanas_env import paper
+from instanas_env.bandit import InstanceBandit
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory, machine
 from scripts.search_setup import make_agent, make_envs, make_shard, make_update
 
@@ -119,6 +122,7 @@ def search(
     with world.one_first():
         validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
+    run.bind(train=bandit.image_set, val=validation.image_set)
 
     state = run.restore()
     if state is not None:
@@ -128,6 +132,7 @@ def search(
         bandit.refresh()
         native(envs).load_state_dict(waiting(state["envs"], world.own))
     native(envs).add_callback(update)
+    run.claim()
     for epoch in range(len(run.history), options.epochs):
         start = time.perf_counter()
         # As many steps as bring the number of images acted on past the end of this pass.
@@ -185,20 +190,23 @@ def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
     }
 
 
-def save_results(options: Any, run: RunDirectory, agent: LearningAgent, meta_graph: Any) -> None:
-    """Write the controller and the meta-graph of a finished run, with its record."""
+def save_results(options: Any, run: RunDirectory, agent: LearningAgent, bandit: InstanceBandit) -> None:
+    """Write the controller and the meta-graph of a finished run, with its record, and what deploys them."""
     if run.world.is_main:
         record = {"options": run.config, "machine": machine(run.world), "history": run.history[-1:]}
         agent.save(options.out / "controller.safetensors", record)
-        meta_graph.save(options.out / "meta_graph.safetensors", record)
+        bandit.meta_graph.save(options.out / "meta_graph.safetensors", record)
+        typical = agent.space.repair(agent.masks(some_images(bandit.image_set, TYPICAL)))
+        save_data(options.out, bandit.image_set, bandit.latency_table, typical)
 
 
 def main(options: Options, world: World = ALONE) -> None:
     """Search to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
+    show_log(world.is_main)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     agent, envs = search(options, run)
-    save_results(options, run, agent, native(envs).bandit.meta_graph)
+    save_results(options, run, agent, native(envs).bandit)
     if world.is_main:
         print(f"{run.history[-1]['val']}\nwrote {options.out}")
 

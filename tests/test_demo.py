@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import runpy
 import sys
 
 import pytest
+import torch
+from PIL import Image
 from pipeline_fixtures import ROOT
 
-from agents.agent import native
-from instanas_env.callbacks import MetaGraphUpdate
-from instanas_env.storage import load_json, save_json
-from scripts import demo, search, search_setup
-from scripts.run_directory import RunDirectory
+from agents.evaluation import score_masks
+from instanas_env.build import build_bandit
+from scripts import demo
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text())
 """Files that can be run; the others are parts of them."""
@@ -51,49 +50,38 @@ def test_a_wrong_argument_stops_before_anything_is_written(argument, monkeypatch
     assert argument.split("=")[0] in capsys.readouterr().err
 
 
-def refuse_later(options: search.Options) -> RunDirectory:
-    """A directory that belongs to just these options, but for one more that no search can have."""
-    run = RunDirectory(options.out, options, free=("out", "data_dir"))
-    save_json(options.out / "config.json", {**run.config, "stop here": True})
-    return run
+TINY = {"masks": 4, "menu": 2, "regression_images": 256, "reinforce_images": 256, "stopwatch_images": 6}
 
 
-def expected(out, agent: str, frozen_epochs: int) -> search.Options:
-    chosen = {"epochs": 5, "frozen_epochs": frozen_epochs, "seed": 3, "threads": 1}
-    return search.Options(out=out / agent, agent=agent, **chosen)
+def test_the_demo_tells_its_story(tmp_path, capsys, monkeypatch):
+    """A row for each policy, six images, the file's stopwatch; a second call learns nothing again."""
+    monkeypatch.setenv("COLUMNS", "200")
+    demo.main(demo.Options(tmp_path, **TINY))
+    shown = capsys.readouterr().out
+    for words in (
+        "MobileNetV2, trained",
+        "best of the fixed",
+        "regression controller",
+        "REINFORCE",
+        "shipped",
+    ):
+        assert words in shown
+    assert "Images that get little" in shown and shown.count(" modules ") == 6
+    assert "by the clock" in shown
+    with Image.open(tmp_path / "images.png") as picture:
+        assert picture.height > 6 * 100
+    learnt = (tmp_path / "reinforce_0.safetensors").stat().st_mtime_ns
+    demo.main(demo.Options(tmp_path, **TINY))
+    assert (tmp_path / "reinforce_0.safetensors").stat().st_mtime_ns == learnt
 
 
-def test_options_reach_the_search_with_reward_regression(tmp_path):
-    """Half of the epochs, rounded down, are frozen. Any other difference would be named as well."""
-    refuse_later(expected(tmp_path, "regression", frozen_epochs=2))
-    with pytest.raises(ValueError, match="/regression holds a run with other stop here;"):
-        demo.main(demo.Options(tmp_path, epochs=5, seed=3, threads=1))
-
-
-def test_a_finished_search_is_passed_over_and_options_reach_the_next(tmp_path):
-    """The first search has its five rows already; the second is refused. The demo goes on after a stop."""
-    done = expected(tmp_path, "regression", frozen_epochs=2)
-    run, envs = (
-        RunDirectory(done.out, done, free=("out", "data_dir")),
-        search_setup.make_envs(done, "train", 256),
-    )
-    agent, bandit = search_setup.make_agent(done, envs, 4000), native(envs).bandit
-    state = {
-        "agent": agent.state_dict(),
-        "meta_graph": bandit.meta_graph.state_dict(),
-        "update": MetaGraphUpdate().state_dict(),
-        "envs": native(envs).state_dict(),
-    }
-    for epoch in range(5):
-        run.checkpoint({"epoch": epoch + 1}, state)
-    refuse_later(expected(tmp_path, "reinforce", frozen_epochs=0))
-    with pytest.raises(ValueError, match="/reinforce holds a run with other stop here;"):
-        demo.main(demo.Options(tmp_path, epochs=5, seed=3, threads=1))
-    assert (done.out / "controller.safetensors").is_file()
-    assert load_json(done.out / "config.json")["epochs"] == 5
-
-
-def test_the_demo_is_small_by_default():
-    """Minutes on a laptop: both searches and the comparison share these numbers."""
-    defaults = dataclasses.asdict(demo.Options())
-    assert defaults["epochs"] <= 10 and defaults["one_shot_masks"] <= 500
+def test_images_that_get_little_come_first(tmp_path):
+    """Three of the fastest and three of the slowest, in order; ties as they stand in the split."""
+    bandit = build_bandit(split="val")
+    bandit.image_set = bandit.image_set.take(torch.arange(8))
+    masks = bandit.space.repair(torch.zeros(8, 17, 5, dtype=torch.bool))
+    for i in range(8):
+        masks[i, :i] = True  # one cell more for each image
+    lines = demo.easy_and_hard(bandit, score_masks(bandit, masks), tmp_path / "images.png")
+    counts = [int(line.split(" modules")[0].split()[-1]) for line in lines]
+    assert counts == masks.sum((1, 2))[[0, 1, 2, 5, 6, 7]].tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,13 @@ def module_weights(path: Path) -> dict[tuple[int, int], Tensor]:
 @pytest.mark.parametrize("from_scratch", [False, True], ids=["tuned", "from scratch"])
 def test_only_modules_that_a_mask_uses_are_trained(agent, from_scratch, tmp_path):
     """The others keep their weights to the bit: those of the search, or the new ones."""
-    chosen = options(tmp_path / "out", agent, latencies=half_of_mobilenet_v2(), from_scratch=from_scratch)
+    run = tmp_path / "run"
+    shutil.copytree(searched(agent), run)
+    learner = load_agent(run / "controller.safetensors")
+    if isinstance(learner, RewardRegression):
+        learner.latencies = half_of_mobilenet_v2()
+        learner.save(run / "controller.safetensors")
+    chosen = replace(options(tmp_path / "out", agent, from_scratch=from_scratch), run=run)
     main(chosen)
     start = chosen.run / "meta_graph.safetensors"
     if from_scratch:

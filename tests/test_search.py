@@ -218,5 +218,5 @@ def test_the_papers_baselines_search_with_the_meta_graph(agent, request, tmp_pat
     rows = history(tmp_path)
     assert [row["meta_graph"]["epoch"] for row in rows] == [1, 2]
     if isinstance(loaded, BlockDrop):
-        assert loaded.curriculum_timesteps == 80 and loaded.controller.free.sum() == 10
-        assert [row["free_blocks"] for row in rows] == [(1 + 6) / 2, 10]
+        assert loaded.curriculum_timesteps == 80 and loaded.controller.free.sum() == 12
+        assert [row["free_blocks"] for row in rows] == [(1 + 7) / 2, 12]

@@ -17,8 +17,6 @@ def session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Networks that are still learning have denormal numbers, with which a processor is slow.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
