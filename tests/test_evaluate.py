@@ -165,7 +165,7 @@ def narrow(tmp_path: Path, space: SearchSpace, classes: int = 10) -> tuple[Path,
     """A meta-graph of another space than the shipped one, and a table: every part takes 1 ms."""
     weights, table = tmp_path / "narrow" / "meta_graph.safetensors", tmp_path / "latency.json"
     MetaGraph(space, classes).save(weights)
-    LatencyTable(space, torch.ones(17, space.num_modules), fixed=2.0, controller=0.5).save(table)
+    LatencyTable(space, torch.ones(17, space.num_modules), fixed=1.0, controller=0.5).save(table)
     return weights, table
 
 
