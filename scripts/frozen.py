@@ -10,7 +10,7 @@ looked at once. Resumes: what is in the folder is not made again. Writes ``froze
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import tyro
 from rich.progress import track
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from agents.agent import LearningAgent
+from agents.agent import Agent, LearningAgent
 from agents.awareness import measure_awareness
 from agents.baselines import StaticAgent
 from agents.evaluation import choose_masks, mean_interval, score_masks
@@ -146,14 +146,16 @@ def rows(experiment: Frozen, run: RunDirectory) -> Iterator[dict[str, Any]]:
         search = experiment.fixed()
         best = max(search.candidates, key=lambda candidate: worth(experiment.val, candidate))
         frontier = [[c.accuracy, c.latency_ms, c.mask.flatten().int().tolist()] for c in search.frontier]
-        menu = search.menu(options.menu).flatten(1).int().tolist()
+        chosen = search.menu(options.menu).flatten(1).int().tolist()
         best_row = [best.accuracy, best.latency_ms, best.mask.flatten().int().tolist()]
-        save_json(file, {"best": best_row, "frontier": frontier, "menu": menu})
+        save_json(file, {"best": best_row, "frontier": frontier, "menu": chosen})
     fixed = load_json(file)
     target, _, bits = fixed["best"]
     menu = torch.tensor(fixed["menu"]).bool().view(-1, space.num_cells, space.num_modules)
     best_mask = torch.tensor(bits).bool().view(space.num_cells, space.num_modules)
-    policies = {"best fixed mask": lambda seed: StaticAgent(space, best_mask)}
+    policies: dict[str, Callable[[int], Agent]] = {
+        "best fixed mask": lambda seed: StaticAgent(space, best_mask)
+    }
     if options.regression_images:
         policies["regression"] = lambda seed: experiment.regression(menu, seed, target)
     if options.reinforce_images:

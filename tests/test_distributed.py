@@ -120,7 +120,8 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor], running: bool) ->
 def test_two_processes_end_where_one_does(stage):
     """The distance between them is a fraction of the way that both have gone; figures to two digits.
 
-    Fine-tuning keeps within five thousandths. In a search rounding is fed back through the rewards; and gradients
+    Fine-tuning keeps within five thousandths.
+    In a search rounding is fed back through the rewards; and gradients
     at new weights are ill-conditioned: images changed by 1e-7 may change them by a hundredth. The tests in
     threads, in float64, are the sharp ones.
     """

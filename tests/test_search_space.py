@@ -72,7 +72,7 @@ def test_width_multiplies_every_channel_count():
     ("channels", "rounded"), [(1e-6, 8), (11, 16), (12, 16), (19, 24), (26.5, 24), (27, 32)]
 )
 def test_rounding_golden_values(channels, rounded):
-    """As MobileNetV2's: 11 is nearest to 8, but that is less than 90 % of it. 90 % of 27 is 24.3, of 26.5 23.85."""
+    """As MobileNetV2's: 8 is nearest to 11, but less than 90 % of it; 90 % of 27 is 24.3, of 26.5 23.85."""
     assert round_to_eight(channels) == rounded
 
 
