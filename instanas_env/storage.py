@@ -184,7 +184,7 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
     missing, unknown = sorted(needed - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(f"{where} lacks {missing[:3]}, has {unknown[:3]} too many")
-    for name, tensor in weights.items():
+    for name, tensor in sorted(weights.items()):  # the same message every time
         like = expected[name]
         if tensor.shape != like.shape or tensor.dtype != like.dtype:
             got, wanted = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, like))
