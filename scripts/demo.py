@@ -152,7 +152,9 @@ def easy_and_hard(bandit: InstanceBandit, outcome: Outcome, path: Path) -> list[
 def stopwatch(bandit: InstanceBandit, agent: SelfCriticalReinforce, count: int) -> str:
     """The time of the one file with everything in it, in a sentence."""
     images = bandit.image_set
-    model = export(agent, bandit.meta_graph, bandit.latency_table, images.classes, images.mean, images.std)
+    typical = load_data(shipped("searched_reinforce/data.json").parent, bandit.space).typical
+    parts = (agent, bandit.meta_graph, bandit.latency_table)
+    model = export(*parts, images.classes, images.mean, images.std, typical)
     times = time_file(model, images.images[torch.arange(count)], generator_for(0))
     return (
         f"The exported file on {count} test images: {times.measured_ms.mean():.3f} ms by the clock,"
