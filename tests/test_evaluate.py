@@ -149,7 +149,7 @@ def test_the_record_holds_the_split_and_its_pictures():
 
 def test_results_name_the_machine_and_the_options():
     results = read_strictly(evaluated() / "results.json")
-    assert results.keys() == {"options", "machine", "policies", "seeds"}
+    assert results.keys() == {"options", "machine", "policies", "seeds", "image_sets"}
     assert results["machine"].keys() == {"processor", "threads", "torch", "python"}
     assert results["options"]["dataset"] == "folder"
 
@@ -165,7 +165,7 @@ def narrow(tmp_path: Path, space: SearchSpace, classes: int = 10) -> tuple[Path,
     """A meta-graph of another space than the shipped one, and a table: every part takes 1 ms."""
     weights, table = tmp_path / "narrow" / "meta_graph.safetensors", tmp_path / "latency.json"
     MetaGraph(space, classes).save(weights)
-    LatencyTable(space, torch.ones(17, space.num_modules), 1.0, 1.0, 0.5).save(table)
+    LatencyTable(space, torch.ones(17, space.num_modules), fixed=1.0, controller=0.5).save(table)
     return weights, table
 
 

@@ -54,7 +54,7 @@ def test_a_run_leaves_a_meta_graph_and_its_history(unbroken):
     assert meta_graph.space == SearchSpace.preset("lite", 0.25).only(0, 2, 3)
     rows = history(unbroken)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert rows[0]["val"].keys() == {"all", "half", "fifth", "mobilenet_v2_path"}
+    assert rows[0]["val"].keys() == {"all", "half", "fifth", "mobilenet_v2_path", "smallest"}
     untrained = MetaGraph(meta_graph.space, 10, generator_for(0)).state_dict()
     assert not torch.equal(meta_graph.stem.conv.weight, untrained["stem.conv.weight"])
     record = load_weights(unbroken / "meta_graph.safetensors")[1]["record"]
@@ -108,7 +108,7 @@ def test_sub_networks_are_judged_in_spaces_without_mobilenet_v2(modules):
 def test_a_directory_refuses_other_options(tmp_path):
     """Resuming under other options would mix two runs; where the data lie does not matter."""
     chosen = options(tmp_path)
-    RunDirectory(tmp_path, chosen, free=("out", "data_dir"))
+    RunDirectory(tmp_path, chosen, free=("out", "data_dir")).claim()
     RunDirectory(tmp_path, dataclasses.replace(chosen, data_dir=Path("elsewhere")), free=("out", "data_dir"))
     with pytest.raises(ValueError, match=r"^out: .* holds a run with other seed, width; choose another"):
         RunDirectory(tmp_path, dataclasses.replace(chosen, width=0.5, seed=9), free=("out", "data_dir"))
