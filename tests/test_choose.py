@@ -17,7 +17,6 @@ from instanas_env.build import shipped
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
-from instanas_env.storage import load_json
 from instanas_env.training import accuracy
 from scripts import evaluate, finetune
 from scripts.choose import Options, choose, main, snapshots
@@ -91,10 +90,10 @@ def test_a_pick_has_the_accuracy_and_latency_that_are_claimed(agent):
 
 def test_choosing_again_chooses_the_same(tmp_path):
     shutil.copytree(chosen("reinforce"), tmp_path / "run")
-    before = load_json(tmp_path / "run" / "choices.json")
+    before = read_strictly(tmp_path / "run" / "choices.json")
     (tmp_path / "run" / "choices.json").unlink()
     main(Options(tmp_path / "run", image_folder(), dials=DIALS))
-    after = load_json(tmp_path / "run" / "choices.json")
+    after = read_strictly(tmp_path / "run" / "choices.json")
     assert {**before, "options": None} == {**after, "options": None}
 
 
