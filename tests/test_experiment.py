@@ -43,7 +43,7 @@ def tiny() -> Preset:
         reinforce=replace(preset.reinforce, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
-        profile_latency=replace(preset.profile_latency, fitted=90, children=3, repetitions=2),
+        profile_latency=replace(preset.profile_latency, fitted=150, children=3, repetitions=5),
         evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4, control_masks=3, control_networks=2),
     )
 
