@@ -268,7 +268,7 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "pretrain mobilenet_v2": "2",
         "pretrain mobilenet_v2_x0.5": "2",
         "train_baseline resnet18": "2",
-        "profile_latency": "2",
+        "profile_latency": "5",
         "search reinforce": "10",
         "search reinforce_seed1": "10",
         "search regression": "10",
