@@ -19,9 +19,17 @@ from instanas_env.drop_path import sandwich_masks
 from instanas_env.latency import LatencyTable
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
-from instanas_env.timing import Backend, time_networks
+from instanas_env.timing import (
+    Backend,
+    deployed,
+    low,
+    one_thread,
+    random_image,
+    time_interleaved,
+    time_networks,
+)
 
-# Children that are timed with the controller before them and without.
+# Children that are called in turn with the controller.
 WITH_CONTROLLER = 50
 
 
@@ -61,7 +69,7 @@ def profile_table(
     Args:
         meta_graph: on the device to measure.
         controller: images uint8 ``(1, 3, H, W)`` to anything; None leaves its entry at 0. It is one network
-            that runs before every child, and its time is what it adds to theirs.
+            that runs before every child, see :func:`time_controller`.
         generator: CPU generator, for masks, inputs and order.
         children: how many the table is fitted to; at least one and a half times as many as there are modules.
         checked: how many others it is checked on (Figure 4).
@@ -81,12 +89,9 @@ def profile_table(
     modules, fixed = fit_table(masks[:children], real[:children])
     controller_ms = 0.0
     if controller is not None:
-        some = masks[:WITH_CONTROLLER].repeat(2, 1, 1)
-        times = time_children(
-            meta_graph, some, generator, repetitions, controller, backend=backend, last=len(some) // 2
+        controller_ms = time_controller(
+            meta_graph, controller, masks[:WITH_CONTROLLER], generator, repetitions, backend
         )
-        alone, both = times.chunk(2)
-        controller_ms = max(0.0, (both - alone).median().item())
     record = {"batch_size": 1, "threads": 1, "backend": runtime(backend), "children": children}
     record = {**record, "repetitions": repetitions}
     table = LatencyTable(space, modules, fixed, controller_ms, record=record)
@@ -126,6 +131,36 @@ def runtime(backend: Backend) -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
+def time_controller(
+    meta_graph: MetaGraph,
+    controller: nn.Module,
+    masks: Tensor,
+    generator: torch.Generator,
+    repetitions: int,
+    backend: Backend,
+) -> float:
+    """Milliseconds of a controller that runs as often as all children together.
+
+    It is called once for every child, in random order with them, so that it is as warm as a network that runs
+    before each of them, and they are as cold as networks of which one runs now and then. (What it adds to
+    children that it runs before is a difference of two times, and on a busy machine negative.)
+
+    Args:
+        meta_graph, repetitions, backend: as in :func:`profile_table`.
+        controller: images uint8 ``(1, 3, H, W)`` to anything.
+        masks: of the children, ``(K, num_cells, num_modules)``.
+        generator: CPU generator, for the image and the order.
+    """
+    raw = random_image(meta_graph.space.resolution, generator, next(meta_graph.parameters()).device)
+    image = raw.float().contiguous(memory_format=torch.channels_last)
+    folded = meta_graph.folded()
+    with one_thread():
+        calls = [deployed(folded.child(mask), image, backend) for mask in masks]
+        calls += [deployed(controller, raw, backend)] * len(masks)
+        times = low(time_interleaved(calls, repetitions, generator, raw.device))
+    return times[len(masks) :].median().item()
+
+
 def time_children(
     meta_graph: MetaGraph,
     masks: Tensor,
@@ -134,7 +169,6 @@ def time_children(
     controller: nn.Module | None = None,
     progress: Callable[[], None] = lambda: None,
     backend: Backend = "onnx",
-    last: int | None = None,
 ) -> Tensor:
     """Milliseconds of each mask's real, separate network on one image, 20th percentile, float64 ``(K,)``.
 
@@ -146,10 +180,9 @@ def time_children(
         controller: if given, run before each child, as it is when the mask has to be chosen.
         progress: called ``repetitions`` times.
         backend: "onnx" runs them in onnxruntime (on the CPU), "eager" in PyTorch.
-        last: the controller runs before so many of the last masks only; None means before all.
     """
     device = next(meta_graph.parameters()).device
     side = meta_graph.space.resolution
     folded = meta_graph.folded()  # its children share its weights
     children = (folded.child(mask) for mask in masks)
-    return time_networks(children, side, generator, repetitions, controller, progress, backend, device, last)
+    return time_networks(children, side, generator, repetitions, controller, progress, backend, device)

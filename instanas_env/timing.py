@@ -108,7 +108,6 @@ def time_networks(
     progress: Callable[[], None] = lambda: None,
     backend: Backend = "onnx",
     device: torch.device | None = None,
-    last: int | None = None,
 ) -> Tensor:
     """Milliseconds of each network on one image, 20th percentile, float64 ``(K,)``.
 
@@ -121,7 +120,6 @@ def time_networks(
         progress: called ``repetitions`` times.
         backend: see :func:`deployed`.
         device: where the networks are; None means the CPU.
-        last: the controller runs before so many of the last networks only; None means before all.
     """
     raw = random_image(side, generator, device)
     image = raw.float().contiguous(memory_format=torch.channels_last)
@@ -131,7 +129,5 @@ def time_networks(
         return network if choose is None else lambda: (choose(), network())
 
     with one_thread():
-        calls = [deployed(network, image, backend) for network in networks]
-        first = 0 if last is None else len(calls) - last
-        calls = [*calls[:first], *map(whole, calls[first:])]
+        calls = [whole(deployed(network, image, backend)) for network in networks]
         return low(time_interleaved(calls, repetitions, generator, raw.device, progress))
