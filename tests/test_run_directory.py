@@ -123,14 +123,19 @@ def test_a_directory_holds_whole_files_only(tmp_path):
     assert names == ["checkpoint.pt", "config.json", "history.jsonl"]
 
 
-def test_opening_a_directory_clears_what_kills_left_long_ago(tmp_path):
+def test_opening_a_directory_clears_what_kills_left(tmp_path):
+    """Whatever its age: a writer that lives holds a lock."""
+    fcntl = pytest.importorskip("fcntl", reason="without locks nothing is cleared away")
     RunDirectory(tmp_path, options(tmp_path), FREE)
-    old, young = (tmp_path / f".checkpoint.pt.{name}{PARTIAL}" for name in ("a1b2", "c3d4"))
-    for path in (old, young):
-        path.touch()
-    os.utime(old, (0, 0))
+    abandoned, written = (tmp_path / f".checkpoint.pt.{name}{PARTIAL}" for name in ("a1b2", "c3d4"))
+    abandoned.touch()
+    with written.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.utime(written, (0, 0))
+        RunDirectory(tmp_path, options(tmp_path), FREE)
+        assert not abandoned.exists() and written.exists(), "somebody is writing the other one"
     RunDirectory(tmp_path, options(tmp_path), FREE)
-    assert not old.exists() and young.exists(), "another process may be writing the young one"
+    assert not written.exists(), "now nobody is"
 
 
 def test_machine_tells_what_numbers_depend_on():
