@@ -54,7 +54,7 @@ def test_a_run_leaves_a_meta_graph_and_its_history(unbroken):
     assert meta_graph.space == SearchSpace.preset("lite", 0.25).only(0, 2, 3)
     rows = history(unbroken)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert rows[0]["val"].keys() == {"all", "half", "fifth", "mobilenet_v2_path"}
+    assert rows[0]["val"].keys() == {"all", "half", "fifth", "mobilenet_v2_path", "smallest"}
     untrained = MetaGraph(meta_graph.space, 10, generator_for(0)).state_dict()
     assert not torch.equal(meta_graph.stem.conv.weight, untrained["stem.conv.weight"])
     record = load_weights(unbroken / "meta_graph.safetensors")[1]["record"]
