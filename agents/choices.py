@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from instanas_env.storage import load_config, load_json
+from instanas_env.validation import integer, record, text
 
 Preference = Literal["accuracy", "balanced", "latency"]
 Pick = Literal["accuracy", "balanced", "latency", "A", "B", "C", "D", "E"]
 """A preference, or the letter of a pick: A is the most accurate, the last letter the fastest."""
 LETTERS = "ABCDE"
+_LETTER = text(*LETTERS)
+_CHOICES = record(
+    {
+        "picks": record({}, dict.fromkeys(LETTERS, integer(0, 10**7))),
+        "prefer": record({}, dict.fromkeys(get_args(Preference), _LETTER)),
+    },
+    more=True,
+)
 
 
 def non_dominated(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:
@@ -56,8 +65,12 @@ def picks(run: Path) -> list[str]:
         raise FileNotFoundError(
             f"prefer: {run} has no choices.json; python -m scripts.choose --run {run} makes it"
         )
-    content = load_json(run / "choices.json")
+    content = _choices(run)
     return [*content["picks"], *content["prefer"]]
+
+
+def _choices(run: Path) -> dict[str, Any]:
+    return _CHOICES(load_json(run / "choices.json"), f"prefer: {run / 'choices.json'}")
 
 
 def controller_file(run: Path, prefer: Pick | None = None) -> Path:
@@ -76,7 +89,7 @@ def controller_file(run: Path, prefer: Pick | None = None) -> Path:
     present = picks(run)
     if prefer not in present:
         raise ValueError(f"prefer: {run} has no pick {prefer!r}; choose from {', '.join(present)}")
-    letter = load_json(run / "choices.json")["prefer"].get(prefer, prefer)
+    letter = _choices(run)["prefer"].get(prefer, prefer)
     return run / "choices" / letter / "controller.safetensors"
 
 

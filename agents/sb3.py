@@ -89,16 +89,20 @@ class NativeVecEnv(VecEnv):
 
         ``{"index": array (num_envs,)}`` and ``[{"index": 5}, {"index": 6}, ...]`` are the same;
         ``{"index": 5}`` shows image 5 everywhere, as in SB3's own ``DummyVecEnv``.
+
+        Raises:
+            ValueError: neither of the two; the options given before stay.
         """
+        _joined(options, self.num_envs)
         super().set_options(options)
         self._given = options
 
     def reset(self) -> np.ndarray:
-        """The next images; honours ``seed()`` and ``set_options()``."""
+        """The next images; honours ``seed()`` and ``set_options()``, which stay if it raises."""
         seed, options = self._seeds[0], _joined(self._given, self.num_envs)
+        observation, info = self.envs.reset(seed=seed, options=options)
         self._reset_seeds()
         self.set_options()
-        observation, info = self.envs.reset(seed=seed, options=options)
         self.reset_infos = _rows(info, self.num_envs)
         return observation
 
@@ -164,8 +168,9 @@ def _joined(given: dict[str, Any] | list[dict[str, Any]] | None, count: int) -> 
         if given and np.ndim(given.get("index", [0])) == 0:
             return {**given, "index": np.full(count, given["index"])}
         return given
-    if len(given) != count or any(set(each) != set(given[0]) for each in given):
-        raise ValueError(f"options: got {given!r:.200}; {count} dicts with the same keys will do")
+    fits = isinstance(given, (list, tuple)) and len(given) == count
+    if not fits or any(not isinstance(each, dict) or set(each) != set(given[0]) for each in given):
+        raise ValueError(f"options: got {given!r:.200}; a dict or {count} dicts with the same keys will do")
     return {name: np.array([each[name] for each in given]) for name in given[0]} or None
 
 

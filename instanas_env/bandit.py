@@ -166,18 +166,9 @@ class InstanceBandit:
         Raises:
             ValueError: another shape, or another value than 0 and 1.
         """
-        return self._score(contexts, self._masks(contexts, actions, several=True))
-
-    def _masks(self, contexts: Contexts, actions: Any, several: bool) -> Tensor:
-        """Repaired masks of checked actions ``(n, num_bits)``; ``several``: or ``(K, n, num_bits)``."""
-        shape, one = checks.shape("actions", actions), (len(contexts), self.space.num_bits)
-        if shape != one and not (several and len(shape) == 3 and shape[1:] == one and shape[0] > 0):
-            or_more = f" or (K, {one[0]}, {one[1]}) with K of at least 1" if several else ""
-            raise ValueError(f"actions: got shape {shape}; {one}{or_more} will do")
-        masks = checks.whole_numbers("actions", actions, 1).bool()
-        return self.space.repair(masks.unflatten(-1, (self.space.num_cells, self.space.num_modules)))
-
-    def _score(self, contexts: Contexts, masks: Tensor) -> Outcome:
+        self._check_shape(contexts, actions, several=True)
+        bits = checks.whole_numbers("actions", actions, 1).bool()
+        masks = self.space.repair(bits.unflatten(-1, (self.space.num_cells, self.space.num_modules)))
         prediction = self._predict(contexts, masks)
         label = self.image_set.labels[contexts.index].expand(prediction.shape)
         correct = prediction == label
@@ -206,6 +197,13 @@ class InstanceBandit:
             epoch=constant(self.epoch, np.int64),
         )
 
+    def _check_shape(self, contexts: Contexts, actions: Any, several: bool) -> None:
+        """Refuse actions other than ``(n, num_bits)`` or, if there may be several, ``(K, n, num_bits)``."""
+        shape, one = checks.shape("actions", actions), (len(contexts), self.space.num_bits)
+        if shape != one and not (several and len(shape) == 3 and shape[1:] == one and shape[0] > 0):
+            or_more = f" or (K, {one[0]}, {one[1]}) with K of at least 1" if several else ""
+            raise ValueError(f"actions: got shape {shape}; {one}{or_more} will do")
+
     def act(self, contexts: Contexts, actions: Any) -> tuple[Outcome, bool]:
         """Score ``(n, num_bits)`` and count the images as acted on. The flag tells whether this ended an
         epoch.
@@ -215,7 +213,8 @@ class InstanceBandit:
         Raises:
             ValueError: as :meth:`score`, also for K masks per image; nothing is counted.
         """
-        outcome = self._score(contexts, self._masks(contexts, actions, several=False))
+        self._check_shape(contexts, actions, several=False)
+        outcome = self.score(contexts, actions)
         self._in_window |= bool((outcome.reward_latency > 0).any())
         self._acted += len(contexts) * self.shards
         return outcome, self._acted >= len(self.image_set)

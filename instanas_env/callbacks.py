@@ -148,6 +148,10 @@ class MetaGraphUpdate(EnvCallback):
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.world, World):
+            raise checks.refuse("world", self.world, "a World")
+        if not isinstance(self.history, list):
+            raise checks.refuse("history", self.history, "a list of rows")
         self.learning_rate = checks.number("learning_rate", self.learning_rate, 0)
         self.final_learning_rate = checks.number("final_learning_rate", self.final_learning_rate, 0)
         self.epochs = checks.whole("epochs", self.epochs, 1)
@@ -173,8 +177,10 @@ class MetaGraphUpdate(EnvCallback):
 
     def on_step(self, step: Outcome) -> None:
         """Record the images and their masks."""
-        self._indices.append(self.world.gather(torch.from_numpy(step.index)))
-        self._masks.append(self.world.gather(torch.from_numpy(step.mask)))
+        index = self.world.gather(torch.from_numpy(step.index))
+        masks = self.world.gather(torch.from_numpy(step.mask))
+        self._indices.append(index)  # both or none, should gathering fail
+        self._masks.append(masks)
 
     def on_epoch_end(self, env: BanditEnv) -> None:
         """Train on the record and let the environment take over the weights."""

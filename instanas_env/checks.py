@@ -145,6 +145,8 @@ def reset_mask(value: Any, count: int) -> np.ndarray:
 def shape(name: str, value: Any) -> tuple[int, ...]:
     """The shape of an array, tensor or nested list."""
     if isinstance(value, Tensor):
+        if value.is_nested:
+            raise refuse(name, _Shown("a nested tensor"), "an array")
         return tuple(value.shape)
     try:
         return np.shape(value)

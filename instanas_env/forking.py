@@ -1,5 +1,4 @@
-"""Why ``gym.make_vec(..., vectorization_mode="async")`` does not hang: a forked process gets one torch
-thread.
+"""Why ``vectorization_mode="async"`` does not hang: a forked process gets one torch thread.
 
 Gymnasium's ``AsyncVectorEnv`` makes one environment in the parent, to look at its spaces, and then forks. The
 parent's first convolution has started OpenMP's threads (libgomp), which a fork does not copy; the child's

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from instanas_env import paper
+from instanas_env.validation import integer, number
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,7 @@ class BoundsSchedule:
             lower, best = (
                 None if config.get(name) is None else _levels(config[name]) for name in ("lower", "best")
             )
-            epochs = config.get("epochs", 1)
-            if not isinstance(epochs, int):
-                raise TypeError(f"epochs is {epochs!r}")
+            epochs = integer(1, 10**9)(config.get("epochs", 1), "epochs")
             schedule = cls(_levels(config["upper"]), lower, best, epochs)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             example = {"upper": [1.0, "full"], "best": [1.0, "cheapest"]}
@@ -129,8 +128,11 @@ class BoundsSchedule:
         return RewardBounds(upper, level(self.lower))
 
 
+_FACTOR = number()
+
+
 def _levels(value: Any) -> tuple[Level, Level]:
     if isinstance(value[1], str):
         value = (value, value)
     (first, first_name), (last, last_name) = value
-    return (float(first), str(first_name)), (float(last), str(last_name))
+    return (_FACTOR(first, "factor"), str(first_name)), (_FACTOR(last, "factor"), str(last_name))

@@ -113,7 +113,20 @@ def save_weights(path: PathLike, weights: dict[str, Tensor], config: dict[str, A
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     described = json.dumps(config)
     metadata = {"config": described, CHECKSUM: _weights_sum(tensors, described)}
-    write_atomic(path, safetensors.torch.save(tensors, metadata))
+    write_atomic(path, _ordered(safetensors.torch.save(tensors, metadata)))
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in the order of their keys; the library's order is random.
+
+    Its header is 8 bytes of length, then JSON, padded with spaces to a multiple of 8.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    described = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    described += b" " * (-len(described) % 8)
+    return len(described).to_bytes(8, "little") + described + content[end:]
 
 
 def load_weights(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -171,7 +184,7 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
     missing, unknown = sorted(needed - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(f"{where} lacks {missing[:3]}, has {unknown[:3]} too many")
-    for name, tensor in weights.items():
+    for name, tensor in sorted(weights.items()):  # the same message every time
         like = expected[name]
         if tensor.shape != like.shape or tensor.dtype != like.dtype:
             got, wanted = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, like))

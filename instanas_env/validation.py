@@ -7,13 +7,14 @@ A specification is a function ``(value, place) -> value`` that raises ``ValueErr
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 Spec = Callable[[Any, str], Any]
 
 MAX_DEPTH = 64
-_NOTHING = object()
+MAX_FLOAT = sys.float_info.max
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -57,7 +58,7 @@ def number(low: float = float("-inf"), high: float = float("inf"), above: bool =
     def check(value: Any, place: str) -> float:
         fits = isinstance(value, (int, float)) and not isinstance(value, bool)
         # Compared before it is turned into a float: an integer may be too large for one.
-        fits = fits and -1.8e308 < value < 1.8e308 and low <= value <= high and not (above and value == low)
+        fits = fits and abs(value) <= MAX_FLOAT and low <= value <= high and not (above and value == low)
         if not fits:
             start = f"above {low:g}" if above else f"from {low:g}"
             span = "" if (low, high) == (float("-inf"), float("inf")) else f" {start} to {high:g}"

@@ -31,9 +31,8 @@ class InstaNASVectorEnv(VectorEnv):
     ``SyncVectorEnv``. The mode of autoreset decides which these are:
 
     * SAME_STEP (default): the next images, so the top level tells what waits. ``final_obs`` and
-      ``final_info``
-      hold the images acted on and what became of them. A plain ``reset()`` right after the step, as TorchRL
-      and RLlib call it, keeps the images that wait: each pass shows each image once.
+      ``final_info`` hold the images acted on and what became of them. A plain ``reset()`` right
+      after the step, as TorchRL and RLlib call it, keeps the images that wait: a pass shows each once.
     * NEXT_STEP: the images acted on; the next step ignores its actions (it looks at their shape), draws new
       images, which a plain ``reset()`` keeps too, and rewards 0.
     * DISABLED: the images acted on, until ``reset``; ``options={"reset_mask": ...}`` resets some.

@@ -39,6 +39,7 @@ from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
 from scripts.life import end_with_parent
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory, machine
 
 
@@ -212,7 +213,9 @@ def print_summary(summary: list[dict[str, Any]]) -> None:
 
 def main(options: Options) -> None:
     """Run the seeds that are not done yet, write, print."""
+    show_log()
     run = RunDirectory(options.out, options, free=("out", "data_dir", "seeds", "workers"))
+    run.bind(**{split: native(make_envs(options, split, 1)).bandit.image_set for split in ("val", "test")})
     run.restore()
     missing = range(len(run.history), options.seeds)
     one_seed = partial(run_seed, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instanas_env.storage import load_checkpoint, load_json, load_weights
+from instanas_env.storage import load_checkpoint, load_json, load_json_lines, load_weights
 
 TIMES = ("seconds",)  # fields that a run measures with a clock
 OUTPUTS = (".safetensors", ".json", ".jsonl", ".pt")
@@ -70,7 +69,7 @@ def read(path: Path) -> Any:
     if path.suffix == ".json":
         return load_json(path)
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return load_json_lines(path)
     return path.read_bytes()
 
 

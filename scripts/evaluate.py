@@ -38,9 +38,11 @@ from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
 from instanas_env.timing import Backend
 from scripts.alone import LoneNetwork, is_of, latencies, load_all, load_lone
+from scripts.bound import IMAGE_SETS, check_same_images, described
 from scripts.comparison import Comparison
 from scripts.figures import draw_figures
 from scripts.image_record import make_record
+from scripts.log import show_log
 from scripts.matching import CONTROLLER, META_GRAPH, check_classes, check_spaces
 from scripts.one_shot import load_frontier
 from scripts.over_seeds import gains_told, over_seeds
@@ -102,6 +104,7 @@ def compare(options: Options) -> Comparison:
         load_images(options.dataset, split, options.data_dir, space.resolution) for split in ("val", "test")
     )
     check_classes(weights, found.values(), len(test.classes))
+    check_same_images(found.values(), options.dataset, "val", val)
     alone = load_all(options.alone, space, len(test.classes))
     given = None if options.one_shot is None else load_frontier(options.one_shot, space)
     comparison = Comparison(test, options.seed, options.backend if options.time_real else None)
@@ -227,13 +230,21 @@ def as_typed(value: Any) -> str:
 def main(options: Options) -> None:
     """Compare, write, print."""
     torch.set_num_threads(options.threads)
+    show_log()
     comparison = compare(options)
     config = {name: as_typed(value) for name, value in dataclasses.asdict(options).items()}
     # The record is of no use without the results, which come last and so mark a finished comparison.
     record = make_record(comparison.image_set, comparison.choices, options.seed)
     record.save(options.out / "images.safetensors")
     seeds = over_seeds(comparison.rows)
-    results = {"options": config, "machine": machine(), "policies": comparison.rows, "seeds": seeds}
+    sets = {"test": described(comparison.image_set)}
+    results = {
+        "options": config,
+        IMAGE_SETS: sets,
+        "machine": machine(),
+        "policies": comparison.rows,
+        "seeds": seeds,
+    }
     save_json(options.out / "results.json", results)
     print_table(comparison.rows)
     print("\n".join(gains_told(seeds)))

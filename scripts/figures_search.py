@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from instanas_env.storage import load_json_lines
 from scripts.figures import pyplot, save
 
 History = list[dict[str, Any]]
@@ -17,10 +17,7 @@ def load_search_history(path: Path) -> History:
     Raises:
         ValueError: a line is not JSON.
     """
-    try:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not a history ({error})") from error
+    rows = load_json_lines(path)
     return [row for row in rows if "upper_ms" in row and "architectures" in row.get("val", {})]
 
 

@@ -34,7 +34,9 @@ from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
 from instanas_env.training import accuracy
+from scripts.bound import check_same_images
 from scripts.fit import Optimizer, fit
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory
 from scripts.teacher import load_teacher
 
@@ -85,6 +87,7 @@ def chosen_agent(options: Options, space: SearchSpace) -> tuple[Path | None, Age
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
+    show_log(world.is_main)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
     source, agent = chosen_agent(options, meta_graph.space)
@@ -102,6 +105,8 @@ def main(options: Options, world: World = ALONE) -> None:
     with world.one_first():
         train = load_images(options.dataset, "train", options.data_dir, space.resolution)
         val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    check_same_images((options.run,), options.dataset, "val", val)
+    run.bind(train=train, val=val)
     val_masks = space.repair(choose_masks(agent, val))
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:

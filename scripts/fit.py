@@ -72,6 +72,7 @@ def fit(
     if state is not None:
         meta_graph.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+    run.claim()
     for epoch in range(len(run.history), epochs):
         generator = generator_for(seed, 2, epoch)
 

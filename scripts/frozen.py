@@ -10,7 +10,7 @@ looked at once. Resumes: what is in the folder is not made again. Writes ``froze
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import tyro
 from rich.progress import track
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from agents.agent import LearningAgent
+from agents.agent import Agent, LearningAgent
 from agents.awareness import measure_awareness
 from agents.baselines import StaticAgent
 from agents.evaluation import choose_masks, mean_interval, score_masks
@@ -33,6 +33,7 @@ from instanas_env import reward
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory, machine
 
 
@@ -138,19 +139,23 @@ def worth(bandit: InstanceBandit, candidate: Candidate) -> float:
 def rows(experiment: Frozen, run: RunDirectory) -> Iterator[dict[str, Any]]:
     """A row for every policy and seed on the test split; what is in the run's folder is not made again."""
     options, space = experiment.options, experiment.val.space
+    run.bind(val=experiment.val.image_set, test=experiment.test.image_set)
+    run.claim()
     file = options.out / "fixed.json"
     if not file.exists():
         search = experiment.fixed()
         best = max(search.candidates, key=lambda candidate: worth(experiment.val, candidate))
         frontier = [[c.accuracy, c.latency_ms, c.mask.flatten().int().tolist()] for c in search.frontier]
-        menu = search.menu(options.menu).flatten(1).int().tolist()
+        chosen = search.menu(options.menu).flatten(1).int().tolist()
         best_row = [best.accuracy, best.latency_ms, best.mask.flatten().int().tolist()]
-        save_json(file, {"best": best_row, "frontier": frontier, "menu": menu})
+        save_json(file, {"best": best_row, "frontier": frontier, "menu": chosen})
     fixed = load_json(file)
     target, _, bits = fixed["best"]
     menu = torch.tensor(fixed["menu"]).bool().view(-1, space.num_cells, space.num_modules)
     best_mask = torch.tensor(bits).bool().view(space.num_cells, space.num_modules)
-    policies = {"best fixed mask": lambda seed: StaticAgent(space, best_mask)}
+    policies: dict[str, Callable[[int], Agent]] = {
+        "best fixed mask": lambda seed: StaticAgent(space, best_mask)
+    }
     if options.regression_images:
         policies["regression"] = lambda seed: experiment.regression(menu, seed, target)
     if options.reinforce_images:
@@ -186,9 +191,12 @@ def summary(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def main(options: Options) -> None:
     """Make what is missing, print a line for each policy and seed, write."""
     torch.set_num_threads(options.threads)
+    show_log()
     run = RunDirectory(options.out, options, free=("out", "data_dir", "seeds"))
+    experiment = Frozen(options)
+    run.bind(val=experiment.val.image_set, test=experiment.test.image_set)
     results = []
-    for row in rows(Frozen(options), run):
+    for row in rows(experiment, run):
         results.append(row)
         test = row["test"]
         print(

@@ -16,6 +16,9 @@ from torch import Tensor
 from instanas_env.bandit import Outcome
 from instanas_env.data import ImageSet
 from instanas_env.storage import PathLike, load_weights, save_weights
+from instanas_env.validation import items, record, text
+
+_CONFIG = record({"classes": items(text()), "policies": items(text())}, more=True)
 
 THUMBNAILS_PER_CLASS = 24
 MAX_THUMBNAILS = 240
@@ -71,6 +74,7 @@ class ImageRecord:
         """Read a record; ``ValueError`` names a file that is none."""
         tensors, config = load_weights(path)
         try:
+            config = _CONFIG(config, "config")
             return cls(
                 label=tensors["label"].long(),
                 sample=tensors["sample"].long(),
@@ -83,6 +87,8 @@ class ImageRecord:
             )
         except KeyError as error:
             raise ValueError(f"images: {path} is not a record of images (no {error})") from error
+        except ValueError as error:
+            raise ValueError(f"images: {path} is not a record of images ({error})") from error
 
 
 def make_record(image_set: ImageSet, policies: Mapping[str, Choices], seed: int) -> ImageRecord:

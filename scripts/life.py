@@ -36,7 +36,7 @@ class Life:
                 stderr=errors,
                 start_new_session=True,
             )
-        # A run writes its config.json as soon as Python has imported everything, also if there is one.
+        # A run writes its config.json when all is there that it needs, also if there is one.
         while self.process.poll() is None and self._written("config.json") == before:
             time.sleep(POLL_SECONDS)
         self.started = time.perf_counter()

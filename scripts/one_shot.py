@@ -28,10 +28,16 @@ from instanas_env.data import load_images
 from instanas_env.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import load_json, save_json
+from instanas_env.validation import anything, items, record, text
+from scripts.log import show_log
 from scripts.matching import META_GRAPH, check_classes, check_spaces
 from scripts.run_directory import RunDirectory, machine
 
 FRONTIER = "one_shot.json"
+
+_CONTENT = record(
+    {"search_space": anything, "frontier": items(record({"mask": text()}, more=True))}, more=True
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[
     val = load_images(options.dataset, "val", options.data_dir, space.resolution)
     check_classes(weights, (), len(val.classes))
     bandit = InstanceBandit(MetaGraph.load(weights), val, table)
+    run.bind(val=val)
+    run.claim()
     first = OneShotSearch(bandit, options.seed, options.images)
     masks = first.sample(options.masks)
     accuracy = rank(first, masks, "sampled", options.chunk, run)
@@ -99,18 +107,22 @@ def load_frontier(path: Path, space: SearchSpace) -> Tensor:
         raise FileNotFoundError(f"one_shot: no such file: {file}; scripts.one_shot makes it")
     content = load_json(file)
     try:
-        found = SearchSpace.from_config(content["search_space"])
-        bits = [[bit == "1" for bit in row["mask"]] for row in content["frontier"]]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"one_shot: {file} is not of scripts.one_shot ({error!r})") from error
+        checked = _CONTENT(content, "content")
+        found = SearchSpace.from_config(checked["search_space"])
+        bits = [[bit == "1" for bit in row["mask"]] for row in checked["frontier"]]
+    except ValueError as error:
+        raise ValueError(f"one_shot: {file} is not of scripts.one_shot ({error})") from error
     if found != space:
         raise ValueError(f"one_shot: {file} is of the search space {found.config}, not {space.config}")
-    return torch.tensor(bits).reshape(-1, space.num_cells, space.num_modules)
+    if any(len(row) != space.num_bits for row in bits):
+        raise ValueError(f"one_shot: {file} has masks of another length than {space.num_bits}")
+    return torch.tensor(bits, dtype=torch.bool).reshape(-1, space.num_cells, space.num_modules)
 
 
 def main(options: Options) -> None:
     """Search to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
+    show_log()
     run = RunDirectory(options.out, options, free=("out", "data_dir"))
     run.restore()
     space, frontier = search(options, run)

@@ -29,6 +29,7 @@ from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training import accuracy
 from scripts.fit import fit
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory
 from scripts.teacher import load_teacher
 
@@ -93,11 +94,13 @@ def evaluate_densities(
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
+    show_log(world.is_main)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     space = SearchSpace.preset(options.search_space, options.width).only(*options.modules)
     with world.one_first():
         train = load_images(options.dataset, "train", options.data_dir, space.resolution)
         val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    run.bind(train=train, val=val)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
     if options.start is not None:
         meta_graph.load_state_dict(MetaGraph.load(options.start).state_dict())

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from instanas_env.data import ImageSet
 from instanas_env.distributed import ALONE, World
 from instanas_env.storage import (
     load_checkpoint,
@@ -19,15 +20,18 @@ from instanas_env.storage import (
     save_json,
     write_atomic,
 )
+from scripts.bound import IMAGE_SETS, described, difference
 
 
 class RunDirectory:
     """Artifacts of one script's run.
 
-    Opening one clears away what killed calls of the script left half written.
+    Opening one changes nothing: a call that fails before its first result leaves no trace. With
+    :meth:`claim`, or the first checkpoint, the directory is the run's; what killed calls of the script left
+    half written goes then.
 
     Args:
-        path: the directory; made if absent.
+        path: the directory; made, if absent, when it is claimed.
         options: the dataclass of options that makes the run. A directory with other options is refused,
             except for the fields named in ``free`` (they change nothing in the result).
         free: names of such fields.
@@ -42,17 +46,53 @@ class RunDirectory:
         self.world = world
         self.history: list[dict[str, Any]] = []
         self.config = config_of(options, free)
-        if not world.is_main:
+        self._claimed = not world.is_main
+        self._check()
+
+    def bind(self, **splits: ImageSet) -> None:
+        """Tie the run to its images, by split; what :meth:`claim` records.
+
+        Raises:
+            ValueError: earlier calls were on other images; the message says what has changed.
+        """
+        if self.world.is_main:
+            self.config[IMAGE_SETS] = {split: described(images) for split, images in splits.items()}
+            self._check()
+
+    def claim(self) -> None:
+        """Make the directory this run's, once all is there that the run needs. Errors as on opening."""
+        if not self._claimed:
+            self._check()
+            remove_abandoned(self.path)
+            save_json(self._file, self.config)
+            self._claimed = True
+
+    @property
+    def _file(self) -> Path:
+        return self.path / "config.json"
+
+    def _check(self) -> None:
+        """Compare with what an earlier call has recorded; takes over its images if there are none yet."""
+        if not self.world.is_main or not self._file.exists():
             return
-        recorded = path / "config.json"
-        if recorded.exists():
-            changed = changed_options(load_json(recorded), self.config)
+        before = load_json(self._file)
+        recorded = before.pop(IMAGE_SETS, {})
+        sets = self.config.setdefault(IMAGE_SETS, recorded)
+        if not sets:
+            del self.config[IMAGE_SETS]
+        options = {name: value for name, value in self.config.items() if name != IMAGE_SETS}
+        names = changed_options(before, options)
+        if names:
+            raise ValueError(
+                f"out: {self.path} holds a run with other {', '.join(names)}; choose another folder"
+            )
+        for split in sets.keys() & recorded:
+            changed = difference(recorded[split], sets[split])
             if changed:
                 raise ValueError(
-                    f"out: {path} holds a run with other {', '.join(changed)}; choose another folder"
+                    f"out: {self.path} holds a run on other images ({split}: {changed}); bring those back, or"
+                    " choose another folder"
                 )
-        remove_abandoned(path)
-        save_json(recorded, self.config)
 
     def restore(self) -> dict[str, Any] | None:
         """The last checkpoint's state, or None at the start; brings the history back to that point."""
@@ -66,7 +106,11 @@ class RunDirectory:
         return state
 
     def checkpoint(self, row: dict[str, Any], state: dict[str, Any]) -> None:
-        """Add ``row`` to ``history.jsonl`` and save ``state``; the checkpoint is the truth of both."""
+        """Add ``row`` to ``history.jsonl`` and save ``state``; the checkpoint is the truth of both.
+
+        Claims the directory if that was not done before.
+        """
+        self.claim()
         self.history.append(row)
         if self.world.is_main:
             save_checkpoint(self.path / "checkpoint.pt", {**state, "history": self.history})

@@ -34,6 +34,7 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory, machine
 from scripts.search_setup import make_agent, make_envs, make_shard, make_update
 
@@ -121,6 +122,7 @@ def search(
     with world.one_first():
         validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
+    run.bind(train=bandit.image_set, val=validation.image_set)
 
     state = run.restore()
     if state is not None:
@@ -130,6 +132,7 @@ def search(
         bandit.refresh()
         native(envs).load_state_dict(waiting(state["envs"], world.own))
     native(envs).add_callback(update)
+    run.claim()
     for epoch in range(len(run.history), options.epochs):
         start = time.perf_counter()
         # As many steps as bring the number of images acted on past the end of this pass.
@@ -200,6 +203,7 @@ def save_results(options: Any, run: RunDirectory, agent: LearningAgent, bandit: 
 def main(options: Options, world: World = ALONE) -> None:
     """Search to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
+    show_log(world.is_main)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     agent, envs = search(options, run)
     save_results(options, run, agent, native(envs).bandit)

@@ -8,13 +8,14 @@ Reads history.jsonl and writes event files beside it; call it again to bring the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
+
+from instanas_env.storage import load_json_lines
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ def main(options: Options) -> None:
 
     for old in options.run.glob("events.out.tfevents.*"):
         old.unlink()
-    lines = (options.run / "history.jsonl").read_text().splitlines()
+    rows = load_json_lines(options.run / "history.jsonl")
     with SummaryWriter(str(options.run)) as writer:
-        for row in map(json.loads, lines):
+        for row in rows:
             for name, value in scalars(row):
                 writer.add_scalar(name, value, row["epoch"])
-    print(f"wrote {len(lines)} epochs to {options.run}")
+    print(f"wrote {len(rows)} epochs to {options.run}")
 
 
 if __name__ == "__main__":

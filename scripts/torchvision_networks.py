@@ -16,8 +16,9 @@ from torch.fx.experimental.optimization import fuse
 
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.deploy.traced import TracedNetwork
-from instanas_env.meta_graph import initialise
-from instanas_env.storage import PathLike, load_weights, save_weights
+from instanas_env.meta_graph import MAX_CLASSES, initialise
+from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
+from instanas_env.validation import integer, number, record, text
 
 NETWORK = "network.safetensors"
 Network = Literal["shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "resnet18"]
@@ -26,6 +27,16 @@ LABELS: dict[str, tuple[str, str]] = {
     "shufflenet_v2_x1_0": ("ShuffleNetV2", "ShuffleNetV2 1.0x"),
     "resnet18": ("ResNet", "ResNet-18"),
 }
+_CONFIG = record(
+    {
+        "network": text(*LABELS),
+        "width": number(0, 16, above=True),
+        "stem_stride": integer(1, 2),
+        "resolution": integer(1, 4096),
+        "num_classes": integer(1, MAX_CLASSES),
+    },
+    more=True,
+)
 
 
 @dataclass(frozen=True)
@@ -77,14 +88,18 @@ class TorchvisionNetwork(nn.Module):
     def __init__(
         self, architecture: Architecture, num_classes: int, generator: torch.Generator | None = None
     ):
+        self._build(architecture, num_classes)
+        initialise(self, generator or torch.Generator().manual_seed(0))
+        self.to(memory_format=torch.channels_last)
+
+    def _build(self, architecture: Architecture, num_classes: int) -> None:
+        """All layers, without memory for their weights."""
         super().__init__()
         self.architecture = architecture
         self.num_classes = num_classes
         build = _resnet18 if architecture.network == "resnet18" else _shufflenet_v2
         with torch.device("meta"):  # PyTorch's own initialisation would draw from the global generator
             self.network = build(architecture, num_classes)
-        initialise(self, generator or torch.Generator().manual_seed(0))
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, masks: Tensor | None = None, elsewhere: Tensor | None = None) -> Tensor:
         """Normalised float images ``(B, 3, H, W)`` to logits ``(B, num_classes)``, whatever the masks."""
@@ -115,10 +130,14 @@ class TorchvisionNetwork(nn.Module):
         """Read a network in evaluation mode; ``ValueError`` if the file is not one, or not whole."""
         weights, config = load_weights(path)
         try:
-            fields = {field.name: config[field.name] for field in dataclasses.fields(Architecture)}
-            network = cls(Architecture(**fields), config["num_classes"])
+            checked = _CONFIG(config, "config")
+            fields = {field.name: checked[field.name] for field in dataclasses.fields(Architecture)}
+            network = cls.__new__(cls)
+            network._build(Architecture(**fields), checked["num_classes"])  # takes no memory yet
+            check_weights(weights, network.state_dict(), "its file")
+            network.to_empty(device="cpu").to(memory_format=torch.channels_last)
             network.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except ValueError as error:
             raise ValueError(f"network: {path} holds no whole network of torchvision: {error}") from error
         return network.eval()
 

@@ -24,6 +24,7 @@ from instanas_env.distributed import ALONE, World, launch
 from instanas_env.seeding import generator_for
 from instanas_env.training import predict_classes
 from scripts.fit import fit
+from scripts.log import show_log
 from scripts.run_directory import RunDirectory
 from scripts.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 
@@ -65,11 +66,13 @@ def no_masks(images: Tensor, count: int, progress: float, generator: torch.Gener
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
+    show_log(world.is_main)
     architecture = Architecture(options.network, options.width, options.stem_stride, options.resolution)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     with world.one_first():
         train = load_images(options.dataset, "train", options.data_dir, options.resolution)
         val = load_images(options.dataset, "val", options.data_dir, options.resolution)
+    run.bind(train=train, val=val)
     network = TorchvisionNetwork(architecture, len(train.classes), generator_for(options.seed))
 
     def evaluate() -> dict[str, float]:

@@ -82,12 +82,17 @@ def history(out: Path) -> list[dict[str, Any]]:
 
 
 def read_strictly(path: Path) -> Any:
-    """A JSON file as other languages read it: ``ValueError`` for NaN and Infinity, which JSON has not."""
+    """A JSON file as other languages read it: ``ValueError`` for NaN and Infinity, which JSON has not.
+
+    Without the checksum, which is that of options and paths as well.
+    """
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{path.name}: {constant} is not JSON")
 
-    return json.loads(path.read_text(), parse_constant=refuse)
+    content = json.loads(path.read_text(), parse_constant=refuse)
+    content.pop("sha256", None)
+    return content
 
 
 def kill_after_first_checkpoint(options: Any) -> None:

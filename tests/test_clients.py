@@ -229,8 +229,9 @@ import gymnasium as gym, numpy as np, torch
 import instanas_env
 torch.set_num_threads(2)
 if __name__ == "__main__":
-    envs = gym.make_vec("InstaNAS-v1", num_envs=2, vectorization_mode="async", vector_kwargs={{"context":
-    "fork"}}, **{options}) envs.reset(seed=0)
+    fork = {{"context": "fork"}}
+    envs = gym.make_vec("InstaNAS-v1", 2, vectorization_mode="async", vector_kwargs=fork, **{options})
+    envs.reset(seed=0)
     print("ok", envs.step(np.ones((2, 85), int))[1].shape)
     envs.close()
 """

@@ -114,13 +114,13 @@ def test_a_policy_of_one_network_gains_nothing_over_it(two_experts):
 
 
 def test_no_static_mask_is_slower_than_the_controller(two_experts, tiny_space):
-    """Two settings, at 19 ms and at 9 (seven cells need a module); samples reach from one to the other."""
+    """Two settings, at 19 ms and at 7 (five cells need a module); samples reach from one to the other."""
     bandit, masks, _ = two_experts
     emptiest = tiny_space.repair(torch.zeros_like(masks))
     controls = Controls(bandit, bandit, [masks, emptiest], masks[:1], num_masks=6, num_images=20)
     slow, fast = (controls.of(m, np.ones(60, bool), np.ones(60, bool)) for m in (masks, emptiest))
-    assert slow["static"]["latency_ms"] <= 19 and fast["static"]["latency_ms"] == 9.0
-    assert fast["static_with_controller_time"]["latency_ms"] <= 9.5
+    assert slow["static"]["latency_ms"] <= 19 and fast["static"]["latency_ms"] == 7.0
+    assert fast["static_with_controller_time"]["latency_ms"] <= 7.5
     assert slow["oracle"]["images"] == 20
     assert len(controls.search.image_set) == 60, "the best were ranked on all"
 

@@ -59,11 +59,11 @@ def test_the_demo_tells_its_story(tmp_path, capsys, monkeypatch):
     demo.main(demo.Options(tmp_path, **TINY))
     shown = capsys.readouterr().out
     for words in (
-        "MobileNetV2, trained",
-        "best of the fixed",
-        "regression controller",
-        "REINFORCE",
-        "shipped",
+        "MobileNetV2 alone",
+        "best fixed mask",
+        "regression, learnt here",
+        "REINFORCE, learnt here",
+        "REINFORCE, shipped",
     ):
         assert words in shown
     assert "Images that get little" in shown and shown.count(" modules ") == 6

@@ -105,7 +105,8 @@ def start_of(stage: str, name: str) -> dict[str, Tensor]:
     if name == "meta_graph.safetensors":
         return load_weights(shipped(name))[0]
     agent = load_agent(one_process() / stage / name)
-    return type(agent)(None, space=agent.space, seed=0).controller.state_dict()
+    names = {"num_classes": agent.num_classes} if "num_classes" in agent.hyperparameters else {}
+    return type(agent)(None, space=agent.space, seed=0, **names).controller.state_dict()
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor], running: bool) -> float:
@@ -119,7 +120,8 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor], running: bool) ->
 def test_two_processes_end_where_one_does(stage):
     """The distance between them is a fraction of the way that both have gone; figures to two digits.
 
-    Fine-tuning keeps within a thousandth. In a search rounding is fed back through the rewards; and gradients
+    Fine-tuning keeps within five thousandths.
+    In a search rounding is fed back through the rewards; and gradients
     at new weights are ill-conditioned: images changed by 1e-7 may change them by a hundredth. The tests in
     threads, in float64, are the sharp ones.
     """
@@ -130,7 +132,7 @@ def test_two_processes_end_where_one_does(stage):
     for name in files:
         first, second = (load_weights(out / name)[0] for out in (one, two))
         assert first.keys() == second.keys()
-        start, share = start_of(stage, name), {"pretrain": 0.3, "finetune": 1e-3}.get(stage, 0.03)
+        start, share = start_of(stage, name), {"pretrain": 0.3, "finetune": 5e-3}.get(stage, 0.03)
         for running in (False, True):
             gone, apart = distance(first, start, running), distance(first, second, running)
             assert apart <= share * gone, f"{name}: {apart} apart after {gone}"
@@ -299,7 +301,7 @@ def test_shards_draw_together_what_one_environment_draws():
         for bandit, contexts in zip(bandits, (whole, first, second), strict=True):
             ends.append(bandit.act(contexts, bandit.space.full_mask().flatten().expand(len(contexts), -1))[1])
     assert ends == [step >= 4 for step in range(7) for _ in range(3)]
-    with pytest.raises(ValueError, match=r"^shard: got \(2, 2\); \(k, n\) with k in 0..n - 1 will do"):
+    with pytest.raises(ValueError, match="^shard: got 2; a whole number from 0 to 1 will do"):
         build_bandit("folder", str(image_folder()), "val", shard=(2, 2))
 
 
@@ -326,7 +328,7 @@ def test_what_does_not_go_together_is_refused(tmp_path):
         make_shard(options, World(0, 5))
     envs = make_shard(options, World(1, 2))
     with pytest.raises(ValueError, match="^agent: convnet-aig learns in one process only; got 2"):
-        make_agent(options, envs, 80, None, World(1, 2))
+        make_agent(options, envs, 80, World(1, 2))
     for agent in (ConvNetAIG(envs), RewardRegression(envs), SelfCriticalReinforce(envs)):
         with pytest.raises(ValueError, match=r"^env: got shard \(1, 2\); this agent's, \(0, 1\), will do"):
             agent.learn(24)

@@ -149,7 +149,7 @@ def test_the_record_holds_the_split_and_its_pictures():
 
 def test_results_name_the_machine_and_the_options():
     results = read_strictly(evaluated() / "results.json")
-    assert results.keys() == {"options", "machine", "policies", "seeds", "sha256"}
+    assert results.keys() == {"options", "machine", "policies", "seeds", "image_sets"}
     assert results["machine"].keys() == {"processor", "threads", "torch", "python"}
     assert results["options"]["dataset"] == "folder"
 
@@ -166,7 +166,7 @@ def narrow(tmp_path: Path, space: SearchSpace, classes: int = 10) -> tuple[Path,
     networks have 1 ms, the controller 0.5 ms."""
     weights, table = tmp_path / "narrow" / "meta_graph.safetensors", tmp_path / "latency.json"
     MetaGraph(space, classes).save(weights)
-    LatencyTable(space, torch.ones(17, space.num_modules), 1.0, 0.5).save(table)
+    LatencyTable(space, torch.ones(17, space.num_modules), fixed=1.0, controller=0.5).save(table)
     return weights, table
 
 

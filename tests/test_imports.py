@@ -15,14 +15,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From the bottom up. A file may import its own row and those above it in this list.
 LAYERS = [
-    ["paper", "seeding", "storage", "assets", "sync_batch_norm", "distributed"],
+    ["paper", "seeding", "atomic", "validation", "assets", "sync_batch_norm", "distributed", "checks"],
+    ["storage"],
     ["search_space", "reward"],
     ["latency", "modules", "drop_path", "data"],
     ["meta_cell", "meta_graph", "gated", "counting"],
     ["deploy", "timing", "profiling", "training"],
     ["bandit"],
-    ["build"],
-    ["env", "vector_env", "callbacks", "render", "__init__"],
+    ["build", "forking"],
+    ["infos", "observations"],
+    ["env", "vector_env", "callbacks", "render", "wrappers", "__init__"],
     ["agents"],
     ["scripts"],
 ]

@@ -116,7 +116,7 @@ def test_a_lone_mbconv_is_mobilenet_v2s_block(tiny_graph, module):
     """In a cell that keeps its shape: x + MBConv(x)."""
     cell = tiny_graph.cells[2]
     assert cell.keeps_shape
-    x = draw(3, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    x = draw(3, cell.out_channels, 16, 16).contiguous(memory_format=torch.channels_last)
     everybody, nobody = torch.arange(3), torch.arange(0)
     indices = [everybody if m == module else nobody for m in range(5)]
     out = cell(x, indices, torch.ones(3))

@@ -108,7 +108,7 @@ def test_sub_networks_are_judged_in_spaces_without_mobilenet_v2(modules):
 def test_a_directory_refuses_other_options(tmp_path):
     """Resuming under other options would mix two runs; where the data lie does not matter."""
     chosen = options(tmp_path)
-    RunDirectory(tmp_path, chosen, free=("out", "data_dir"))
+    RunDirectory(tmp_path, chosen, free=("out", "data_dir")).claim()
     RunDirectory(tmp_path, dataclasses.replace(chosen, data_dir=Path("elsewhere")), free=("out", "data_dir"))
     with pytest.raises(ValueError, match=r"^out: .* holds a run with other seed, width; choose another"):
         RunDirectory(tmp_path, dataclasses.replace(chosen, width=0.5, seed=9), free=("out", "data_dir"))

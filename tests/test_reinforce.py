@@ -184,8 +184,8 @@ def test_predictions_may_be_sampled(lite_space):
     images = np.zeros((64, 3, 32, 32), np.uint8)
     assert not agent.predict(images)[0].any()
     assert agent.predict(images, deterministic=False)[0].mean() == pytest.approx(0.5, abs=0.05)
-    with pytest.raises(ValueError, match=r"^observation: got shape \(64, 32, 32, 3\)"):
-        agent.predict(np.zeros((64, 32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"^observation: got shape \(64, 3, 16, 16\)"):
+        agent.predict(np.zeros((64, 3, 16, 16), np.uint8))
 
 
 def test_wrong_files_are_named(tiny_space, lite_space, tmp_path):

@@ -358,5 +358,5 @@ def test_a_history_of_something_else_is_no_search(tmp_path):
     path.write_text('{"epoch": 1, "loss": 0.3, "val": {"policy": 0.8}}\n')
     assert load_search_history(path) == []
     path.write_text('{"epoch": 1, "lo')
-    with pytest.raises(ValueError, match="not a history"):
+    with pytest.raises(ValueError, match="line 1: not a JSON file"):
         load_search_history(path)

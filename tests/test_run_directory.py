@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 from pathlib import Path
 
@@ -26,7 +25,7 @@ def options(out: Path) -> Options:
 
 def test_the_same_options_open_a_directory_again(tmp_path):
     """What JSON turns into lists and strings still counts as the same."""
-    RunDirectory(tmp_path / "deep" / "run", options(tmp_path), FREE)
+    RunDirectory(tmp_path / "deep" / "run", options(tmp_path), FREE).claim()
     again = RunDirectory(tmp_path / "deep" / "run", options(tmp_path), FREE)
     assert load_json(again.path / "config.json") == again.config
     assert again.config["run"] == "runs/search"
@@ -44,7 +43,7 @@ def test_the_same_options_open_a_directory_again(tmp_path):
     ],
 )
 def test_a_refusal_names_the_options_that_changed(tmp_path, changes, names):
-    RunDirectory(tmp_path, options(tmp_path), FREE)
+    RunDirectory(tmp_path, options(tmp_path), FREE).claim()
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(ValueError, match=f"^out: {tmp_path} holds a run with other {names}; choose another"):
         RunDirectory(tmp_path, dataclasses.replace(options(tmp_path), **changes), FREE)
@@ -52,7 +51,7 @@ def test_a_refusal_names_the_options_that_changed(tmp_path, changes, names):
 
 
 def test_free_options_may_change(tmp_path):
-    RunDirectory(tmp_path, options(tmp_path), FREE)
+    RunDirectory(tmp_path, options(tmp_path), FREE).claim()
     moved = dataclasses.replace(options(tmp_path / "moved"), data_dir=Path("/data"))
     RunDirectory(tmp_path, moved, FREE)
     with pytest.raises(ValueError, match="other data_dir;"):
@@ -123,19 +122,36 @@ def test_a_directory_holds_whole_files_only(tmp_path):
     assert names == ["checkpoint.pt", "config.json", "history.jsonl"]
 
 
-def test_opening_a_directory_clears_what_kills_left(tmp_path):
-    """Whatever its age: a writer that lives holds a lock."""
+def test_claiming_a_directory_clears_what_kills_left(tmp_path):
+    """Opening it does not: a refused or failed call has no business there. A writer that lives has a lock."""
     fcntl = pytest.importorskip("fcntl", reason="without locks nothing is cleared away")
-    RunDirectory(tmp_path, options(tmp_path), FREE)
-    abandoned, written = (tmp_path / f".checkpoint.pt.{name}{PARTIAL}" for name in ("a1b2", "c3d4"))
-    abandoned.touch()
+    left, written = (tmp_path / f".checkpoint.pt.{name}{PARTIAL}" for name in ("a1b2", "c3d4"))
+    left.touch()
+    run = RunDirectory(tmp_path, options(tmp_path), FREE)
+    assert left.exists()
     with written.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        os.utime(written, (0, 0))
-        RunDirectory(tmp_path, options(tmp_path), FREE)
-        assert not abandoned.exists() and written.exists(), "somebody is writing the other one"
-    RunDirectory(tmp_path, options(tmp_path), FREE)
+        run.claim()
+        assert not left.exists() and written.exists(), "somebody is writing the other one"
+    RunDirectory(tmp_path, options(tmp_path), FREE).claim()
     assert not written.exists(), "now nobody is"
+
+
+def test_a_call_that_fails_before_its_first_result_leaves_no_trace(tmp_path):
+    """So that the corrected one, with other options, is not refused."""
+    RunDirectory(tmp_path / "run", options(tmp_path), FREE)
+    assert list(tmp_path.iterdir()) == []
+    RunDirectory(tmp_path / "run", dataclasses.replace(options(tmp_path), seed=1), FREE).checkpoint({}, {})
+    with pytest.raises(ValueError, match="holds a run with other seed;"):
+        RunDirectory(tmp_path / "run", options(tmp_path), FREE)
+
+
+def test_of_two_calls_with_other_options_the_first_to_claim_has_the_directory(tmp_path):
+    one = RunDirectory(tmp_path, options(tmp_path), FREE)
+    two = RunDirectory(tmp_path, dataclasses.replace(options(tmp_path), seed=1), FREE)
+    two.claim()
+    with pytest.raises(ValueError, match="holds a run with other seed;"):
+        one.claim()
 
 
 def test_machine_tells_what_numbers_depend_on():

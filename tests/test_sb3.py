@@ -183,9 +183,8 @@ def test_the_adapter_honours_options_once(options):
     adapter.set_options({"index": 5})
     adapter.reset()
     assert [info["index"] for info in adapter.reset_infos] == [5] * N
-    adapter.set_options([{"index": 5}])
     with pytest.raises(ValueError, match="^options: got .* 4 dicts with the same keys will do"):
-        adapter.reset()
+        adapter.set_options([{"index": 5}])
 
 
 def test_a_yaml_of_rl_zoo3_can_name_policy_and_extractor():

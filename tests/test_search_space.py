@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instanas_env.build import parse_search_space, search_space_name
-from instanas_env.search_space import ALL_MODULES, SearchSpace
+from instanas_env.search_space import ALL_MODULES, SearchSpace, round_to_eight
 from instanas_env.storage import save_weights
 
 # The first cell of each of MobileNetV2's seven stages (1, 2, 3, 4, 3, 3, 1 cells) changes shape.
-SHAPE_CHANGING = [0, 1, 1 + 2, 3 + 3, 6 + 4, 10 + 3, 13 + 3]
+SHAPE_CHANGING = [1 + 2, 3 + 3, 6 + 4, 10 + 3, 13 + 3]  # of lite; in wider spaces cells 0 and 1 as well
 
 
 def random_masks(seed: int, density: float, count: int = 4) -> torch.Tensor:
@@ -39,8 +39,10 @@ def test_presets_have_the_shapes_of_mobilenet_v2(preset, resolution, scale, inpu
     assert [cell.resolution for cell in space.cells] == inputs
     assert space.stem_channels == 32 * scale
     assert space.head_channels == 1280 * scale
-    channels = 1 * 16 + 2 * 24 + 3 * 32 + 4 * 64 + 3 * 96 + 3 * 160 + 1 * 320
-    assert sum(cell.out_channels for cell in space.cells) == channels * scale
+    # A quarter of 16, 24 and 32 is rounded to 8, of 64, 96, 160 and 320 it is a multiple of 8.
+    widths = [16, 24, 32, 64, 96, 160, 320] if scale == 1 else [8, 8, 8, 16, 24, 40, 80]
+    stages = [[width] * count for width, count in zip(widths, [1, 2, 3, 4, 3, 3, 1], strict=True)]
+    assert [cell.out_channels for cell in space.cells] == sum(stages, [])
 
 
 @pytest.mark.parametrize("preset", ["cifar", "tiny_imagenet", "imagenet", "lite"])
@@ -52,20 +54,33 @@ def test_each_cell_takes_what_the_one_before_it_gives(preset):
     for before, after in zip(space.cells, space.cells[1:], strict=False):
         assert after.in_channels == before.out_channels
         assert after.resolution == before.resolution // before.stride
-    assert [t for t, cell in enumerate(space.cells) if not cell.keeps_shape] == SHAPE_CHANGING
+    changing = [t for t, cell in enumerate(space.cells) if not cell.keeps_shape]
+    assert changing == (SHAPE_CHANGING if preset == "lite" else [0, 1, *SHAPE_CHANGING])
 
 
 def test_width_multiplies_every_channel_count():
+    """16, 24 and 96 halve to 8, 12 and 48; 12 is no multiple of 8, and the nearest above it is 16."""
     whole, half = SearchSpace.preset("cifar"), SearchSpace.preset("cifar", width=0.5)
     assert half.stem_channels == whole.stem_channels // 2
     assert half.head_channels == whole.head_channels // 2
-    assert [c.out_channels for c in half.cells] == [c.out_channels // 2 for c in whole.cells]
+    halves = {16: 8, 24: 16, 32: 16, 64: 32, 96: 48, 160: 80, 320: 160}
+    assert [c.out_channels for c in half.cells] == [halves[c.out_channels] for c in whole.cells]
     assert [c.resolution for c in half.cells] == [c.resolution for c in whole.cells]
 
 
-def test_no_width_leaves_a_cell_without_channels():
-    space = SearchSpace.preset("lite", width=1e-6)
-    assert {c.out_channels for c in space.cells} | {space.stem_channels, space.head_channels} == {1}
+@pytest.mark.parametrize(
+    ("channels", "rounded"), [(1e-6, 8), (11, 16), (12, 16), (19, 24), (26.5, 24), (27, 32)]
+)
+def test_rounding_golden_values(channels, rounded):
+    """As MobileNetV2's: 8 is nearest to 11, but less than 90 % of it; 90 % of 27 is 24.3, of 26.5 23.85."""
+    assert round_to_eight(channels) == rounded
+
+
+@given(channels=st.floats(0.01, 5000))
+def test_widths_are_multiples_of_eight_and_hardly_smaller(channels):
+    rounded = round_to_eight(channels)
+    assert rounded % 8 == 0 and rounded >= 8
+    assert rounded >= 0.9 * channels and rounded - channels <= 8
 
 
 def test_labels_name_the_modules_of_figure_3():

@@ -241,3 +241,16 @@ def test_weights_that_no_network_can_have_are_named(change, what):
     check_weights(good, {name: tensor.to("meta") for name, tensor in expected.items()}, "w: the file")
     with pytest.raises(ValueError, match=f"w: the file .*{what}"):
         check_weights({**good, **change}, expected, "w: the file")
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    """safetensors writes its metadata in a random order: six files in a row would differ."""
+    weights = {"a": torch.ones(2), "b": torch.zeros(3, 5)}
+    written = set()
+    for _ in range(6):
+        save_weights(tmp_path / "a", weights, {"name": "caf\u00e9 \\udce9"})
+        written.add((tmp_path / "a").read_bytes())
+    assert len(written) == 1
+    loaded, config = load_weights(tmp_path / "a")
+    assert config == {"name": "caf\u00e9 \\udce9"}
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in weights.items())

@@ -12,6 +12,7 @@ import torch
 from pipeline_fixtures import history, image_folder, kill_after_first_checkpoint
 from torchvision.models import ResNet, ShuffleNetV2
 
+from instanas_env.counting import count_macs, count_parameters
 from instanas_env.data import load_images
 from instanas_env.distributed import World
 from instanas_env.meta_graph import MetaGraph
@@ -102,7 +103,9 @@ def test_a_row_tells_parameters_and_macs_of_the_folded_network():
     space = SearchSpace.preset("lite", 2).only(2)
     child = MetaGraph(space, 10).child(space.full_mask())
     mobilenet = LoneNetwork("", "", child, 32, 10)
-    assert (mobilenet.parameters, mobilenet.mmacs) == (581_722, pytest.approx(6.668288))
+    assert (mobilenet.parameters, mobilenet.mmacs) == (584_850, pytest.approx(7.327232))
+    tables = [count(space, 10).reference("full") for count in (count_parameters, count_macs)]
+    assert tables == [mobilenet.parameters, pytest.approx(mobilenet.mmacs)]
     one, two = (lone(Architecture("resnet18", 0.25, stride)).mmacs - 0.00128 for stride in (1, 2))
     assert one == pytest.approx(4 * two)
 

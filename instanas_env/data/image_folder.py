@@ -5,21 +5,25 @@ Small sets are decoded once and kept; large ones (ImageNet) are decoded whenever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from instanas_env.data.decoding import EXTENSIONS, decode
 from instanas_env.data.image_set import ImageSet
+from instanas_env.data.loaded import Size, tell
+from instanas_env.data.scanning import Labelled, Passed, class_folders, labelled_images, readable
 
 FOLDER_SETS = ("folder", "tiny_imagenet", "imagenet")
 # These two keep their public "val" for testing; their test labels are not public.
 _TEST_IS_VAL = ("tiny_imagenet", "imagenet")
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp"}
 KEEP_DECODED_BYTES = 2**31  # TinyImageNet's 90,000 training images take 1.1e9
 STATISTICS_IMAGES = 2000
 FLAT_VAL = (
@@ -32,31 +36,44 @@ Cut = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class FolderImages:
-    """An image store: files that are decoded, resized and centre-cropped when indexed."""
+    """An image store: files that are decoded, resized and centre-cropped when indexed.
+
+    Attributes:
+        paths: of the files.
+        resolution: of the decoded images, px.
+        root: the folder that all of them are in.
+    """
 
     paths: tuple[Path, ...]
     resolution: int
+    root: Path
 
-    def __getitem__(self, index: Tensor) -> Tensor:
-        """uint8 ``(n, 3, H, W)`` of the files at ``index`` ``(n,)``."""
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """What a uint8 tensor ``(N, 3, H, W)`` of all images gives at ``index`` along its first dimension."""
+        chosen = torch.arange(len(self.paths))[index]
+        images, _ = self.read(chosen.flatten())
+        return images.reshape(*chosen.shape, *images.shape[1:])
+
+    def read(self, index: Tensor) -> tuple[Tensor, list[Size]]:
+        """uint8 ``(n, 3, H, W)`` of the files at ``index`` ``(n,)``; width and height in each file."""
         images = np.empty((len(index), self.resolution, self.resolution, 3), np.uint8)
 
-        def decode(row: int, position: int) -> None:
-            images[row] = self._decode(self.paths[position])
+        def fill(row: int, position: int) -> Size:
+            images[row], size = decode(self.paths[position], self.resolution)
+            return size
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(decode, range(len(index)), index.tolist()))  # raises what a thread raised
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # raises what a thread raised
+            sizes = list(pool.map(fill, range(len(index)), index.tolist()))
+        return torch.from_numpy(images).permute(0, 3, 1, 2), sizes
 
-    def _decode(self, path: Path) -> np.ndarray:
-        from PIL import Image, ImageOps
-
-        side = (self.resolution, self.resolution)
-        try:
-            with Image.open(path) as image:
-                return np.asarray(ImageOps.fit(image.convert("RGB"), side, Image.Resampling.BILINEAR))
-        except OSError as error:
-            raise ValueError(f"data_dir: {path} is no whole image ({error}); fetch or remove it") from error
+    def content(self) -> Iterator[bytes]:
+        """What stands for the images in a fingerprint: to read all of ImageNet would take too long."""
+        yield json.dumps(["files", self.resolution]).encode()
+        for path in self.paths:
+            yield json.dumps([str(path.relative_to(self.root)), path.stat().st_size]).encode()
 
 
 def load_folder(dataset: str, folder: Path, split: str, resolution: int, cut: Cut) -> ImageSet:
@@ -68,60 +85,55 @@ def load_folder(dataset: str, folder: Path, split: str, resolution: int, cut: Cu
     for needed in (train, source):
         if not needed.is_dir():
             raise FileNotFoundError(f"data_dir: no folder {needed}; expected {needed}/<class>/*.jpg")
-    classes = tuple(sorted(path.name for path in train.iterdir() if path.is_dir() and path.name[0] != "."))
-    train_paths, train_labels = _scan(train, classes)
-    paths, labels = (train_paths, train_labels) if source == train else _scan(source, classes)
-    for place, found in ((train, train_paths), (source, paths)):
-        if not found:
+    folders = class_folders(train)
+    classes = tuple(readable(name) for name in folders)
+    passed = Passed()
+    of_train = labelled_images(train, folders, Passed() if source != train else passed)
+    found = of_train if source == train else labelled_images(source, folders, passed)
+    for place, some in ((train, of_train), (source, found)):
+        if not some:
             raise FileNotFoundError(
                 f"data_dir: no images in {place}/<class>/; readable: {', '.join(sorted(EXTENSIONS))}"
                 f"{FLAT_VAL if place.name == 'val' and dataset == 'imagenet' else ''}"
             )
+    _check_every_class(of_train, list(folders.values()))
+    labels = torch.tensor([label for _, label in found])
     if source == train and not own_val:
         index = cut(labels)[split == "val"]
-        paths, labels = [paths[i] for i in index.tolist()], labels[index]
-    if not paths:
+        found, labels = [found[i] for i in index.tolist()], labels[index]
+    if not found:
         raise FileNotFoundError(
             f"data_dir: {train} is too small to cut a validation split off; make {folder}/val/<class>/"
         )
 
-    mean, std = _statistics(FolderImages(tuple(train_paths), resolution))
-    store = FolderImages(tuple(paths), resolution)
-    small = len(paths) * 3 * resolution**2 <= KEEP_DECODED_BYTES
-    images = store[torch.arange(len(paths))] if small else store
-    return ImageSet(images, labels, classes, mean, std)
+    seen, sizes = _sample([path for path, _ in of_train], resolution, train)
+    store = FolderImages(tuple(path for path, _ in found), resolution, source)
+    images: Tensor | FolderImages = store
+    if len(store) * 3 * resolution**2 <= KEEP_DECODED_BYTES:
+        images, sizes = store.read(torch.arange(len(store)))
+    loaded = ImageSet(images, labels, classes, *_statistics(seen))
+    tell(f"{source} ({split})", loaded, sizes, resolution, passed)
+    return loaded
 
 
-def _scan(source: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor]:
-    """Image files and their labels; also TinyImageNet's ``val/images`` with ``val_annotations.txt``."""
-    annotations, flat = source / "val_annotations.txt", source / "images"
-    if annotations.is_file() and flat.is_dir():
-        found = [(flat / name, label) for name, label in _annotated(annotations, classes)]
-    else:
-        found = [
-            (path, label)
-            for label, name in enumerate(classes)
-            for path in sorted((source / name).rglob("*"))
-            if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
-        ]
-    return [path for path, _ in found], torch.tensor([label for _, label in found], dtype=torch.long)
+def _check_every_class(found: Labelled, folders: Sequence[Path]) -> None:
+    with_images = {label for _, label in found}
+    empty = [str(place) for label, place in enumerate(folders) if label not in with_images]
+    if empty:
+        raise FileNotFoundError(
+            f"data_dir: no images in {', '.join(empty[:5])}; remove what is no class, or convert its images:"
+            f" readable are {', '.join(sorted(EXTENSIONS))}"
+        )
 
 
-def _annotated(annotations: Path, classes: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    """File name and label of every line of TinyImageNet's ``val_annotations.txt``."""
-    label_of = {name: label for label, name in enumerate(classes)}
-    for line in annotations.read_text().splitlines():
-        name, class_name = line.split("\t")[:2]
-        if class_name not in label_of:
-            raise ValueError(
-                f"data_dir: {annotations} names the class {class_name}, which has no folder in train"
-            )
-        yield name, label_of[class_name]
+def _sample(paths: Sequence[Path], resolution: int, root: Path) -> tuple[Tensor, list[Size]]:
+    """Evenly spaced training images and their sizes in the files."""
+    step = max(1, len(paths) // STATISTICS_IMAGES)
+    return FolderImages(tuple(paths), resolution, root).read(torch.arange(0, len(paths), step))
 
 
-def _statistics(store: FolderImages) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of each channel over evenly spaced training images."""
-    step = max(1, len(store.paths) // STATISTICS_IMAGES)
-    pixels = store[torch.arange(0, len(store.paths), step)].double() / 255
+def _statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of each channel."""
+    pixels = images.double() / 255
     mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()
     return tuple(mean), tuple(max(s, 1e-3) for s in std)  # type: ignore[return-value]

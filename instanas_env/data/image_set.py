@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from instanas_env.data import fingerprint
 
 
 class ImageStore(Protocol):
     """What holds the images: a tensor, or files that are decoded when asked for."""
 
-    def __getitem__(self, index: Tensor, /) -> Tensor:
-        """uint8 ``(n, 3, H, W)`` of the images at ``index`` ``(n,)``."""
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """uint8 ``(n, 3, H, W)`` of the images at ``index`` ``(n,)``; ``(3, H, W)`` of one at a number."""
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,17 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that change with a class's name, a label, or a byte of an image.
+
+        Of images that are decoded on demand (ImageNet) the files' names and sizes stand for their bytes.
+        Computed once: whoever writes into the tensors afterwards makes a set of his own.
+        """
+        images: Any = self.images
+        content = fingerprint.pixels(images) if isinstance(images, Tensor) else images.content()
+        return fingerprint.fingerprint(content, self.labels, self.classes)
 
     def take(self, index: Tensor) -> ImageSet:
         """The images at ``index`` ``(n,)``, in that order, as a set of their own."""

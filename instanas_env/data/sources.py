@@ -19,6 +19,7 @@ from torch import Tensor
 
 from instanas_env.data.image_folder import FOLDER_SETS, load_folder
 from instanas_env.data.image_set import ImageSet, split_by_class
+from instanas_env.data.loaded import tell
 from instanas_env.storage import PathLike
 
 SPLITS = ("train", "val", "test")
@@ -50,7 +51,7 @@ def load_images(
     data_dir: PathLike | None = None,
     resolution: int = 32,
 ) -> ImageSet:
-    """Load one split of a data set.
+    """Load one split of a data set; the logger "instanas_env" says in a line what was read.
 
     Args:
         dataset: "embedded" (6,000 images of Fashion-MNIST that come with the package),
@@ -61,7 +62,7 @@ def load_images(
         resolution: side of the images in px; they are resized if they differ.
 
     Raises:
-        ValueError: unknown data set or split.
+        ValueError: unknown data set or split, a damaged image, or a folder that is no class of train.
         FileNotFoundError: the data are not there; the message says how to get them.
     """
     if dataset not in DATASETS:
@@ -81,9 +82,12 @@ def load_images(
             index = _validation_cut(raw.labels)[split == "val"]
             raw = raw._replace(images=raw.images[index], labels=raw.labels[index])
     images = raw.images
+    size = (images.shape[-1], images.shape[-2])
     if images.shape[-1] != resolution:
         images = F.interpolate(images, (resolution, resolution), mode="bilinear", antialias=True)
-    return ImageSet(images.expand(-1, 3, -1, -1), raw.labels, raw.classes, raw.mean, raw.std)
+    loaded = ImageSet(images.expand(-1, 3, -1, -1), raw.labels, raw.classes, raw.mean, raw.std)
+    tell(f"{dataset} ({split})", loaded, [size], resolution)
+    return loaded
 
 
 def _validation_cut(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,10 @@ class Policy(Protocol):
     """What an agent needs to be exported."""
 
     space: SearchSpace
-    controller: nn.Module | None
+
+    @property
+    def controller(self) -> nn.Module | None:
+        """The network that each choice costs, if it costs one."""
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``."""

@@ -1,20 +1,25 @@
-"""Menus: K masks to choose between, as a JSON file ``{"search_space": {...}, "masks": [[0, 1, ...], ...]}``.
+"""Menus: K masks to choose between, as a file.
 
-Each mask is a list of its bits (85 in the paper's space) in the order of the action space.
+JSON holds ``{"search_space": {...}, "masks": [[0, 1, ...], ...]}``. A file that ends in ``.safetensors``
+holds one tensor "masks" ``(K, num_bits)`` of 0 and 1, and the search space in the config of its header. Each
+mask is its bits (85 in the paper's space) in the order of the action space.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from instanas_env import checks
 from instanas_env.search_space import SearchSpace
-from instanas_env.storage import PathLike, load_json, save_json
+from instanas_env.storage import PathLike, load_json, load_weights, save_json, save_weights
 
 MOST = 2**16
 """Masks of a menu, so that a damaged file is refused and not allocated."""
+SAFETENSORS = ".safetensors"
 
 
 def menu_masks(name: str, masks: Any, space: SearchSpace) -> Tensor:
@@ -27,16 +32,28 @@ def menu_masks(name: str, masks: Any, space: SearchSpace) -> Tensor:
 
 
 def save_menu(path: PathLike, space: SearchSpace, masks: Tensor) -> None:
-    """Write a menu of ``masks`` ``(K, num_cells, num_modules)`` or ``(K, num_bits)``; they are repaired."""
+    """Write a menu of ``masks`` ``(K, num_cells, num_modules)`` or ``(K, num_bits)``; they are repaired.
+
+    As safetensors where ``path`` ends in that, else as JSON.
+    """
     checked = menu_masks("masks", masks.flatten(1), space)
+    if Path(path).suffix == SAFETENSORS:
+        save_weights(path, {"masks": checked.flatten(1).to(torch.uint8)}, {"search_space": space.config})
+        return
     save_json(path, {"search_space": space.config, "masks": checked.flatten(1).int().tolist()})
 
 
 def load_menu(path: PathLike, space: SearchSpace) -> Tensor:
     """Read a menu as bool ``(K, num_cells, num_modules)``; ``ValueError`` names a file that is none."""
     try:
-        content = load_json(checks.file("actions", path))
-        theirs, masks = content["search_space"], content["masks"]
+        file = checks.file("actions", path)
+        if file.suffix == SAFETENSORS:
+            tensors, content = load_weights(file)
+            masks: Any = tensors["masks"]
+        else:
+            content = load_json(file)
+            masks = content["masks"]
+        theirs = content["search_space"]
     except (KeyError, TypeError, RecursionError, ValueError) as error:
         raise ValueError(f"actions: {path} is not a menu ({error!r:.200})") from error
     if theirs != space.config:

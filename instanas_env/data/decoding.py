@@ -1,0 +1,109 @@
+"""One image file to 8-bit RGB pixels of a square; whatever is wrong with the file is said with its name."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+EXTENSIONS = {
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
+    ".webp",
+}  # fmt: skip
+"""What the names of images end in, in lower case; of animated ones the first frame is read."""
+ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def decode(path: Path, side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """The middle square of an image, resized.
+
+    It is turned upright as its EXIF orientation says. 16-bit grey is scaled to 8 bits; transparent pixels
+    show white.
+
+    Args:
+        path: a regular file, or a link to one.
+        side: of the result, px.
+
+    Returns:
+        uint8 ``(side, side, 3)``, and the width and height in the file, upright.
+
+    Raises:
+        ValueError: damaged, cut off, too large, 32 bits a pixel, a pipe, or absent; the message has the path.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with open(_open_regular(path), "rb") as file, Image.open(file) as image:
+            image.load()
+            upright = _turned(_rgb(image), _orientation(image))
+            pixels = ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)
+            return np.asarray(pixels), upright.size
+    except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, KeyError and others
+        unknown = isinstance(error, UnidentifiedImageError)
+        what = "of no known kind" if unknown else f"{type(error).__name__}: {error}"
+        raise ValueError(f"data_dir: {path} is no whole image ({what}); fetch or remove it") from error
+
+
+def _open_regular(path: Path) -> int:
+    """A descriptor of a regular file; a pipe does not keep the caller waiting for its writer."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise ValueError("a folder, pipe or device")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Three channels of 8 bits, on white where the image is transparent."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        image = _eight_bits(image)
+    elif image.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel, of unknown range; save it with 8 or 16")
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
+        own = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", own.size, "white"), own)
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 0..65535 as 0..255; 65535 = 257 x 255."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.int64)
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if clear is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; damaged EXIF data are as good as none, as the pixels do not depend on them."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # as above
+        return 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    from PIL.Image import Transpose
+
+    how = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if how is None else image.transpose(how)
