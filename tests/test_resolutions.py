@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside 
 
 
 def short(preset: Preset, search_space: str, classes: int) -> Preset:
-    """One epoch of two or three steps in every stage, the table of one round."""
+    """One epoch of two or three steps in every stage, the table of one round of as few children as do."""
     training = replace(preset.pretrain, epochs=1, batch_size=14)
     return replace(
         preset,
@@ -29,7 +29,7 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
         fine_tuned=("reinforce/latency",),
         pretrain=training,
         mobilenet_v2=training,
-        profile_latency=replace(preset.profile_latency, fitted=90, children=0, repetitions=1),
+        profile_latency=replace(preset.profile_latency, fitted=86, children=0, repetitions=1),
         reinforce=replace(preset.reinforce, epochs=1, num_envs=9),
         finetune=replace(preset.finetune, epochs=1, batch_size=14),
         evaluate=replace(preset.evaluate, one_shot_masks=2, control_masks=2, time_real=False),
@@ -46,6 +46,7 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
 )
 def test_every_stage_runs_at_every_resolution(tmp_path: Path, monkeypatch, name, search_space, classes):
     preset, out = PRESETS[name], tmp_path / "run"
+    monkeypatch.setattr("instanas_env.profiling.WITH_CONTROLLER", 2)
     make = {
         "cifar100": lambda root: cifar100(root, monkeypatch),
         "tiny_imagenet": tiny_imagenet,
