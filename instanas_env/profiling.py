@@ -63,18 +63,19 @@ def profile_table(
         controller: images uint8 ``(1, 3, H, W)`` to anything; None leaves its entry at 0. It is one network
             that runs before every child, and its time is what it adds to theirs.
         generator: CPU generator, for masks, inputs and order.
-        children: how many the table is fitted to; more than there are modules.
+        children: how many the table is fitted to; at least one and a half times as many as there are modules.
         checked: how many others it is checked on (Figure 4).
         repetitions: of each.
         backend: what runs them.
         progress: called ``repetitions`` times.
 
     Raises:
-        ValueError: fewer children than modules.
+        ValueError: so few children that their noise would be fitted, with most modules at no cost.
     """
     space = meta_graph.space
-    if children <= space.num_bits:
-        raise ValueError(f"children: got {children}; more than the {space.num_bits} modules will do")
+    enough = -(-3 * space.num_bits // 2)
+    if children < enough:
+        raise ValueError(f"children: got {children}; at least {enough} for {space.num_bits} modules will do")
     masks = torch.cat([random_children(space, count, generator) for count in (children, checked)])
     real = time_children(meta_graph, masks, generator, repetitions, None, progress, backend)
     modules, fixed = fit_table(masks[:children], real[:children])

@@ -106,7 +106,7 @@ def children(options: Options) -> Iterator[Figure]:
     """Separate networks at batch 1, one thread: the table's estimates, the controller, onnxruntime."""
     space, generator = SearchSpace.preset("cifar"), generator_for(options.seed)
     meta_graph = MetaGraph(space, 10, generator).eval()
-    fitted, count, repetitions = (90, 12, 2) if options.quick else (400, 200, 25)
+    fitted, count, repetitions = (130, 12, 2) if options.quick else (400, 200, 25)
     controller = fold_batch_norm(Controller(space))
     table, quality = profile_table(meta_graph, controller, generator, fitted, count, repetitions)
     yield figure("table against real children: correlation", [quality.correlation], ">= 0.99")

@@ -80,7 +80,7 @@ preset = replace(
     widths=(),
     resnet18=None,
     shufflenet_v2=None,
-    profile_latency=replace(preset.profile_latency, fitted=90, children=3, repetitions=1),
+    profile_latency=replace(preset.profile_latency, fitted=150, children=3, repetitions=5),
     evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=6, control_masks=3, control_networks=2),
 )
 for search in ("reinforce", "blockdrop", "convnet_aig", "regression"):

@@ -44,7 +44,7 @@ def tiny() -> Preset:
         reinforce=replace(preset.reinforce, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
-        profile_latency=replace(preset.profile_latency, fitted=90, children=3, repetitions=2),
+        profile_latency=replace(preset.profile_latency, fitted=150, children=3, repetitions=5),
         evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4, control_masks=3, control_networks=2),
     )
 
@@ -271,7 +271,7 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "pretrain mobilenet_v2": "2",
         "pretrain mobilenet_v2_x0.5": "2",
         "train_baseline resnet18": "2",
-        "profile_latency": "2",
+        "profile_latency": "5",
         "search reinforce": "10",
         "search reinforce_seed1": "10",
         "search regression": "10",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside 
 
 
 def short(preset: Preset, search_space: str, classes: int) -> Preset:
-    """One epoch of two or three steps in every stage, the table of one round of as few children as do."""
+    """One epoch of two or three steps in every stage, the table of two rounds of as few children as do."""
     training = replace(preset.pretrain, epochs=1, batch_size=14)
     return replace(
         preset,
@@ -29,7 +29,7 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
         fine_tuned=("reinforce/latency",),
         pretrain=training,
         mobilenet_v2=training,
-        profile_latency=replace(preset.profile_latency, fitted=86, children=0, repetitions=1),
+        profile_latency=replace(preset.profile_latency, fitted=128, children=0, repetitions=2),
         reinforce=replace(preset.reinforce, epochs=1, num_envs=9),
         finetune=replace(preset.finetune, epochs=1, batch_size=14),
         evaluate=replace(preset.evaluate, one_shot_masks=2, control_masks=2, time_real=False),
