@@ -6,6 +6,7 @@ python -m scripts.figures --results runs/demo/results.json --out runs/demo
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -99,7 +100,9 @@ def draw_estimate(table: Path, out: Path) -> None:
 def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
     """Accuracy against mean latency of all policies (Figure 6)."""
     figure, axes = pyplot().subplots(figsize=(8, 5.6), layout="constrained")
-    middle = np.exp(np.mean(np.log([min(r["latency_ms"] for r in rows), max(r["latency_ms"] for r in rows)])))
+    zero = log_zero(row["latency_ms"] for row in rows)
+    places = [row["latency_ms"] or zero for row in rows]
+    middle = np.sqrt(min(places) * max(places))
     groups = list(dict.fromkeys(row["group"] for row in rows))
     for number, group in enumerate(groups):
         colour = PALETTE[number % len(PALETTE)]
@@ -110,7 +113,7 @@ def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
             if not members:
                 continue
             members.sort(key=lambda row: row["latency_ms"])
-            x = [row["latency_ms"] for row in members]
+            x = [row["latency_ms"] or zero for row in members]
             y = [100 * row["accuracy"] for row in members]
             low = [100 * (row["accuracy"] - row["accuracy_low"]) for row in members]
             high = [100 * (row["accuracy_high"] - row["accuracy"]) for row in members]
@@ -145,6 +148,14 @@ def _frontier(rows: list[dict[str, Any]], path: Path) -> None:
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)  # outside, where it covers nothing
     axes.grid(alpha=0.3)
     save(figure, path)
+
+
+def log_zero(latencies: Iterable[float]) -> float:
+    """Where 0 ms stands on a log axis, which has none: at half of the smallest other latency.
+
+    A table that was fitted to few or noisy measurements may give the cheapest network 0 ms.
+    """
+    return min((latency for latency in latencies if latency > 0), default=1.0) / 2
 
 
 def log_ticks(low: float, high: float) -> list[float]:

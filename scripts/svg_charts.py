@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.figures import PALETTE, SHUFFLED, log_ticks, number
+from scripts.figures import PALETTE, SHUFFLED, log_ticks, log_zero, number
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 36, 58
@@ -15,13 +15,14 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 18, 36, 58
 
 def frontier(rows: list[dict[str, Any]]) -> str:
     """Accuracy against mean latency of all policies, with a legend (Figures 5 and 6)."""
-    low = min(row["latency_ms"] for row in rows) / 1.2
-    high = max(row["latency_ms"] for row in rows) * 1.2
+    zero = log_zero(row["latency_ms"] for row in rows)
+    low = min(row["latency_ms"] or zero for row in rows) / 1.2
+    high = max(row["latency_ms"] or zero for row in rows) * 1.2
     bottom = 100 * min(row["accuracy_low"] for row in rows) - 1
     top = 100 * max(row["accuracy_high"] for row in rows) + 1
 
     def x(latency_ms: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * float(np.log(latency_ms / low) / np.log(high / low))
+        return LEFT + (WIDTH - LEFT - RIGHT) * float(np.log((latency_ms or zero) / low) / np.log(high / low))
 
     def y(accuracy: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (top - 100 * accuracy) / (top - bottom)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -56,7 +57,8 @@ def options(out: Path, **changes) -> Options:
 def finished() -> Path:
     """The directory of an experiment that ran all its stages."""
     out = home() / "experiment"
-    main(options(out))
+    with mock.patch("instanas_env.profiling.WITH_CONTROLLER", 2):  # each is a network to build
+        main(options(out))
     return out
 
 
@@ -88,9 +90,10 @@ def test_what_one_stage_made_the_next_one_used():
     assert search["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
     assert search["latency_table"] == str(out / "latency.json")
     reference = LatencyTable.load(out / "latency.json").reference("mobilenet_v2")
-    explored = load_weights(out / "regression" / "controller.safetensors")[1]["hyperparameters"]["latencies"]
     assert search["latencies"] == [0.4, 1.2], "in multiples of MobileNetV2's"
-    assert explored == pytest.approx([0.4 * reference, 1.2 * reference])
+    for run in ("regression", "regression_finetuned"):
+        explored = load_weights(out / run / "controller.safetensors")[1]["hyperparameters"]["latencies"]
+        assert explored == pytest.approx([0.4 * reference, 1.2 * reference]), "fine-tuning keeps the dial's"
     tuned = read_strictly(out / "reinforce_finetuned_balanced" / "config.json")
     assert tuned["run"] == str(out / "reinforce") and tuned["prefer"] == "balanced"
     turning = read_strictly(out / "regression_finetuned_seed1" / "config.json")

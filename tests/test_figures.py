@@ -71,6 +71,15 @@ def test_one_network_for_all_images_can_be_drawn(tmp_path):
     assert all((pixels(tmp_path / name) != 255).any() for name in NAMES)
 
 
+def test_a_network_of_no_latency_can_be_drawn(tmp_path):
+    """On a busy machine the fit may leave nothing for the cheapest one; a log axis has no 0."""
+    rows = comparison_with()
+    (cheapest,) = [row for row in rows if row["name"] == "cheapest path"]
+    cheapest["latency_ms"] = 0.0
+    save_json(tmp_path / "results.json", {"policies": rows})
+    assert [path.name for path in draw_figures(tmp_path / "results.json", tmp_path)] == NAMES
+
+
 def test_a_run_called_unshuffled_is_not_a_shuffled_control(tmp_path):
     """``--shuffle off`` may well be written to ``runs/unshuffled``."""
     rows = comparison_with(name="unshuffled", group="unshuffled")

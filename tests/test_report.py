@@ -183,7 +183,7 @@ def test_every_mark_has_a_title_and_every_policy_a_mark():
     full = next(row for row in rows() if row["name"] == "full meta-graph")
     shown = next(title for title in titles if title.startswith("full meta-graph"))
     assert shown.splitlines()[1].startswith(f"{100 * full['accuracy']:.1f} % (")
-    assert shown.splitlines()[2:] == ["1.48 ms", "1 network"]
+    assert shown.splitlines()[2:] == [f"{full['latency_ms']:.2f} ms", "1 network"]
 
 
 def test_pictures_of_a_network_are_of_images_that_got_it():
@@ -351,6 +351,16 @@ def test_static_masks_are_joined_and_fixed_ones_are_not():
     (line,) = re.findall(r'<polyline class="line" points="([^"]*)"', frontier(policies))
     x = [float(point.split(",")[0]) for point in line.split()]
     assert len(x) == 3 and x == sorted(x)
+
+
+def test_a_network_of_no_latency_has_its_place_left_of_the_others():
+    """A log axis has no 0: it stands at half of the smallest other latency."""
+    common = {"accuracy": 0.85, "accuracy_low": 0.8, "accuracy_high": 0.9, "architectures": 1}
+    latencies = {"none": 0.0, "some": 1.0, "more": 2.0}
+    policies = [{"group": "a", "name": name, "latency_ms": ms, **common} for name, ms in latencies.items()]
+    (line,) = re.findall(r'<polyline class="line" points="([^"]*)"', frontier(policies))
+    first, second, third = (float(point.split(",")[0]) for point in line.split())
+    assert first < second and second - first == pytest.approx(third - second, abs=0.2)
 
 
 def test_a_history_of_something_else_is_no_search(tmp_path):

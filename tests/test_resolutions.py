@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside 
 
 
 def short(preset: Preset, search_space: str, classes: int) -> Preset:
-    """One epoch of two or three steps in every stage, the table of one round."""
+    """One epoch of two or three steps in every stage, the table of two rounds of as few children as do."""
     training = replace(preset.pretrain, epochs=1, batch_size=14)
     return replace(
         preset,
@@ -46,6 +46,7 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
 )
 def test_every_stage_runs_at_every_resolution(tmp_path: Path, monkeypatch, name, search_space, classes):
     preset, out = PRESETS[name], tmp_path / "run"
+    monkeypatch.setattr("instanas_env.profiling.WITH_CONTROLLER", 2)
     make = {
         "cifar100": lambda root: cifar100(root, monkeypatch),
         "tiny_imagenet": tiny_imagenet,

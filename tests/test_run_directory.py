@@ -123,13 +123,18 @@ def test_a_directory_holds_whole_files_only(tmp_path):
 
 
 def test_claiming_a_directory_clears_what_kills_left(tmp_path):
-    """Opening it does not: a refused or failed call has no business there."""
-    left = tmp_path / f".checkpoint.pt.a1b2{PARTIAL}"
+    """Opening it does not: a refused or failed call has no business there. A writer that lives has a lock."""
+    fcntl = pytest.importorskip("fcntl", reason="without locks nothing is cleared away")
+    left, written = (tmp_path / f".checkpoint.pt.{name}{PARTIAL}" for name in ("a1b2", "c3d4"))
     left.touch()
     run = RunDirectory(tmp_path, options(tmp_path), FREE)
     assert left.exists()
-    run.claim()
-    assert not left.exists()
+    with written.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        run.claim()
+        assert not left.exists() and written.exists(), "somebody is writing the other one"
+    RunDirectory(tmp_path, options(tmp_path), FREE).claim()
+    assert not written.exists(), "now nobody is"
 
 
 def test_a_call_that_fails_before_its_first_result_leaves_no_trace(tmp_path):
