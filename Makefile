@@ -8,7 +8,7 @@ BIN := .venv/bin
 .PHONY: demo test setup lint type bench clean
 
 demo: setup
-	$(BIN)/python -m scripts.demo
+	$(BIN)/instanas demo
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -21,7 +21,7 @@ setup: .venv/installed
 	touch $@
 
 bench: setup
-	$(BIN)/python -m scripts.bench --out runs/bench.json
+	$(BIN)/instanas bench --out runs/bench.json
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

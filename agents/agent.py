@@ -18,9 +18,9 @@ from typing_extensions import Self
 
 from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
-from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
+from instanas_env.training.distributed import ALONE, World
 from instanas_env.validation import anything, record
 from instanas_env.vector_env import InstaNASVectorEnv
 

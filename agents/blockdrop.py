@@ -23,8 +23,8 @@ from agents.agent import space_of
 from agents.controller import Controller
 from agents.reinforce import LogProbability, SelfCriticalReinforce
 from instanas_env.deploy.onnx_graph import OnnxGraph
-from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
+from instanas_env.training.distributed import ALONE, World
 
 RewardName = Literal["blocks", "environment"]
 

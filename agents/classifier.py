@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.choices import Pick
+from agents.evaluation.picks import Pick
 from agents.pictures import as_batch
 from agents.saved import DataRecord, Described, check_same_classes, load_run
 from agents.singles import SingleImages
+from instanas_env.deploy.timing import one_thread, time_interleaved
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
-from instanas_env.modules import fold_batch_norm
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.storage import PathLike
-from instanas_env.timing import one_thread, time_interleaved
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class InstaNASClassifier:
         cache_size: int = 64,
         prefer: Pick | None = None,
     ) -> InstaNASClassifier:
-        """Read what ``scripts.search`` or ``scripts.finetune`` left in ``folder``.
+        """Read what `instanas search` or `instanas finetune` left in ``folder``.
 
         Args:
             folder: of the run; it knows its classes, mean, deviation and latency table.
@@ -120,7 +120,7 @@ class InstaNASClassifier:
             latency_table: file of another table than the run's.
             device: that is to compute.
             cache_size: see the class.
-            prefer: one of the trade-offs that ``scripts.choose`` picked from a search: "accuracy",
+            prefer: one of the trade-offs that `instanas choose` picked from a search: "accuracy",
                 "balanced", "latency", or its letter.
 
         Raises:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from instanas_env import paper
 from instanas_env.deploy.onnx_graph import OnnxGraph
-from instanas_env.meta_graph import initialise
-from instanas_env.modules import ConvBN, Foldable, FoldedConv, fold_batch_norm
+from instanas_env.networks.meta_graph import initialise
+from instanas_env.networks.modules import ConvBN, Foldable, FoldedConv, fold_batch_norm
 from instanas_env.search_space import SearchSpace
 
 MIDDLE = 127.5  # of the range of uint8

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from agents.agent import LearningAgent, space_of
 from agents.controller import Controller
-from instanas_env.gated import gated_logits
+from instanas_env.networks.gated import gated_logits
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 

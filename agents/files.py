@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from agents.agent import Agent
-from agents.baselines import RandomAgent, StaticAgent
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
+from agents.static import RandomAgent, StaticAgent
 from instanas_env.storage import PathLike, load_weights
 
 CLASSES: tuple[type[Agent], ...] = (

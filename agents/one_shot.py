@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.baselines import StaticAgent
-from agents.choices import non_dominated
+from agents.evaluation.picks import non_dominated
+from agents.static import StaticAgent
 from instanas_env.bandit import InstanceBandit
 from instanas_env.seeding import generator_for
 from instanas_env.storage import PathLike
-from instanas_env.training import predict_classes
+from instanas_env.training.epoch import predict_classes
 
 PROPOSALS = 10_000  # masks drawn for one in range before giving up
 PRICES = (0.01, 0.03, 0.1)  # accuracy that the latency of a MobileNetV2 must bring, on a menu

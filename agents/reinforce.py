@@ -22,9 +22,9 @@ from agents.controller import Controller, outputs_to_onnx
 from agents.exploration import encourage, greedy, linear_schedule, sample
 from instanas_env import paper
 from instanas_env.deploy.onnx_graph import OnnxGraph
-from instanas_env.distributed import ALONE, World
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
+from instanas_env.training.distributed import ALONE, World
 
 LogProbability = Literal["p", "p_prime"]
 

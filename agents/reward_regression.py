@@ -33,10 +33,10 @@ from agents.controller import outputs_to_onnx
 from agents.dial import trade_off_at
 from agents.regression_controller import RegressionController
 from instanas_env.deploy.onnx_graph import OnnxGraph
-from instanas_env.distributed import ALONE, World
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
+from instanas_env.training.distributed import ALONE, World
 
 Experience = tuple[Tensor, Tensor, Tensor, Tensor]
 """Images uint8 ``(n, 3, H, W)``, choices bool ``(K, n, arms)``, correct bool ``(K, n)``, labels ``(n,)``."""

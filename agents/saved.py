@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.choices import Pick, controller_file
+from agents.evaluation.picks import Pick, controller_file
 from agents.files import load_agent
 from instanas_env.build import shipped
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_json, save_json
 
@@ -100,11 +100,11 @@ def table_of(folder: PathLike, space: SearchSpace) -> LatencyTable | None:
 
 
 def load_run(folder: PathLike, prefer: Pick | None = None, latency_table: PathLike | None = None) -> SavedRun:
-    """Read what ``scripts.search`` or ``scripts.finetune`` left in ``folder``.
+    """Read what `instanas search` or `instanas finetune` left in ``folder``.
 
     Args:
         folder: of the run.
-        prefer: one of the trade-offs that ``scripts.choose`` picked; None means the run's own controller.
+        prefer: one of the trade-offs that `instanas choose` picked; None means the run's own controller.
         latency_table: file of another table than the run's.
 
     Raises:
@@ -144,7 +144,7 @@ def needed(folder: Path, name: str) -> Path:
     """A file of a run; ``FileNotFoundError`` says who writes it."""
     if not (folder / name).is_file():
         raise FileNotFoundError(
-            f"{folder / name}: no such file; scripts.search and scripts.finetune write it"
+            f"{folder / name}: no such file; `instanas search` and `instanas finetune` write it"
         )
     return folder / name
 

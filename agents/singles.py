@@ -15,7 +15,7 @@ from instanas_env.deploy.choice import choice_model
 from instanas_env.deploy.dynamic import dynamic_model, static_model
 from instanas_env.deploy.runtime import OnnxNetwork
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 
 REMEMBERED = 16  # masks seen once, as a multiple of the children kept
 

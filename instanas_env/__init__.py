@@ -12,7 +12,7 @@ from instanas_env.callbacks import EnvCallback, MetaGraphUpdate
 from instanas_env.env import InstaNASEnv
 from instanas_env.forking import survive_forks
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule, RewardBounds
 from instanas_env.search_space import SearchSpace
 from instanas_env.vector_env import InstaNASVectorEnv

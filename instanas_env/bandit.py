@@ -17,7 +17,7 @@ from torch import Tensor
 from instanas_env import checks, reward
 from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule, RewardBounds
 
 Order = Literal["shuffled", "sequential"]

@@ -10,10 +10,10 @@ import torch
 
 from instanas_env import checks, paper
 from instanas_env.bandit import InstanceBandit, Order
-from instanas_env.counting import count_macs, count_parameters
 from instanas_env.data import LIGHT, load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.counting import count_macs, count_parameters
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule
 from instanas_env.search_space import SearchSpace
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from instanas_env import checks
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import LIGHT, Augmentation
-from instanas_env.distributed import ALONE, World
 from instanas_env.seeding import generator_for
-from instanas_env.training import Teacher, sgd, train_epoch
+from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.epoch import Teacher, sgd, train_epoch
 
 
 class BanditEnv(Protocol):

@@ -1,7 +1,7 @@
 """Speed, as ratios on this machine in one run: medians of interleaved rounds, with their quartiles.
 
-    python -m scripts.bench --out runs/bench.json          # several minutes; leave the machine alone
-    python -m scripts.bench --quick                        # a minute's look, smaller batches
+    instanas bench --out runs/bench.json          # several minutes; leave the machine alone
+    instanas bench --quick                        # a minute's look, smaller batches
 
 Times are of a space of width 1 at 32 px ("cifar") unless the row says "lite". Weights are random: they do
 not change the time.
@@ -12,14 +12,14 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from instanas_env.storage import save_json
-from scripts import bench_around, bench_meta_graph
-from scripts.ratios import Figure, Options
-from scripts.run_directory import machine
+from instanas_env.training.run_directory import machine
+from scripts.bench_parts import around as bench_around
+from scripts.bench_parts import meta_graph as bench_meta_graph
+from scripts.bench_parts.ratios import Figure, Options
 
 
 def print_figures(figures: list[Figure]) -> None:
@@ -43,7 +43,3 @@ def main(options: Options) -> None:
         chosen = {name: getattr(options, name) for name in ("quick", "rounds", "threads", "parts")}
         record = {"options": chosen, "machine": machine(), "figures": [asdict(f) for f in figures]}
         save_json(options.out, record)
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))

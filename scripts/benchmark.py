@@ -1,238 +1,208 @@
-"""The benchmark regime: frozen meta-graph, fixed bounds. Is a controller better than the best fixed mask?
+"""Both controllers on the frozen meta-graph over several seeds, against fixed masks (the benchmark regime).
 
-    python -m scripts.benchmark --out runs/benchmark --dataset fashion_mnist
+    instanas benchmark --out runs/frozen --dataset fashion_mnist --seeds 5
 
-For every seed: search fixed masks on the validation split, train the regression controller through the
-plain environment API to choose among the best of them, and compare on the test split. Reported over
-seeds with 95 % intervals (Student's t): the gain over the best fixed mask that is no slower, and the loss
-when the controller's masks are shuffled between images. Resumes after the last finished seed.
+Everything is chosen on the validation split: the best of ``masks`` fixed masks, the menu that regression
+chooses from, and its dial, the fastest at which it is as accurate as the best fixed mask. The test split is
+looked at once. Resumes: what is in the folder is not made again. Writes ``benchmark.json``.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
+import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
-import tyro
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
-from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from agents.agent import native
-from agents.arms import MenuArms
-from agents.evaluation import choose_masks, mean_interval, score_masks, shuffle_between_images, some_images
-from agents.files import load_agent
-from agents.one_shot import OneShotSearch
+from agents.agent import Agent, LearningAgent
+from agents.evaluation.awareness import measure_awareness
+from agents.evaluation.scores import choose_masks, mean_interval, score_masks
+from agents.one_shot import Candidate, OneShotSearch
+from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
+from agents.static import StaticAgent
+from instanas_env import reward
 from instanas_env.bandit import InstanceBandit
-from instanas_env.build import SHIPPED_SPACE, search_space_name
-from instanas_env.search_space import SearchSpace
-from instanas_env.seeding import generator_for
-from instanas_env.storage import save_json
-from scripts.life import end_with_parent
+from instanas_env.build import build_bandit
+from instanas_env.storage import load_json, save_json
+from instanas_env.training.run_directory import RunDirectory, machine
 from scripts.log import show_log
-from scripts.run_directory import RunDirectory, machine
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to train, how often, and what to compare with."""
+    """On what, how long, how often."""
 
     out: Path
-    """Directory for benchmark.json and checkpoints."""
+    """Directory of the run."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     meta_graph: Path | None = None
-    """By default the shipped one; its file tells the search space."""
+    """By default the shipped one."""
     latency_table: Path | None = None
-    """Of the same search space; by default the shipped one."""
-    seeds: int = 3
-    total_timesteps: int = 864_000
-    """Images that the controller acts on; each gets one mask of the menu at random."""
-    menu: int = 24
-    """Masks the controller chooses from; 0 lets it switch every module."""
-    dial: tuple[float, ...] = (0.5, 0.55, 0.6)
-    """Settings of the dial: mean latency of the networks on validation, in multiples of MobileNetV2's."""
-    one_shot_masks: int = 300
-    """Fixed masks ranked on the validation split."""
-    one_shot_images: int = 6000
-    """Images of that split that each is ranked on."""
-    one_shot_latency: tuple[float, float] = (0.3, 1.0)
-    """Of the fixed masks: from, to, in multiples of MobileNetV2's latency."""
-    known: Path | None = None
-    """A regression controller with a menu: its masks are ranked first, such as those that the meta-graph was
-    fine-tuned for (scripts.finetune --masks random)."""
-    num_envs: int = 256
+    """By default the shipped one."""
+    masks: int = 300
+    """Fixed masks that are ranked on all validation images, half of them mutations of the best."""
+    menu: int = 53
+    """So many of these regression chooses from."""
+    regression_images: int = 8_000
+    """Training images on which regression asks for the answers of the whole menu."""
+    gradient_steps: int = 40
+    """Of regression, for every 256 of these images."""
+    reinforce_images: int = 420_000
+    """Training images that REINFORCE acts on."""
+    naming_coefficient: float = 0.3
+    """REINFORCE: weight of the second loss, which names the images; 0 is the pure bandit."""
+    seeds: int = 5
+    seed: int = 0
     threads: int = 1
-    workers: int = 1
-    """Seeds run at a time, a process each."""
 
 
-def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
-    """The benchmark environment on a split, in the search space of the meta-graph."""
-    space = SHIPPED_SPACE
-    if options.meta_graph is not None:
-        space = search_space_name(SearchSpace.of_file(options.meta_graph))
-    return gym.make_vec(
-        "InstaNAS-v1",
-        num_envs=num_envs,
-        dataset=options.dataset,
-        data_dir=None if options.data_dir is None else str(options.data_dir),
-        search_space=space,
-        meta_graph=None if options.meta_graph is None else str(options.meta_graph),
-        latency_table=None if options.latency_table is None else str(options.latency_table),
-        split=split,
-        **more,
-    )
+class Frozen:
+    """The experiment: environments, fixed masks, agents."""
 
-
-def known_masks(path: Path | None, space: SearchSpace) -> Tensor:
-    """The menu of a controller ``(K, num_cells, num_modules)``; of none, no masks."""
-    if path is None:
-        return torch.zeros(0, space.num_cells, space.num_modules, dtype=torch.bool)
-    agent = load_agent(path)
-    if not isinstance(agent, RewardRegression) or agent.menu is None:
-        raise ValueError(f"known: {path} holds no regression controller with a menu")
-    if agent.space != space:
-        raise ValueError(f"known: {path} is for {agent.space.config}, the meta-graph for {space.config}")
-    return MenuArms(space, agent.menu).menu
-
-
-def run_seed(options: Options, seed: int) -> dict[str, Any]:
-    """One controller and one search of fixed masks; a row for each setting of the dial."""
-    torch.set_num_threads(options.threads)
-    envs = make_envs(options, "train", options.num_envs, augment=True)
-    val, test = (native(make_envs(options, split, 1)).bandit for split in ("val", "test"))
-    mobilenet_v2 = val.latency_table.reference("mobilenet_v2")
-    low, high = (factor * mobilenet_v2 for factor in options.one_shot_latency)
-    one_shot = OneShotSearch(val, seed, options.one_shot_images, (low, high))
-    quiet = options.workers > 1  # bars of several processes would overwrite each other
-    known = known_masks(options.known, val.space)
-    masks = len(known) + options.one_shot_masks
-    ranked = chain(one_shot.rank_masks(known), one_shot.rank(options.one_shot_masks))
-    for _ in track(ranked, f"seed {seed}: fixed masks", total=masks, disable=quiet):
-        pass
-    total = options.total_timesteps
-    agent = RewardRegression(
-        envs,
-        menu=one_shot.menu(options.menu) if options.menu else None,
-        random_timesteps=total if options.menu else total // 2,
-        anneal_timesteps=total,
-        gradient_steps=1,
-        num_classes=len(val.image_set.classes),
-        seed=seed,
-    )
-    steps = -(-total // options.num_envs)
-    for _ in track(agent.train(total), f"seed {seed}: controller", total=steps, disable=quiet):
-        pass
-    agent.save(options.out / f"controller_{seed}.safetensors")
-    rows = []
-    images = some_images(val.image_set)
-    for factor in options.dial:
-        agent.dial(images, factor * mobilenet_v2)
-        rows.append({"dial": factor, **compare(agent, one_shot, val, test, seed)})
-    return {"seed": seed, "rows": rows}
-
-
-def compare(
-    agent: RewardRegression, one_shot: OneShotSearch, val: InstanceBandit, test: InstanceBandit, seed: int
-) -> dict[str, float]:
-    """Test accuracy of a controller, of its shuffled masks, and of the best fixed masks no slower than it.
-
-    How slow "it" is, is read off the validation split: its networks alone, and with its own time.
-    """
-    on_val = score_masks(val, choose_masks(agent, val.image_set))
-    budget = float(on_val.latency_ms.mean())
-    with_controller = budget + val.latency_table.controller
-    masks = choose_masks(agent, test.image_set)
-    own = score_masks(test, masks)
-    shuffled = score_masks(test, shuffle_between_images(masks, generator_for(seed, 6)))
-
-    def fixed(limit_ms: float) -> float:
-        """Test accuracy of the fixed mask that was best on validation within a latency."""
-        best = one_shot.best(limit_ms)
-        if best.latency_ms > limit_ms:
-            raise ValueError(
-                f"one_shot_masks: no fixed mask found within {limit_ms:.3g} ms; rank more of them"
+    def __init__(self, options: Options):
+        self.options = options
+        self.keywords: dict[str, Any] = {
+            name: None if value is None else str(value)
+            for name, value in (
+                ("dataset", options.dataset),
+                ("data_dir", options.data_dir),
+                ("meta_graph", options.meta_graph),
+                ("latency_table", options.latency_table),
             )
-        return float(score_masks(test, best.mask.expand(len(masks), -1, -1)).correct.mean())
+        }
+        self.val, self.test = (build_bandit(split=split, **self.keywords) for split in ("val", "test"))
 
-    accuracy = float(own.correct.mean())
-    return {
-        "latency_ms": float(own.latency_ms.mean()),
-        "accuracy": accuracy,
-        "architectures": len(torch.unique(masks.flatten(1), dim=0)),
-        "gain_over_fixed": accuracy - fixed(budget),
-        "gain_over_fixed_with_controller": accuracy - fixed(with_controller),
-        "loss_when_shuffled": accuracy - float(shuffled.correct.mean()),
-    }
+    def envs(self) -> gym.vector.VectorEnv:
+        """A fresh training environment."""
+        return gym.make_vec("InstaNAS-v1", num_envs=256, split="train", **self.keywords)
 
+    def fixed(self) -> OneShotSearch:
+        """The fixed masks, ranked on all validation images."""
+        search = OneShotSearch(self.val, self.options.seed, images=len(self.val.image_set))
+        for _ in track(search.rank(self.options.masks), "fixed masks", total=self.options.masks):
+            pass
+        return search
 
-def summarise_seeds(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and 95 % interval over seeds of every figure, for each setting of the dial."""
-    summary = []
-    for position, first in enumerate(seeds[0]["rows"]):
-        rows = [seed["rows"][position] for seed in seeds]
-        figures = {name: mean_interval([row[name] for row in rows]) for name in first if name != "dial"}
-        summary.append({"dial": first["dial"], **figures})
-    return summary
+    def regression(self, menu: torch.Tensor, seed: int, target: float) -> LearningAgent:
+        """A regression controller, dialled to be as accurate as ``target`` on the validation images."""
+        options = self.options
+        agent = RewardRegression(
+            self.envs(),
+            random_timesteps=options.regression_images,
+            masks_per_image=len(menu),
+            menu=menu,
+            replay=-(-options.regression_images // 256),
+            gradient_steps=options.gradient_steps,
+            anneal_timesteps=options.regression_images,
+            num_classes=len(self.val.image_set.classes),
+            seed=seed,
+        ).learn(options.regression_images, progress_bar=True)
+        agent.trade_off = fastest_trade_off(agent, self.val, target)
+        return agent
 
-
-def print_summary(summary: list[dict[str, Any]]) -> None:
-    """The summary on the terminal; differences in points of accuracy."""
-    table = Table(
-        "dial", "ms", "accuracy", "networks", "over fixed mask", "with controller", "lost when shuffled"
-    )
-    for row in summary:
-
-        def points(name: str, row: dict[str, Any] = row) -> str:
-            mean, low, high = row[name]
-            interval = "" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-            return f"{100 * mean:.1f}{interval}"
-
-        table.add_row(
-            f"{row['dial']:g}",
-            f"{row['latency_ms'][0]:.2f}",
-            points("accuracy"),
-            f"{row['architectures'][0]:.0f}",
-            points("gain_over_fixed"),
-            points("gain_over_fixed_with_controller"),
-            points("loss_when_shuffled"),
+    def reinforce(self, seed: int) -> LearningAgent:
+        """The paper's agent."""
+        agent = SelfCriticalReinforce(
+            self.envs(), naming_coefficient=self.options.naming_coefficient, seed=seed
         )
-    Console(width=110).print(table)
+        return agent.learn(self.options.reinforce_images, progress_bar=True)
+
+
+def fastest_trade_off(agent: RewardRegression, val: InstanceBandit, target: float) -> float:
+    """The largest lambda at which the policy is at least as accurate as ``target``; the best if none is."""
+    accuracy = {}
+    for trade_off in np.geomspace(30.0, 0.03, 25):  # logits per ms
+        agent.trade_off = float(trade_off)
+        accuracy[agent.trade_off] = float(score_masks(val, choose_masks(agent, val.image_set)).correct.mean())
+        if accuracy[agent.trade_off] >= target:
+            return agent.trade_off
+    return max(accuracy, key=lambda trade_off: accuracy[trade_off])
+
+
+def worth(bandit: InstanceBandit, candidate: Candidate) -> float:
+    """Mean reward of a fixed mask, from its accuracy."""
+    latency = torch.tensor(candidate.latency_ms, dtype=torch.float64)
+    earned = bandit.correct_reward * reward.latency_reward(latency, bandit.bounds).item()
+    return candidate.accuracy * earned + (1 - candidate.accuracy) * bandit.wrong_reward
+
+
+def rows(experiment: Frozen, run: RunDirectory) -> Iterator[dict[str, Any]]:
+    """A row for every policy and seed on the test split; what is in the run's folder is not made again."""
+    options, space = experiment.options, experiment.val.space
+    run.bind(val=experiment.val.image_set, test=experiment.test.image_set)
+    run.claim()
+    file = options.out / "fixed.json"
+    if not file.exists():
+        search = experiment.fixed()
+        best = max(search.candidates, key=lambda candidate: worth(experiment.val, candidate))
+        frontier = [[c.accuracy, c.latency_ms, c.mask.flatten().int().tolist()] for c in search.frontier]
+        chosen = search.menu(options.menu).flatten(1).int().tolist()
+        best_row = [best.accuracy, best.latency_ms, best.mask.flatten().int().tolist()]
+        save_json(file, {"best": best_row, "frontier": frontier, "menu": chosen})
+    fixed = load_json(file)
+    target, _, bits = fixed["best"]
+    menu = torch.tensor(fixed["menu"]).bool().view(-1, space.num_cells, space.num_modules)
+    best_mask = torch.tensor(bits).bool().view(space.num_cells, space.num_modules)
+    policies: dict[str, Callable[[int], Agent]] = {
+        "best fixed mask": lambda seed: StaticAgent(space, best_mask)
+    }
+    if options.regression_images:
+        policies["regression"] = lambda seed: experiment.regression(menu, seed, target)
+    if options.reinforce_images:
+        policies["reinforce"] = experiment.reinforce
+    for seed in range(options.seed, options.seed + options.seeds):
+        for name, make in policies.items():
+            if name == "best fixed mask" and seed != options.seed:
+                continue
+            result = options.out / f"{name.replace(' ', '_')}_{seed}.json"
+            if not result.exists():
+                agent = make(seed)
+                agent.save(result.with_suffix(".safetensors"))
+                on_val, _ = measure_awareness(experiment.val, agent)
+                on_test, _ = measure_awareness(experiment.test, agent)
+                figures = {"val": dataclasses.asdict(on_val), "test": dataclasses.asdict(on_test)}
+                save_json(result, {"policy": name, "seed": seed, **figures})
+            yield load_json(result)
+
+
+def summary(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean over seeds of every figure on the test split, and its 95 % interval."""
+    means: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(row["policy"] for row in results):
+        own = [row["test"] for row in results if row["policy"] == name]
+        figures = [key for key, value in own[0].items() if isinstance(value, (int, float))]
+        means[name] = {key: mean_interval([row[key] for row in own]) for key in figures}
+        for figure, others in (("shuffled", "reward"), ("shuffled", "accuracy"), ("most_used", "reward")):
+            lost = [row[others] - row[f"{figure}_{others}"] for row in own]
+            means[name][f"lost_{figure}_{others}"] = mean_interval(lost)
+    return means
 
 
 def main(options: Options) -> None:
-    """Run the seeds that are not done yet, write, print."""
+    """Make what is missing, print a line for each policy and seed, write."""
+    torch.set_num_threads(options.threads)
     show_log()
-    run = RunDirectory(options.out, options, free=("out", "data_dir", "seeds", "workers"))
-    run.bind(**{split: native(make_envs(options, split, 1)).bandit.image_set for split in ("val", "test")})
-    run.restore()
-    missing = range(len(run.history), options.seeds)
-    one_seed = partial(run_seed, options)
-    if options.workers == 1:
-        for row in map(one_seed, missing):
-            run.checkpoint(row, {})
-    else:
-        with ProcessPoolExecutor(options.workers, get_context("spawn"), end_with_parent) as pool:
-            for row in track(pool.map(one_seed, missing), "seeds", total=len(missing)):
-                run.checkpoint(row, {})
-    summary = summarise_seeds(run.history[: options.seeds])
-    save_json(
-        options.out / "benchmark.json",
-        {"options": run.config, "machine": machine(), "summary": summary, "seeds": run.history},
-    )
-    print_summary(summary)
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run = RunDirectory(options.out, options, free=("out", "data_dir", "seeds"))
+    experiment = Frozen(options)
+    run.bind(val=experiment.val.image_set, test=experiment.test.image_set)
+    results = []
+    for row in rows(experiment, run):
+        results.append(row)
+        test = row["test"]
+        print(
+            f"{row['policy']:16s} seed {row['seed']}  reward {test['reward']:.3f}"
+            f"  {100 * test['accuracy']:.2f} % at {test['latency_ms']:.3f} ms  {test['networks']} networks"
+            f"  shuffled {100 * test['shuffled_accuracy']:.2f} %, {test['shuffled_reward']:.3f}",
+            flush=True,
+        )
+    record = {"options": run.config, "machine": machine()}
+    save_json(options.out / "benchmark.json", {**record, "rows": results, "means": summary(results)})

@@ -1,11 +1,11 @@
 """Pick A to E, several trade-offs, from one search (section 4.2), on the validation split alone.
 
-    python -m scripts.choose --run runs/search
+    instanas choose --run runs/search
 
 Runs every controller that the search kept, a regression controller at several settings of its dial, on
 the search's final meta-graph. Of those that no other beats in both accuracy and latency (the
 controller's included) up to five are picked, evenly spaced in latency: A is the most accurate, the last
-the fastest. ``--prefer accuracy`` of ``scripts.finetune`` means A, ``latency`` the last, and ``balanced``
+the fastest. ``--prefer accuracy`` of `instanas finetune` means A, ``latency`` the last, and ``balanced``
 the pick with the largest mean reward, equation (2), in the window at its last place.
 Writes ``choices/A/controller.safetensors`` and so on, then ``choices.json``, then ``choices.png``. The
 meta-graph of all picks is that of the search.
@@ -20,14 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from agents.agent import Agent
-from agents.choices import LETTERS, non_dominated, spread
-from agents.evaluation import choose_masks, score_masks, some_images
+from agents.evaluation.picks import LETTERS, non_dominated, spread
+from agents.evaluation.scores import choose_masks, score_masks, some_images
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env import paper
@@ -58,10 +57,10 @@ class Options:
 def validation(options: Options) -> InstanceBandit:
     """The validation split, the search's final meta-graph and its table, the window at its last place."""
     if not (options.run / "meta_graph.safetensors").is_file():
-        raise FileNotFoundError(f"run: {options.run} holds no finished search; scripts.search makes one")
+        raise FileNotFoundError(f"run: {options.run} holds no finished search; `instanas search` makes one")
     config = load_json(options.run / "config.json")
     if "wrong_reward" not in config:
-        raise ValueError(f"run: {options.run} holds something else than a search; scripts.search makes one")
+        raise ValueError(f"run: {options.run} holds no search; `instanas search` makes one")
     return build_bandit(
         dataset=config["dataset"],
         data_dir=None if options.data_dir is None else str(options.data_dir),
@@ -132,7 +131,7 @@ def save_pick(run: Path, letter: str, point: dict[str, Any]) -> None:
 
 def draw_choices(content: dict[str, Any], path: Path) -> None:
     """All points, the frontier, and the picks by their letters."""
-    from scripts.figures import pyplot, save
+    from scripts.report.figures import pyplot, save
 
     found = content["points"]
 
@@ -192,7 +191,3 @@ def main(options: Options) -> None:
     print_picks(content)
     draw_choices(content, options.run / "choices.png")
     print(f"wrote {options.run}/choices.json, choices/, choices.png")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))

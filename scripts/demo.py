@@ -1,6 +1,6 @@
 """What InstaNAS is about, in five minutes on the embedded images: each image gets the network it needs.
 
-    python -m scripts.demo
+    instanas demo
 
 On the shipped meta-graph, frozen, a one-shot search looks for the best fixed mask, two controllers learn, and
 everything is measured on the 1,000 test images, beside a controller that comes with the package. Writes
@@ -17,27 +17,26 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from agents.awareness import measure_awareness
-from agents.baselines import StaticAgent
+from agents.evaluation.awareness import measure_awareness
 from agents.files import load_agent
 from agents.reinforce import SelfCriticalReinforce
 from agents.saved import load_data
+from agents.static import StaticAgent
 from instanas_env import paper
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.build import build_bandit, shipped
 from instanas_env.deploy.export import export
 from instanas_env.deploy.stopwatch import time_file
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.render import frames
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
-from scripts import frozen
-from scripts.run_directory import RunDirectory
+from instanas_env.training.run_directory import RunDirectory
+from scripts import benchmark
 
 NAMES = {
     "best fixed mask": "best fixed mask",
@@ -78,7 +77,7 @@ def alone(test: InstanceBandit) -> dict[str, Any]:
 def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and figures of every policy on the test images, as soon as they are there."""
     yield "MobileNetV2 alone", alone(test)
-    settings = frozen.Options(
+    settings = benchmark.Options(
         out=options.out,
         masks=options.masks,
         menu=options.menu,
@@ -90,7 +89,7 @@ def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str
         threads=options.threads,
     )
     run = RunDirectory(options.out, settings, free=("out", "data_dir"))
-    for row in frozen.rows(frozen.Frozen(settings), run):
+    for row in benchmark.rows(benchmark.Frozen(settings), run):
         yield NAMES[row["policy"]], row["test"]
     yield "REINFORCE, shipped", vars(measure_awareness(*searched())[0])
 
@@ -182,7 +181,3 @@ def main(options: Options) -> None:
     console.print(f"\n{stopwatch(bandit, agent, options.stopwatch_images)}")
     console.print(f"\nwrote {options.out}/images.png and {options.out}/demo.json")
     console.print(f"{time.perf_counter() - start:.0f} s")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))

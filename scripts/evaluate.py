@@ -1,6 +1,6 @@
 """Compare policies on the test split, once: a table, results.json, images.safetensors, and figures.
 
-    python -m scripts.evaluate --out runs/evaluation --runs runs/search --dataset fashion_mnist
+    instanas evaluate --out runs/evaluation --runs runs/search --dataset fashion_mnist
 
 Fixed policies on a meta-graph, networks trained alone, and the controllers in ``runs``, each on the
 meta-graph beside it. By default the meta-graph is the shipped one, and what else the package holds
@@ -18,37 +18,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from rich.progress import track
 from torch import Tensor
 
 from agents.agent import Agent
 from agents.arms import MenuArms
-from agents.baselines import RandomAgent, StaticAgent
-from agents.choices import is_pick
-from agents.controls import Controls
+from agents.evaluation.controls import Controls
+from agents.evaluation.picks import is_pick
 from agents.files import load_agent
 from agents.one_shot import OneShotSearch
 from agents.reward_regression import RewardRegression
+from agents.static import RandomAgent, StaticAgent
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import shipped
 from instanas_env.data import load_images
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.deploy.timing import Backend
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
-from instanas_env.timing import Backend
-from scripts.alone import LoneNetwork, is_of, latencies, load_all, load_lone
-from scripts.bound import IMAGE_SETS, check_same_images, described
-from scripts.comparison import Comparison
-from scripts.figures import draw_figures
-from scripts.image_record import make_record
+from instanas_env.training.bound import IMAGE_SETS, check_same_images, described
+from instanas_env.training.matching import CONTROLLER, META_GRAPH, check_classes, check_spaces
+from instanas_env.training.run_directory import machine
+from scripts.comparison.alone import LoneNetwork, is_of, latencies, load_all, load_lone
+from scripts.comparison.image_record import make_record
+from scripts.comparison.over_seeds import gains_told, over_seeds
+from scripts.comparison.policy_table import print_table
+from scripts.comparison.rows import Comparison
+from scripts.comparison.settings import add_settings
 from scripts.log import show_log
-from scripts.matching import CONTROLLER, META_GRAPH, check_classes, check_spaces
-from scripts.one_shot import load_frontier
-from scripts.over_seeds import gains_told, over_seeds
-from scripts.policy_table import print_table
-from scripts.run_directory import machine
-from scripts.settings import add_settings
+from scripts.oneshot import load_frontier
+from scripts.report.figures import draw_figures
 
 SHIPPED_SEARCHES = ("searched_reinforce",)
 
@@ -67,15 +66,15 @@ class Options:
     latency_table: Path | None = None
     """Of that search space; by default the shipped one."""
     alone: tuple[Path, ...] = ()
-    """Networks trained alone (scripts.pretrain --modules 2 --width w; scripts.train_baseline): run
+    """Networks trained alone (`instanas pretrain --modules 2 --width w; `instanas baseline`): run
     directories or weights."""
     dataset: str = "embedded"
     data_dir: Path | None = None
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)
     """Settings of a regression controller's dial: mean latency of its networks on the validation split,
-    in multiples of MobileNetV2's. A pick of scripts.choose stays at its own."""
+    in multiples of MobileNetV2's. A pick of `instanas choose` stays at its own."""
     one_shot: Path | None = None
-    """Directory of scripts.one_shot, whose frontier is taken in place of a search here."""
+    """Directory of `instanas oneshot`, whose frontier is taken in place of a search here."""
     one_shot_masks: int = 400
     """Masks that the one-shot search ranks on validation."""
     one_shot_limits: tuple[float, ...] = (0.4, 0.6, 1.0)
@@ -250,7 +249,3 @@ def main(options: Options) -> None:
     print("\n".join(gains_told(seeds)))
     draw_figures(options.out / "results.json", options.out)
     print(f"wrote {options.out}/results.json, images.safetensors, figure_*.png")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))

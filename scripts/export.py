@@ -1,6 +1,6 @@
 """A run as one ONNX file that onnxruntime runs without PyTorch: controller, meta-graph, class names.
 
-    python -m scripts.export runs/finetuned model.onnx
+    instanas export runs/finetuned model.onnx
 
 Its input is ``image``, uint8 (1, 3, H, W); its outputs are ``logits``, ``mask`` and ``latency_ms``. Only
 what the controller chose for the image runs.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from agents.choices import Pick
+from agents.evaluation.picks import Pick
 from agents.saved import load_run
 from instanas_env.deploy.export import export
 from instanas_env.deploy.runtime import OnnxNetwork
@@ -30,7 +30,7 @@ class Options:
     out: tyro.conf.Positional[Path]
     """The file to write, such as model.onnx."""
     prefer: Pick | None = None
-    """Which of the trade-offs that scripts.choose picked; by default the run's own controller."""
+    """Which of the trade-offs that `instanas choose` picked; by default the run's own controller."""
 
 
 def main(options: Options) -> None:
@@ -44,7 +44,3 @@ def main(options: Options) -> None:
     write_atomic(options.out, model)
     classes = len(json.loads(metadata["classes"]))
     print(f"wrote {options.out}: {metadata['policy']}, {classes} classes, {len(model) / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))

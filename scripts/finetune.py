@@ -1,13 +1,13 @@
 """Fine-tune a meta-graph under a fixed controller (section 3.1, stage three).
 
-    python -m scripts.finetune --run runs/search --out runs/finetuned
-    python -m scripts.finetune --run runs/search --prefer accuracy --out runs/finetuned_a
+    instanas finetune --run runs/search --out runs/finetuned
+    instanas finetune --run runs/search --prefer accuracy --out runs/finetuned_a
 
 Each training image goes through the network that the controller chooses for it. With a regression
 controller, lambda is drawn for each image between the latencies that its search explored, so that its dial
-stays usable; a pick (``--prefer``, see ``scripts.choose``) is trained at its own lambda alone.
+stays usable; a pick (``--prefer``, see `instanas choose`) is trained at its own lambda alone.
 Resumes where it was. Writes ``meta_graph.safetensors`` and copies the controller beside it. Several processes
-share every batch under torchrun, see instanas_env.distributed.
+share every batch under torchrun, see instanas_env.training.distributed.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor
 
 from agents.agent import Agent, LearningAgent
-from agents.baselines import StaticAgent
-from agents.choices import Pick, controller_file
-from agents.evaluation import choose_masks
+from agents.evaluation.picks import Pick, controller_file
+from agents.evaluation.scores import choose_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data, table_of
+from agents.static import StaticAgent
 from instanas_env.data import LIGHT, Augmentation, load_images
-from instanas_env.distributed import ALONE, World, launch
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
-from instanas_env.training import accuracy
-from scripts.bound import check_same_images
-from scripts.fit import Optimizer, fit
+from instanas_env.training.bound import check_same_images
+from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.epoch import accuracy
+from instanas_env.training.fitting import Optimizer, fit
+from instanas_env.training.run_directory import RunDirectory
+from instanas_env.training.teacher import load_teacher
 from scripts.log import show_log
-from scripts.run_directory import RunDirectory
-from scripts.teacher import load_teacher
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ class Options:
     out: Path
     """Directory of this run."""
     prefer: Pick | None = None
-    """Which of the trade-offs that scripts.choose picked; by default the search's last controller."""
+    """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""
     controller: Path | None = None
-    """Another controller for the meta-graph in ``run``, such as one of scripts.benchmark."""
+    """Another controller for the meta-graph in ``run``, such as one of `instanas benchmark`."""
     masks: Literal["policy", "random", "all"] = "policy"
     """Random: any mask off the menu of a regression controller, whatever the image, so that all of them are
     good before a controller learns (again) to choose. All: every module, without a controller, such as those
@@ -136,9 +135,3 @@ def main(options: Options, world: World = ALONE) -> None:
     if world.is_main and source is not None:
         write_atomic(options.out / "controller.safetensors", source.read_bytes())
         save_data(options.out, train, table_of(options.run, space), val_masks[:TYPICAL])
-
-
-if __name__ == "__main__":
-    chosen = tyro.cli(Options, description=__doc__)
-    with launch() as world:
-        main(chosen, world)

@@ -1,12 +1,12 @@
 """Pre-train a meta-graph with drop-path (section 3.2); also trains plain networks such as MobileNetV2.
 
-    python -m scripts.pretrain --out runs/mobilenet_v2 --modules 2
-    python -m scripts.pretrain --out runs/meta_graph --teacher runs/mobilenet_v2/meta_graph.safetensors
+    instanas pretrain --out runs/mobilenet_v2 --modules 2
+    instanas pretrain --out runs/meta_graph --teacher runs/mobilenet_v2/meta_graph.safetensors
 
 Resumes where it was when called again with the same options. Writes ``meta_graph.safetensors`` and
 ``history.jsonl``: validation accuracy with all modules, random halves and fifths, and the MobileNetV2
 path, so that a meta-graph whose sub-networks are at chance level is seen at once. Several processes share
-every batch under torchrun, see instanas_env.distributed.
+every batch under torchrun, see instanas_env.training.distributed.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor
 
 from instanas_env import paper
-from instanas_env.counting import count_macs
 from instanas_env.data import LIGHT, Augmentation, ImageSet, load_images
-from instanas_env.distributed import ALONE, World, launch
-from instanas_env.drop_path import Schedule, drop_path_masks
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.counting import count_macs
+from instanas_env.networks.drop_path import Schedule, drop_path_masks
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
 from instanas_env.seeding import generator_for
-from instanas_env.training import accuracy
-from scripts.fit import fit
+from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.epoch import accuracy
+from instanas_env.training.fitting import fit
+from instanas_env.training.run_directory import RunDirectory
+from instanas_env.training.teacher import load_teacher
 from scripts.log import show_log
-from scripts.run_directory import RunDirectory
-from scripts.teacher import load_teacher
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,3 @@ def main(options: Options, world: World = ALONE) -> None:
         seed=options.seed,
         teacher=load_teacher(options.teacher, world.device),
     )
-
-
-if __name__ == "__main__":
-    chosen = tyro.cli(Options, description=__doc__)
-    with launch() as world:
-        main(chosen, world)

@@ -1,74 +1,17 @@
-"""What a search is made of: the agent, the environment (or this process's shard of it), the callback."""
+"""What a search works on: the environment, or this process's shard of it, and the callback that trains."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from agents.agent import LearningAgent, native
-from agents.blockdrop import BlockDrop
-from agents.convnet_aig import ConvNetAIG
-from agents.reinforce import SelfCriticalReinforce
-from agents.reward_regression import RewardRegression
 from instanas_env.callbacks import MetaGraphUpdate
-from instanas_env.distributed import ALONE, World
-from scripts.teacher import load_teacher
-
-if TYPE_CHECKING:
-    from scripts.search import Options
-
-
-def make_agent(
-    options: Options, envs: gym.vector.VectorEnv, images: int, world: World = ALONE
-) -> LearningAgent:
-    """The agent of the options, for a search over ``images`` per epoch."""
-    rate: dict[str, Any] = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
-    if options.agent == "reinforce":
-        return SelfCriticalReinforce(
-            envs,
-            alpha=options.alpha,
-            horizon=images * options.epochs,
-            entropy_coefficient=options.entropy_coefficient,
-            constant_rate=options.constant_rate,
-            naming_coefficient=options.naming_coefficient,
-            samples_per_image=options.samples_per_image,
-            log_probability_under=options.log_probability_under,
-            seed=options.seed,
-            world=world,
-            **rate,
-        )
-    if options.agent == "blockdrop":
-        return BlockDrop(
-            envs,
-            reward=options.block_reward,
-            gamma=options.gamma,
-            curriculum_timesteps=images * options.curriculum_epochs or None,
-            seed=options.seed,
-            world=world,
-            **rate,
-        )
-    if options.agent == "convnet-aig":
-        if world.size > 1:
-            raise ValueError(f"agent: convnet-aig learns in one process only; got {world.size}")
-        return ConvNetAIG(envs, target=options.target_rate, seed=options.seed, **rate)
-    random_epochs = options.random_epochs
-    if random_epochs is None:
-        random_epochs = max(1, options.frozen_epochs)
-    bandit = native(envs).bandit
-    unit = bandit.latency_table.reference("mobilenet_v2")
-    return RewardRegression(
-        envs,
-        latencies=(options.latencies[0] * unit, options.latencies[1] * unit),
-        random_timesteps=images * random_epochs,
-        anneal_timesteps=images * options.epochs if options.anneal else None,
-        num_classes=len(bandit.image_set.classes) if options.naming_coefficient else 0,
-        seed=options.seed,
-        world=world,
-        **rate,
-    )
+from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.teacher import load_teacher
+from scripts.search_options import Options
 
 
 def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 
 # No deadline: machines are shared. Derandomised: a test that fails once fails again.

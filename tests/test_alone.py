@@ -10,15 +10,15 @@ import torch
 from instanas_env.bandit import InstanceBandit
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from instanas_env.training import predict_classes
-from scripts.alone import is_of, latencies, load_all, load_lone
+from instanas_env.training.epoch import predict_classes
+from scripts.comparison.alone import is_of, latencies, load_all, load_lone
 
 
 def saved(folder: Path, space: SearchSpace, seed: int = 0) -> Path:
-    """Untrained weights as a run of scripts.pretrain leaves them; gives the run."""
+    """Untrained weights as a run of `instanas pretrain` leaves them; gives the run."""
     MetaGraph(space, 10, generator_for(seed)).save(folder / "meta_graph.safetensors")
     return folder
 
@@ -65,7 +65,7 @@ def test_its_latency_is_the_tables_or_scaled_by_the_clock(tmp_path, tiny_space):
 
 
 def test_what_is_no_lone_network_is_refused(tmp_path, tiny_space):
-    with pytest.raises(ValueError, match=r"^alone: .*holds .*; one of scripts.pretrain --modules 2, or of"):
+    with pytest.raises(ValueError, match=r"^alone: .*holds .*; one of `instanas pretrain --modules 2, or of"):
         load_lone(saved(tmp_path / "all", tiny_space))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_lone(tmp_path / "nowhere")

@@ -13,7 +13,7 @@ from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.build import shipped
 from instanas_env.data import Augmentation, ImageSet, load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, save_checkpoint

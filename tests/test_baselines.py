@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.baselines import RandomAgent, StaticAgent
-from agents.evaluation import shuffle_between_images
+from agents.evaluation.scores import shuffle_between_images
 from agents.files import load_agent
+from agents.static import RandomAgent, StaticAgent
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_weights
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_fixtures import read_strictly
 
 from instanas_env.seeding import generator_for
 from scripts.bench import main
-from scripts.dense import DenseMetaGraph
-from scripts.ratios import Options, figure, interleaved, ratio
+from scripts.bench_parts.dense import DenseMetaGraph
+from scripts.bench_parts.ratios import Options, figure, interleaved, ratio
+from tests.tools.pipeline_fixtures import read_strictly
 
 
 @given(keep=st.floats(0, 1), count=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_sets import colour, write
 
 from instanas_env.data import ImageSet
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.storage import load_json, save_json
+from instanas_env.training.bound import IMAGE_SETS, check_same_images, described, difference
+from instanas_env.training.run_directory import RunDirectory
 from scripts import pretrain
-from scripts.bound import IMAGE_SETS, check_same_images, described, difference
-from scripts.run_directory import RunDirectory
+from tests.tools.data_sets import colour, write
 
 GENERATOR = torch.Generator().manual_seed(0)
 SET = ImageSet(

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from scratch import SCRATCH
 from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.callbacks import EnvCallback, MetaGraphUpdate, shuffle_policies
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, save_checkpoint
+from tests.tools.scratch import SCRATCH
 
 N = 3
 

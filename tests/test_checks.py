@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scratch import SCRATCH
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from agents.baselines import RandomAgent, StaticAgent
+from agents.static import RandomAgent, StaticAgent
 from instanas_env import checks
 from instanas_env.search_space import SearchSpace
 from instanas_env.wrappers import action_form
+from tests.tools.scratch import SCRATCH
 
 SPACE = SearchSpace.preset("lite")
 BITS = np.random.default_rng(0).integers(0, 2, (3, 85))

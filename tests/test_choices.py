@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.choices import controller_file, is_pick, non_dominated, picks, spread
+from agents.evaluation.picks import controller_file, is_pick, non_dominated, picks, spread
 from agents.reward_regression import RewardRegression
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import save_json
@@ -63,9 +63,7 @@ def test_a_preference_is_a_file(tmp_path):
 
 
 def test_what_was_not_picked_is_named(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="^prefer: .* no choices.json; python -m scripts.choose --run"
-    ):
+    with pytest.raises(FileNotFoundError, match="^prefer: .* no choices.json; instanas choose --run"):
         controller_file(tmp_path, "accuracy")
     save_json(tmp_path / "choices.json", CONTENT)
     with pytest.raises(

@@ -7,19 +7,19 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from pipeline_fixtures import home, image_folder, read_strictly, searched
 
-from agents.choices import controller_file
-from agents.evaluation import choose_masks
+from agents.evaluation.picks import controller_file
+from agents.evaluation.scores import choose_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env.build import shipped
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
-from instanas_env.training import accuracy
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.training.epoch import accuracy
 from scripts import evaluate, finetune
 from scripts.choose import Options, choose, main, snapshots
+from tests.tools.pipeline_fixtures import home, image_folder, read_strictly, searched
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")

@@ -14,15 +14,15 @@ from PIL import Image
 from torch import nn
 
 from agents.agent import Agent
-from agents.baselines import RandomAgent, StaticAgent
 from agents.classifier import Classification, InstaNASClassifier
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.saved import DataRecord, load_run, save_data
+from agents.static import RandomAgent, StaticAgent
 from instanas_env.data import ImageSet
 from instanas_env.deploy.runtime import OnnxNetwork
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from scripts import export
@@ -202,10 +202,10 @@ def test_a_run_that_tells_too_little_is_refused(run):
     with pytest.raises(ValueError, match="^data: .*data.json does not tell classes, mean and std"):
         InstaNASClassifier.load(run)
     (run / "data.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"data\.json: no such file; scripts.search"):
+    with pytest.raises(FileNotFoundError, match=r"data\.json: no such file; `instanas search`"):
         InstaNASClassifier.load(run)
     (run / "latency.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"latency\.json: no such file; scripts.search"):
+    with pytest.raises(FileNotFoundError, match=r"latency\.json: no such file; `instanas search`"):
         InstaNASClassifier.load(run)
 
 
@@ -218,7 +218,7 @@ def test_what_a_run_saved_is_what_is_read(run, tiny_space):
 
 
 def test_a_run_is_exported_as_one_file(run, capsys):
-    """``python -m scripts.export RUN model.onnx``: the classifier's answers."""
+    """``instanas export RUN model.onnx``: the classifier's answers."""
     export.main(export.Options(run, run / "model.onnx"))
     assert "SelfCriticalReinforce, 10 classes" in capsys.readouterr().out
     network, batch = OnnxNetwork((run / "model.onnx").read_bytes()), InstaNASClassifier.load(run)(IMAGES)

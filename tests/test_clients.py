@@ -19,10 +19,10 @@ from gymnasium.wrappers.vector import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from scratch import SCRATCH
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.observations import features
+from tests.tools.scratch import SCRATCH
 
 N = 3
 SAME_STEP_SYNC = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": "SameStep"}}

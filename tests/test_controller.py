@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from agents.controller import Controller, FoldedLargeKernels
-from instanas_env.modules import fold_batch_norm
+from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 

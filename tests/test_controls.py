@@ -9,13 +9,13 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from agents.controls import Controls, most_used, paired_gain
+from agents.evaluation.controls import Controls, most_used, paired_gain
 from instanas_env.bandit import InstanceBandit
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
-from instanas_env.training import predict_classes
+from instanas_env.training.epoch import predict_classes
 
 
 def test_a_gain_is_the_difference_on_the_same_images():

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.convnet_aig import ConvNetAIG, logistic_noise, straight_through, target_rate_loss
 from agents.files import load_agent
-from instanas_env.gated import gated_logits
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.gated import gated_logits
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, save_checkpoint

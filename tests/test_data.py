@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_sets import colour, colours, write
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,7 +16,8 @@ from torch import Tensor
 from instanas_env.data import SPLITS, Augmentation, augment, image_folder, load_images
 from instanas_env.data.image_set import split_by_class
 from instanas_env.data.sources import DEBIAN_FASHION_MNIST
-from scripts import embed_images
+from tests.tools import embed_images
+from tests.tools.data_sets import colour, colours, write
 
 RAMP = torch.arange(1, 17, dtype=torch.uint8).reshape(1, 1, 4, 4).expand(1, 3, 4, 4)
 debian = pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="needs dataset-fashion-mnist")

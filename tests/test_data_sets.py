@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_sets import (
+from torchvision.datasets import CIFAR100
+
+from instanas_env.data import load_images
+from instanas_env.data.image_set import ImageSet
+from tests.tools.data_sets import (
     PUBLIC_PER_CLASS,
     TRAIN_PER_CLASS,
     WNIDS,
@@ -19,10 +23,6 @@ from data_sets import (
     imagenet,
     tiny_imagenet,
 )
-from torchvision.datasets import CIFAR100
-
-from instanas_env.data import load_images
-from instanas_env.data.image_set import ImageSet
 
 # A tenth of ten training images of every class is kept for validation; the public images are the test split.
 SPLITS = {"train": (0, TRAIN_PER_CLASS - 1), "val": (0, 1), "test": (1, PUBLIC_PER_CLASS)}

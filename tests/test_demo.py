@@ -8,18 +8,18 @@ import sys
 import pytest
 import torch
 from PIL import Image
-from pipeline_fixtures import ROOT
 
-from agents.evaluation import score_masks
+from agents.evaluation.scores import score_masks
 from instanas_env.build import build_bandit
 from scripts import demo
+from tests.tools.pipeline_fixtures import ROOT
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text())
 """Files that can be run; the others are parts of them."""
 
 
 def test_the_pipeline_has_its_verbs():
-    pipeline = {"pretrain", "profile_latency", "search", "finetune", "evaluate", "figures"}
+    pipeline = {"pretrain", "profile", "search", "finetune", "evaluate", "figures"}
     assert pipeline | {"benchmark", "demo", "embed_images", "report"} <= set(SCRIPTS)
 
 

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from agents.agent import Agent
-from agents.baselines import RandomAgent, StaticAgent
 from agents.blockdrop import BlockDrop
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
+from agents.static import RandomAgent, StaticAgent
 from instanas_env.deploy.dynamic import dynamic_model, static_model
 from instanas_env.deploy.export import export
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.deploy.runtime import OnnxNetwork
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 

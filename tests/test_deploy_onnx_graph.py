@@ -7,9 +7,9 @@ import torch
 
 from agents.controller import Controller
 from instanas_env.deploy.onnx_graph import to_onnx
+from instanas_env.deploy.profiling import time_children
 from instanas_env.deploy.runtime import OnnxNetwork
-from instanas_env.modules import fold_batch_norm
-from instanas_env.profiling import time_children
+from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
 
 

@@ -14,9 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from pipeline_fixtures import history, home, image_folder
-from processes import run_stages, search_options, stages
-from threads import in_threads
 from torch import Tensor, nn
 
 from agents.convnet_aig import ConvNetAIG
@@ -24,14 +21,17 @@ from agents.files import load_agent
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env.build import build_bandit, shipped
-from instanas_env.distributed import ALONE, World, launch
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, load_weights
-from scripts.compare_runs import compare_runs
-from scripts.run_directory import RunDirectory
+from instanas_env.training.distributed import ALONE, World, launch
+from instanas_env.training.run_directory import RunDirectory
 from scripts.search_setup import make_agent, make_shard
+from tests.tools.compare_runs import compare_runs
+from tests.tools.pipeline_fixtures import history, home, image_folder
+from tests.tools.processes import run_stages, search_options, stages
+from tests.tools.threads import in_threads
 
 # In two epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")

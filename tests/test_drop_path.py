@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instanas_env.drop_path import drop_path_masks, drop_rate, keep_rates
+from instanas_env.networks.drop_path import drop_path_masks, drop_rate, keep_rates
 
 PROGRESS = st.floats(0.0, 1.0)
 SCHEDULES = ["paper", "spread"]

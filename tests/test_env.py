@@ -15,11 +15,11 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from scratch import SCRATCH
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import instanas_env
 from instanas_env.render import GAP, OFF, ON, SIDE, TILE
+from tests.tools.scratch import SCRATCH
 
 FALLING = {"upper": [[1.0, "full"], [0.6, "full"]], "lower": [0.0, "full"], "epochs": 3}
 STEP_KEYS = {

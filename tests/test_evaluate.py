@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_fixtures import evaluated, image_folder, read_strictly, searched
 
-from agents.baselines import StaticAgent
 from agents.reward_regression import RewardRegression
+from agents.static import StaticAgent
 from instanas_env.build import shipped
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
+from scripts.comparison.image_record import ImageRecord
 from scripts.evaluate import Options, compare, menu_of, searches
-from scripts.image_record import ImageRecord
+from tests.tools.pipeline_fixtures import evaluated, image_folder, read_strictly, searched
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from agents.baselines import StaticAgent
-from agents.evaluation import (
+from agents.evaluation.scores import (
     choose_masks,
     mean_interval,
     real_latency,
@@ -25,6 +24,7 @@ from agents.evaluation import (
     wilson_interval,
 )
 from agents.reinforce import SelfCriticalReinforce
+from agents.static import StaticAgent
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.build import build_bandit
 from instanas_env.data import Augmentation

@@ -9,18 +9,18 @@ from unittest import mock
 
 import pytest
 import torch
-from pipeline_fixtures import history, home, image_folder, read_strictly
 
 from agents.classifier import InstaNASClassifier
 from instanas_env.data import load_images
-from instanas_env.distributed import World
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
-from scripts.dry_run import elapsed
-from scripts.experiment import STAGES, Options, main, parse
-from scripts.plan import Plan
-from scripts.presets import HERE, PRESETS, Preset
-from scripts.stage import Stage, run_together
+from instanas_env.training.distributed import World
+from scripts.experiment.dry_run import elapsed
+from scripts.experiment.plan import Plan
+from scripts.experiment.presets import HERE, PRESETS, Preset
+from scripts.experiment.run import STAGES, Options, main, parse
+from scripts.experiment.stage import Stage, run_together
+from tests.tools.pipeline_fixtures import history, home, image_folder, read_strictly
 
 # In two epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -44,7 +44,7 @@ def tiny() -> Preset:
         reinforce=replace(preset.reinforce, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
-        profile_latency=replace(preset.profile_latency, fitted=150, children=3, repetitions=5),
+        profile=replace(preset.profile, fitted=150, children=3, repetitions=5),
         evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4, control_masks=3, control_networks=2),
     )
 
@@ -57,7 +57,7 @@ def options(out: Path, **changes) -> Options:
 def finished() -> Path:
     """The directory of an experiment that ran all its stages."""
     out = home() / "experiment"
-    with mock.patch("instanas_env.profiling.WITH_CONTROLLER", 2):  # each is a network to build
+    with mock.patch("instanas_env.deploy.profiling.WITH_CONTROLLER", 2):  # each is a network to build
         main(options(out))
     return out
 
@@ -140,9 +140,9 @@ def test_a_second_call_finds_nothing_to_do(capsys):
 
 
 def test_a_finished_stage_with_other_options_is_refused():
-    changed = replace(tiny(), profile_latency=replace(tiny().profile_latency, repetitions=21))
-    with pytest.raises(ValueError, match="^out: profile_latency has finished with other repetitions;"):
-        main(Options(changed, finished(), image_folder(), stages=("profile_latency",)))
+    changed = replace(tiny(), profile=replace(tiny().profile, repetitions=21))
+    with pytest.raises(ValueError, match="^out: profile has finished with other repetitions;"):
+        main(Options(changed, finished(), image_folder(), stages=("profile",)))
 
 
 def test_a_stage_that_was_stopped_is_called_again(tmp_path):
@@ -186,7 +186,7 @@ def test_stages_at_a_time_end_as_one_after_the_other(tmp_path, capsys):
 def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_path):
     two = World(0, 2)
     with pytest.raises(
-        ValueError, match="^stages: got search, evaluate; under torchrun pretrain, train_baseline, sea"
+        ValueError, match="^stages: got search, evaluate; under torchrun pretrain, baseline, sea"
     ):
         main(options(tmp_path, stages=("search", "evaluate")), two)
     with pytest.raises(ValueError, match="^workers: got 2; under torchrun 1 will do"):
@@ -270,8 +270,8 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "pretrain meta_graph": "2",
         "pretrain mobilenet_v2": "2",
         "pretrain mobilenet_v2_x0.5": "2",
-        "train_baseline resnet18": "2",
-        "profile_latency": "5",
+        "baseline resnet18": "2",
+        "profile": "5",
         "search reinforce": "10",
         "search reinforce_seed1": "10",
         "search regression": "10",

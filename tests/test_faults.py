@@ -8,10 +8,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from scratch import SCRATCH
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.callbacks import CallbackList, EnvCallback, MetaGraphUpdate
+from tests.tools.scratch import SCRATCH
 
 N, IMAGES = 4, 8
 MODES = ("SameStep", "NextStep", "Disabled")

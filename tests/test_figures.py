@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pipeline_fixtures import ROOT, evaluated, read_strictly
 
 from instanas_env.build import shipped
 from instanas_env.storage import save_json
-from scripts.figures import Options, draw_estimate, draw_figures, main
+from scripts.report.figures import Options, draw_estimate, draw_figures, main
+from tests.tools.pipeline_fixtures import ROOT, evaluated, read_strictly
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -96,5 +96,5 @@ def test_estimated_against_real_latency_is_drawn_from_the_table_alone(tmp_path):
 
 def test_no_script_needs_matplotlib_before_it_draws():
     """It is an extra; a process of its own, since this one has drawn."""
-    program = "import sys, scripts.demo, scripts.figures; sys.exit('matplotlib' in sys.modules)"
+    program = "import sys, `instanas demo`, scripts.report.figures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

@@ -10,7 +10,7 @@ from agents.agent import LearningAgent
 from agents.files import AGENTS, load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env.data import load_images
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights, save_weights
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_fixtures import history, image_folder, kill_after_first_checkpoint, searched
 from torch import Tensor
 
-from agents.baselines import StaticAgent
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
+from agents.static import StaticAgent
 from instanas_env.build import shipped
 from instanas_env.data import Augmentation, load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights
 from scripts.finetune import Options, main
+from tests.tools.pipeline_fixtures import history, image_folder, kill_after_first_checkpoint, searched
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")

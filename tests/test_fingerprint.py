@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from data_sets import colour, write
 
 from instanas_env.data import ImageSet, image_folder, load_images
+from tests.tools.data_sets import colour, write
 
 IMAGES = torch.arange(4 * 3 * 5 * 5).reshape(4, 3, 5, 5).to(torch.uint8)
 SET = ImageSet(IMAGES, torch.tensor([0, 1, 1, 0]), ("cat", "dog"), (0.5,) * 3, (0.5,) * 3)

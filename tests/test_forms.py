@@ -12,7 +12,6 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given
 from hypothesis import strategies as st
-from scratch import SCRATCH
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
@@ -25,6 +24,7 @@ from instanas_env.wrappers import (
     load_menu,
     save_menu,
 )
+from tests.tools.scratch import SCRATCH
 
 N = 4
 SPACE = SearchSpace.preset("lite")

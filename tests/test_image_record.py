@@ -10,7 +10,7 @@ import torch
 
 from instanas_env.data import ImageSet
 from instanas_env.storage import save_weights
-from scripts.image_record import Choices, ImageRecord, make_record
+from scripts.comparison.image_record import Choices, ImageRecord, make_record
 
 
 def image_set(count: int, classes: int, size: int = 32) -> ImageSet:

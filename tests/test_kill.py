@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from instanas_env.storage import save_checkpoint, save_json, save_weights
-from scripts.compare_runs import compare_runs, differences, identical, misleading
-from scripts.kill_test import Options, killed_run, main
-from scripts.life import ROOT, Life, temporary_files
+from scripts.experiment.life import ROOT, Life, temporary_files
+from tests.tools.compare_runs import compare_runs, differences, identical, misleading
+from tests.tools.kill_test import Options, killed_run, main
 
 # A stage without torch: counts to 8 in two files, whole or not at all, 30 ms for each writing.
 COUNTER = """
@@ -104,7 +104,7 @@ sys.path.insert(0, sys.argv[1])
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from scripts.life import end_with_parent
+from scripts.experiment.life import end_with_parent
 if __name__ == "__main__":
     with ProcessPoolExecutor(2, get_context("spawn"), INITIALIZER) as pool:
         tasks = [pool.submit(time.sleep, 0.0 if i < 2 else 60) for i in range(4)]
@@ -116,7 +116,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(("initializer", "live_on"), [("end_with_parent", False), ("None", True)])
 def test_workers_end_with_their_parent(tmp_path, initializer, live_on):
-    """As scripts.benchmark has them; without the initializer they do not."""
+    """As `instanas benchmark` has them; without the initializer they do not."""
     run, script = tmp_path / "run", tmp_path / "workers.py"
     run.mkdir()
     script.write_text(WORKERS.replace("INITIALIZER", initializer))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from instanas_env.counting import count_macs, count_parameters
 from instanas_env.latency import LatencyTable
+from instanas_env.networks.counting import count_macs, count_parameters
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 

@@ -6,7 +6,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from scratch import SCRATCH
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env import checks
@@ -15,6 +14,7 @@ from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_weights
 from instanas_env.wrappers import load_menu, save_menu
+from tests.tools.scratch import SCRATCH
 
 LITE = SearchSpace.preset("lite")
 MASKS = LITE.random_masks(5, 0.2, generator_for(0))

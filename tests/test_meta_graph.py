@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import save_weights
 
@@ -77,7 +77,7 @@ def test_several_masks_of_an_image_are_computed_as_by_themselves(tiny_graph):
 @pytest.mark.parametrize("cache", [1, 30_000, 60_000])
 def test_a_small_cache_changes_nothing(tiny_space, randomise_batch_norm, monkeypatch, folded, cache):
     """Modules take one image at a time, or a few, or all; one module is chosen by all seven images."""
-    monkeypatch.setattr("instanas_env.meta_cell.CACHE_BYTES", cache)
+    monkeypatch.setattr("instanas_env.networks.meta_cell.CACHE_BYTES", cache)
     meta_graph = randomise_batch_norm(MetaGraph(tiny_space, 10), 3)
     limits = torch.tensor([cell.limits for cell in meta_graph.cells])
     assert (limits == 1).all() if cache == 1 else ((limits < 7).any() and (limits > 1).any())

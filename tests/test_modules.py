@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instanas_env.modules import BasicConv, ConvBN, DepthwiseConv2d, MBConv, build_module, fold_batch_norm
+from instanas_env.networks.modules import (
+    BasicConv,
+    ConvBN,
+    DepthwiseConv2d,
+    MBConv,
+    build_module,
+    fold_batch_norm,
+)
 from instanas_env.search_space import ALL_MODULES, CellSpec
 
 

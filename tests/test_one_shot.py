@@ -15,7 +15,7 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.seeding import generator_for
-from instanas_env.training import predict_classes
+from instanas_env.training.epoch import predict_classes
 
 IMAGES = np.zeros((6, 3, 32, 32), np.uint8)
 

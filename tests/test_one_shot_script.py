@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_fixtures import home, image_folder, kill_after_first_checkpoint, read_strictly
 
 from instanas_env.build import shipped
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.storage import save_json
-from instanas_env.training import predict_classes
+from instanas_env.training.epoch import predict_classes
 from scripts.evaluate import Options as Evaluate
 from scripts.evaluate import compare
-from scripts.one_shot import Options, load_frontier, main
+from scripts.oneshot import Options, load_frontier, main
+from tests.tools.pipeline_fixtures import home, image_folder, kill_after_first_checkpoint, read_strictly
 
 
 def options(out: Path, **changes) -> Options:
@@ -76,10 +76,10 @@ def test_evaluate_takes_its_masks(unbroken, tmp_path):
 def test_files_of_other_spaces_and_kinds_are_refused(unbroken, tmp_path, tiny_space):
     with pytest.raises(ValueError, match="^one_shot: .* is of the search space"):
         load_frontier(unbroken.out, tiny_space)
-    with pytest.raises(FileNotFoundError, match="^one_shot: no such file: .*scripts.one_shot makes it"):
+    with pytest.raises(FileNotFoundError, match="^one_shot: no such file: .*`instanas oneshot` makes it"):
         load_frontier(tmp_path, tiny_space)
     save_json(tmp_path / "one_shot.json", {"frontier": []})
-    with pytest.raises(ValueError, match="^one_shot: .* is not of scripts.one_shot"):
+    with pytest.raises(ValueError, match="^one_shot: .* is not of `instanas oneshot`"):
         load_frontier(tmp_path, tiny_space)
     assert (
         load_frontier(

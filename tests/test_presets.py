@@ -10,9 +10,9 @@ import pytest
 from instanas_env import paper
 from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
-from scripts.experiment import Options
-from scripts.plan import Plan
-from scripts.presets import PRESETS
+from scripts.experiment.plan import Plan
+from scripts.experiment.presets import PRESETS
+from scripts.experiment.run import Options
 
 PAPER = [name for name in PRESETS if name.startswith("paper-")]
 
@@ -56,9 +56,9 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     preset = PRESETS[name]
     assert preset.dataset in DATASETS and sum(preset.images) > 0
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
-    order = ["pretrain", "train_baseline", "profile_latency", "search", "choose", "finetune"]
+    order = ["pretrain", "baseline", "profile", "search", "choose", "finetune"]
     if preset.resnet18 is None:
-        order.remove("train_baseline")
+        order.remove("baseline")
     order += ["evaluate", "report"]
     assert list(dict.fromkeys(stage.name for stage in stages)) == order
     made = [stage.makes for stage in stages[:-1]]

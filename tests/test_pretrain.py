@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_fixtures import history, image_folder, kill_after_first_checkpoint
 
 from instanas_env.data import load_images
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights
+from instanas_env.training.run_directory import RunDirectory
 from scripts.pretrain import Options, evaluate_densities, main
-from scripts.run_directory import RunDirectory
+from tests.tools.pipeline_fixtures import history, image_folder, kill_after_first_checkpoint
 
 EPOCHS = 3
 

@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from agents.controller import Controller
-from instanas_env.latency import LatencyTable
-from instanas_env.modules import fold_batch_norm
-from instanas_env.profiling import (
+from instanas_env.deploy.profiling import (
     EstimateQuality,
     fit_table,
     profile_table,
     random_children,
     time_children,
 )
+from instanas_env.deploy.timing import WARM_UP, low, one_thread, time_interleaved
+from instanas_env.latency import LatencyTable
+from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
-from instanas_env.timing import WARM_UP, low, one_thread, time_interleaved
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.reinforce import (
@@ -27,6 +26,7 @@ from agents.reward_regression import RewardRegression
 from instanas_env.bandit import Contexts, Outcome
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, load_weights, save_checkpoint, save_weights
+from tests.tools.toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
 # The toy bandit: dark and bright images, and for each kind one mask that is worth 1.
 DARK, BRIGHT = torch.rand(2, 85, generator=generator_for(0)) < 0.5

@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipeline_fixtures import home, image_folder, read_strictly, search_options
 
 from instanas_env.build import shipped
 from instanas_env.storage import load_json, save_json
 from scripts import evaluate, search
-from scripts.architecture_map import pictures_of_networks
-from scripts.figures import log_ticks
-from scripts.figures_by_image import from_easy_to_hard, widest_of_each_group
-from scripts.figures_search import load_search_history
-from scripts.image_record import ImageRecord
-from scripts.policy_table import difference, signed, table_rows
-from scripts.report import Options, Report, main, write_report
-from scripts.svg_charts import frontier, linear_ticks
+from scripts.comparison.image_record import ImageRecord
+from scripts.comparison.policy_table import difference, signed, table_rows
+from scripts.report.architecture_map import pictures_of_networks
+from scripts.report.figures import log_ticks
+from scripts.report.figures_by_image import from_easy_to_hard, widest_of_each_group
+from scripts.report.figures_search import load_search_history
+from scripts.report.run_report import Options, Report, main, write_report
+from scripts.report.svg_charts import frontier, linear_ticks
+from tests.tools.pipeline_fixtures import home, image_folder, read_strictly, search_options
 
 # In two epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -206,8 +206,8 @@ def test_an_empty_run_says_what_would_fill_it(tmp_path):
     """The shipped table's record is always there."""
     page = Page(write_report(Options(tmp_path)))
     assert page.sections(missing=True) == SECTIONS[:-1] and page.sections(missing=False) == ["estimate"]
-    commands = [f"python -m scripts.evaluate --out {tmp_path}"] * 6
-    assert page.texts["code"] == [*commands, f"python -m scripts.search --out {tmp_path / 'search'}"]
+    commands = [f"instanas evaluate --out {tmp_path}"] * 6
+    assert page.texts["code"] == [*commands, f"instanas search --out {tmp_path / 'search'}"]
 
 
 def test_a_comparison_without_networks_has_its_frontier_and_table(tmp_path):
@@ -217,7 +217,7 @@ def test_a_comparison_without_networks_has_its_frontier_and_table(tmp_path):
     save_json(tmp_path / "results.json", {**results, "policies": policies})
     page = Page(write_report(Options(tmp_path)))
     assert page.sections(missing=False) == ["frontier", "table", "estimate"]
-    assert page.texts["code"][0].startswith(f"python -m scripts.evaluate --out {tmp_path} --dataset folder")
+    assert page.texts["code"][0].startswith(f"instanas evaluate --out {tmp_path} --dataset folder")
     assert len(page.all("tr")) - 1 == sum(not row["name"].endswith(", shuffled") for row in policies)
 
 
@@ -236,7 +236,7 @@ def test_the_command_names_the_controllers_of_the_run(tmp_path):
     (tmp_path / "reinforce").mkdir()
     shutil.copy(run() / "reinforce" / "controller.safetensors", tmp_path / "reinforce")
     command = Page(write_report(Options(tmp_path))).texts["code"][0]
-    assert command == f"python -m scripts.evaluate --out {tmp_path} --runs {tmp_path / 'reinforce'}"
+    assert command == f"instanas evaluate --out {tmp_path} --runs {tmp_path / 'reinforce'}"
 
 
 def test_a_record_of_another_comparison_is_not_used(tmp_path):
@@ -255,7 +255,7 @@ def test_a_table_without_a_record_of_children(tmp_path):
     content = load_json(shipped("latency.json"))
     save_json(tmp_path / "latency.json", {**content, "record": {}})
     page = Page(write_report(Options(tmp_path)))
-    assert page.texts["code"][-1] == f"python -m scripts.profile_latency --out {tmp_path / 'latency.json'}"
+    assert page.texts["code"][-1] == f"instanas profile --out {tmp_path / 'latency.json'}"
 
 
 def test_errors_name_what_is_missing(tmp_path, monkeypatch):

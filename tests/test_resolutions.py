@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_sets import cifar100, imagenet, tiny_imagenet
-from pipeline_fixtures import history, read_strictly
 
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
-from scripts.experiment import Options, main
-from scripts.presets import PRESETS, Preset
+from instanas_env.networks.meta_graph import MetaGraph
+from scripts.experiment.presets import PRESETS, Preset
+from scripts.experiment.run import Options, main
+from tests.tools.data_sets import cifar100, imagenet, tiny_imagenet
+from tests.tools.pipeline_fixtures import history, read_strictly
 
 # In one epoch the window does not fall at all; 27 images say nothing of a policy either.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -46,7 +46,7 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
 )
 def test_every_stage_runs_at_every_resolution(tmp_path: Path, monkeypatch, name, search_space, classes):
     preset, out = PRESETS[name], tmp_path / "run"
-    monkeypatch.setattr("instanas_env.profiling.WITH_CONTROLLER", 2)
+    monkeypatch.setattr("instanas_env.deploy.profiling.WITH_CONTROLLER", 2)
     make = {
         "cifar100": lambda root: cifar100(root, monkeypatch),
         "tiny_imagenet": tiny_imagenet,

@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.reinforce import SelfCriticalReinforce
@@ -20,6 +19,7 @@ from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, save_checkpoint
+from tests.tools.toys import NUM_IMAGES, are_bright, dark_and_bright_envs, flat_weights
 
 LITE = SearchSpace.preset("lite")
 WIDE = SearchSpace.preset("lite", width=4)  # where seven cells change shape; in lite itself five do

@@ -12,8 +12,8 @@ import torch
 
 from instanas_env.data import Augmentation
 from instanas_env.storage import PARTIAL, load_json, save_checkpoint, save_json
+from instanas_env.training.run_directory import RunDirectory, machine
 from scripts.finetune import Options
-from scripts.run_directory import RunDirectory, machine
 
 FREE = ("out", "data_dir")
 

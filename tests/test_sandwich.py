@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instanas_env import paper
-from instanas_env.drop_path import drop_path_masks, sandwich_masks
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.drop_path import drop_path_masks, sandwich_masks
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 

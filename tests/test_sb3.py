@@ -9,19 +9,19 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from scratch import SCRATCH
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.agent import native
-from agents.baselines import RandomAgent, StaticAgent
 from agents.one_shot import OneShotSearch
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.sb3 import ControllerFeatures, NativeVecEnv
+from agents.static import RandomAgent, StaticAgent
 from instanas_env.wrappers import VectorActionFormWrapper
+from tests.tools.scratch import SCRATCH
 
 N = 4
 POLICY = {"features_extractor_class": ControllerFeatures, "normalize_images": False}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gymnasium as gym
 import numpy as np
 import pytest
-from scratch import SCRATCH
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.sb3 import NativeVecEnv
+from tests.tools.scratch import SCRATCH
 
 
 def make() -> NativeVecEnv:

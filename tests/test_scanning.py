@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_sets import PUBLIC_PER_CLASS, WNIDS, colour, tiny_imagenet, write
 
 from instanas_env.data import image_folder, load_images
 from instanas_env.data.image_folder import FolderImages
+from tests.tools.data_sets import PUBLIC_PER_CLASS, WNIDS, colour, tiny_imagenet, write
 
 PER_CLASS = {"train": 4, "test": 2}
 

@@ -8,23 +8,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_fixtures import history, image_folder, kill_after_first_checkpoint, search_options, searched
 from torch import Tensor
 
-from agents.baselines import StaticAgent
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
 from agents.files import load_agent
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
+from agents.static import StaticAgent
 from instanas_env import paper
 from instanas_env.build import build_bandit, shipped
 from instanas_env.data import Augmentation
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights
 from scripts import search, search_setup
+from tests.tools.pipeline_fixtures import (
+    history,
+    image_folder,
+    kill_after_first_checkpoint,
+    search_options,
+    searched,
+)
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")

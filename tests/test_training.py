@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from instanas_env.data import Augmentation, ImageSet, load_images
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
-from instanas_env.training import accuracy, predict_classes, sgd, train_epoch, warmup_cosine
+from instanas_env.training.epoch import accuracy, predict_classes, sgd, train_epoch, warmup_cosine
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.baselines import RandomAgent
-from agents.choices import controller_file, picks
+from agents.evaluation.picks import controller_file, picks
 from agents.files import load_agent
-from instanas_env.counting import count_macs
+from agents.static import RandomAgent
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
+from instanas_env.networks.counting import count_macs
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import load_json, load_weights, save_json, save_weights

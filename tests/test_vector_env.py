@@ -11,11 +11,11 @@ import pytest
 import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
-from scratch import SCRATCH
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.storage import load_checkpoint, save_checkpoint
+from tests.tools.scratch import SCRATCH
 
 N = 3
 FALLING = {"upper": [[1.0, "full"], [0.6, "full"]], "lower": [0.0, "full"], "epochs": 3}

@@ -20,9 +20,9 @@ from instanas_env.deploy.choice import WriteBits, image_input, patterns, write_c
 from instanas_env.deploy.onnx_graph import OnnxGraph, serialise, tensor_info
 from instanas_env.deploy.switch import NOTHING, SEVERAL, Fork, switches
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_cell import MetaCell
-from instanas_env.meta_graph import Child, MetaGraph
-from instanas_env.modules import FoldedConv
+from instanas_env.networks.meta_cell import MetaCell
+from instanas_env.networks.meta_graph import Child, MetaGraph
+from instanas_env.networks.modules import FoldedConv
 
 Statistics = tuple[float, ...]
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from instanas_env.deploy.dynamic import dynamic_model
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.latency import LatencyTable
-from instanas_env.meta_graph import MetaGraph
-from instanas_env.modules import FoldedConv
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.modules import FoldedConv
 from instanas_env.search_space import SearchSpace
 
 

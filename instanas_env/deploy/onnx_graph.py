@@ -14,8 +14,8 @@ import torch
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from instanas_env.meta_graph import Child, ChildCell
-from instanas_env.modules import FoldedConv
+from instanas_env.networks.meta_graph import Child, ChildCell
+from instanas_env.networks.modules import FoldedConv
 
 OPSET = 17
 IR_VERSION = 8  # old enough for runtimes of 2022

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from instanas_env.deploy.runtime import OnnxNetwork
-from instanas_env.timing import low, one_thread, time_interleaved
+from instanas_env.deploy.timing import low, one_thread, time_interleaved
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""Several trade-offs from one search (section 4.2): the frontier, the picks A to E on it, and their files.
+
+The paper picks controllers "by human preference by considering the accuracy and latency trade-off".
+`instanas choose` writes the picks; this file says which they are and where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from instanas_env.storage import load_config, load_json
+from instanas_env.validation import integer, record, text
+
+Preference = Literal["accuracy", "balanced", "latency"]
+Pick = Literal["accuracy", "balanced", "latency", "A", "B", "C", "D", "E"]
+"""A preference, or the letter of a pick: A is the most accurate, the last letter the fastest."""
+LETTERS = "ABCDE"
+_LETTER = text(*LETTERS)
+_CHOICES = record(
+    {
+        "picks": record({}, dict.fromkeys(LETTERS, integer(0, 10**7))),
+        "prefer": record({}, dict.fromkeys(get_args(Preference), _LETTER)),
+    },
+    more=True,
+)
+
+
+def non_dominated(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:
+    """Positions of the points to which no other is as fast and as accurate, and better in one; slow to fast.
+
+    Of equal points the first counts.
+    """
+    fastest_first = sorted(range(len(accuracy)), key=lambda i: (latency_ms[i], -accuracy[i]))
+    frontier: list[int] = []
+    for i in fastest_first:
+        if not frontier or accuracy[i] > accuracy[frontier[-1]]:
+            frontier.append(i)
+    return frontier[::-1]
+
+
+def spread(latency_ms: Sequence[float], count: int) -> list[int]:
+    """Positions of at most ``count`` latencies, falling ones, that lie evenly between the first and the last.
+
+    Both ends are taken; a place between takes the nearest latency that leaves one for each place behind it.
+    """
+    if count < 2:
+        raise ValueError(f"count: got {count}; at least 2 will do")
+    total = len(latency_ms)
+    if total <= count:
+        return list(range(total))
+    first, last = latency_ms[0], latency_ms[-1]
+    chosen = [0]
+    for place in range(1, count - 1):
+        target = first + (last - first) * place / (count - 1)
+        free = range(chosen[-1] + 1, total - (count - 1 - place))
+        chosen.append(min(free, key=lambda i: abs(latency_ms[i] - target)))
+    return [*chosen, total - 1]
+
+
+def picks(run: Path) -> list[str]:
+    """The letters and preferences that `instanas choose` left in the directory of a search."""
+    if not (run / "choices.json").is_file():
+        raise FileNotFoundError(f"prefer: {run} has no choices.json; instanas choose --run {run} makes it")
+    content = _choices(run)
+    return [*content["picks"], *content["prefer"]]
+
+
+def _choices(run: Path) -> dict[str, Any]:
+    return _CHOICES(load_json(run / "choices.json"), f"prefer: {run / 'choices.json'}")
+
+
+def controller_file(run: Path, prefer: Pick | None = None) -> Path:
+    """The controller in a run's directory: its own, or a pick; each goes with the run's meta-graph.
+
+    Args:
+        run: directory of a search, or of fine-tuning (which has no picks).
+        prefer: a preference or a letter; None means the run's own controller.
+
+    Raises:
+        FileNotFoundError: nothing was picked in ``run`` yet.
+        ValueError: no such pick.
+    """
+    if prefer is None:
+        return run / "controller.safetensors"
+    present = picks(run)
+    if prefer not in present:
+        raise ValueError(f"prefer: {run} has no pick {prefer!r}; choose from {', '.join(present)}")
+    letter = _choices(run)["prefer"].get(prefer, prefer)
+    return run / "choices" / letter / "controller.safetensors"
+
+
+def is_pick(controller: Path) -> bool:
+    """Whether a controller's file was picked, so that its trade-off is not to be moved."""
+    return "pick" in (load_config(controller).get("record") or {})
+
+
+assert set(get_args(Pick)) == {*get_args(Preference), *LETTERS}

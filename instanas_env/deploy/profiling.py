@@ -1,0 +1,188 @@
+"""Measuring the look-up table of this device, and what it estimates against the real thing (section 4.1).
+
+The paper sums modules that were timed one by one. In an inference engine that misses half: a module alone
+finds its input in the cache, pays for a call of its own, and fuses with nothing. So we time whole children,
+as they are deployed, and let the table be what explains their times best: non-negative least squares over
+the modules that each of them has. Batch 1, one thread, in turns, see :mod:`instanas_env.deploy.timing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import nnls
+from torch import Tensor, nn
+
+from instanas_env.deploy.timing import (
+    Backend,
+    deployed,
+    low,
+    one_thread,
+    random_image,
+    time_interleaved,
+    time_networks,
+)
+from instanas_env.latency import LatencyTable
+from instanas_env.networks.drop_path import sandwich_masks
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
+
+# Children that are called in turn with the controller.
+WITH_CONTROLLER = 50
+
+
+@dataclass(frozen=True)
+class EstimateQuality:
+    """How well a table estimates real latencies (Figure 4).
+
+    ``estimated`` and ``real`` are ms ``(K,)``; ``correlation`` is Pearson's, ``median_error`` relative.
+    """
+
+    estimated: Tensor
+    real: Tensor
+
+    @property
+    def correlation(self) -> float:
+        return torch.corrcoef(torch.stack([self.estimated, self.real]))[0, 1].item()
+
+    @property
+    def median_error(self) -> float:
+        return ((self.estimated - self.real).abs() / self.real).median().item()
+
+
+def profile_table(
+    meta_graph: MetaGraph,
+    controller: nn.Module | None,
+    generator: torch.Generator,
+    children: int = 400,
+    checked: int = 200,
+    repetitions: int = 25,
+    backend: Backend = "onnx",
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[LatencyTable, EstimateQuality]:
+    """Measure the table of ``meta_graph``, and check it; latency does not depend on the weights.
+
+    All children are timed in the same rounds, so that a machine that gets slower on the way slows all alike.
+
+    Args:
+        meta_graph: on the device to measure.
+        controller: images uint8 ``(1, 3, H, W)`` to anything; None leaves its entry at 0. It is one network
+            that runs before every child, see :func:`time_controller`.
+        generator: CPU generator, for masks, inputs and order.
+        children: how many the table is fitted to; at least one and a half times as many as there are modules.
+        checked: how many others it is checked on (Figure 4).
+        repetitions: of each.
+        backend: what runs them.
+        progress: called ``repetitions`` times.
+
+    Raises:
+        ValueError: so few children that their noise would be fitted, with most modules at no cost.
+    """
+    space = meta_graph.space
+    enough = -(-3 * space.num_bits // 2)
+    if children < enough:
+        raise ValueError(f"children: got {children}; at least {enough} for {space.num_bits} modules will do")
+    masks = torch.cat([random_children(space, count, generator) for count in (children, checked)])
+    real = time_children(meta_graph, masks, generator, repetitions, None, progress, backend)
+    modules, fixed = fit_table(masks[:children], real[:children])
+    controller_ms = 0.0
+    if controller is not None:
+        controller_ms = time_controller(
+            meta_graph, controller, masks[:WITH_CONTROLLER], generator, repetitions, backend
+        )
+    record = {"batch_size": 1, "threads": 1, "backend": runtime(backend), "children": children}
+    record = {**record, "repetitions": repetitions}
+    table = LatencyTable(space, modules, fixed, controller_ms, record=record)
+    return table, EstimateQuality(table.lookup(masks[children:]), real[children:])
+
+
+def random_children(space: SearchSpace, count: int, generator: torch.Generator) -> Tensor:
+    """Masks ``(count, num_cells, num_modules)``: half of every density, half as pre-training ends with."""
+    half = count // 2
+    dense = space.random_masks(half, torch.rand(half, generator=generator), generator)
+    return torch.cat([dense, sandwich_masks(space, count - half, 1.0, generator)])
+
+
+def fit_table(masks: Tensor, real: Tensor) -> tuple[Tensor, float]:
+    """The table that explains best how long networks take.
+
+    Args:
+        masks: bool ``(K, num_cells, num_modules)``.
+        real: their ms, float64 ``(K,)``.
+
+    Returns:
+        ms of each module, float64 ``(num_cells, num_modules)``, and of what all have: not negative, and with
+        the least squared error. Errors are weighed by 1 / sqrt(ms), between absolute and relative ones.
+    """
+    weights = real.rsqrt()
+    present = torch.cat([masks.flatten(1).double(), torch.ones(len(masks), 1, dtype=torch.float64)], 1)
+    costs, _ = nnls((present * weights.unsqueeze(1)).numpy(), (real * weights).numpy())
+    return torch.from_numpy(costs[:-1]).view(masks.shape[1:]), float(costs[-1])
+
+
+def runtime(backend: Backend) -> str:
+    """The name and version of what a backend runs networks with."""
+    if backend == "eager":
+        return f"torch {torch.__version__}, BatchNorm folded"
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def time_controller(
+    meta_graph: MetaGraph,
+    controller: nn.Module,
+    masks: Tensor,
+    generator: torch.Generator,
+    repetitions: int,
+    backend: Backend,
+) -> float:
+    """Milliseconds of a controller that runs as often as all children together.
+
+    It is called once for every child, in random order with them, so that it is as warm as a network that runs
+    before each of them, and they are as cold as networks of which one runs now and then. (What it adds to
+    children that it runs before is a difference of two times, and on a busy machine negative.)
+
+    Args:
+        meta_graph, repetitions, backend: as in :func:`profile_table`.
+        controller: images uint8 ``(1, 3, H, W)`` to anything.
+        masks: of the children, ``(K, num_cells, num_modules)``.
+        generator: CPU generator, for the image and the order.
+    """
+    raw = random_image(meta_graph.space.resolution, generator, next(meta_graph.parameters()).device)
+    image = raw.float().contiguous(memory_format=torch.channels_last)
+    folded = meta_graph.folded()
+    with one_thread():
+        calls = [deployed(folded.child(mask), image, backend) for mask in masks]
+        calls += [deployed(controller, raw, backend)] * len(masks)
+        times = low(time_interleaved(calls, repetitions, generator, raw.device))
+    return times[len(masks) :].median().item()
+
+
+def time_children(
+    meta_graph: MetaGraph,
+    masks: Tensor,
+    generator: torch.Generator,
+    repetitions: int = 20,
+    controller: nn.Module | None = None,
+    progress: Callable[[], None] = lambda: None,
+    backend: Backend = "onnx",
+) -> Tensor:
+    """Milliseconds of each mask's real, separate network on one image, 20th percentile, float64 ``(K,)``.
+
+    Args:
+        meta_graph: on the device to measure.
+        masks: ``(K, num_cells, num_modules)``.
+        generator: CPU generator, for the image and the order.
+        repetitions: the percentile is taken over so many.
+        controller: if given, run before each child, as it is when the mask has to be chosen.
+        progress: called ``repetitions`` times.
+        backend: "onnx" runs them in onnxruntime (on the CPU), "eager" in PyTorch.
+    """
+    device = next(meta_graph.parameters()).device
+    side = meta_graph.space.resolution
+    folded = meta_graph.folded()  # its children share its weights
+    children = (folded.child(mask) for mask in masks)
+    return time_networks(children, side, generator, repetitions, controller, progress, backend, device)

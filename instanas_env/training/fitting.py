@@ -1,0 +1,116 @@
+"""The loop that pre-training and fine-tuning share: warm-up, cosine, a checkpoint after every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from instanas_env import paper
+from instanas_env.data import Augmentation, ImageSet
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.torchvision_networks import TorchvisionNetwork
+from instanas_env.seeding import generator_for
+from instanas_env.training.epoch import Teacher, sgd, train_epoch, warmup_cosine
+from instanas_env.training.matching import META_GRAPH
+from instanas_env.training.run_directory import RunDirectory, machine
+
+EpochMasks = Callable[[Tensor, int, float, torch.Generator], Tensor]
+"""This process's images of a batch, uint8 ``(n, 3, H, W)``, how many there are in all (B), progress in [0, 1)
+and a generator, to the masks of the whole batch ``(B, cells, modules)``."""
+
+
+Optimizer = Literal["sgd", "adam"]
+
+
+def fit(
+    meta_graph: MetaGraph | TorchvisionNetwork,
+    train: ImageSet,
+    masks_for: EpochMasks,
+    evaluate: Callable[[], dict[str, float]],
+    run: RunDirectory,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    warmup_epochs: int,
+    augmentation: Augmentation,
+    seed: int,
+    teacher: Teacher | None = None,
+    optimizer_name: Optimizer = "sgd",
+    file: str = META_GRAPH,
+) -> None:
+    """Train ``meta_graph`` in place to the last epoch, from the checkpoint of ``run`` if it has one.
+
+    Every epoch draws from a generator of its own, so a resumed run ends with the weights of an unbroken
+    one. Writes ``file`` at the end.
+
+    Args:
+        meta_graph: trained in place.
+        train: the images.
+        masks_for: gives the masks of a batch.
+        evaluate: validation figures after an epoch.
+        run: keeps history and checkpoint; the processes of its world share every batch.
+        epochs, batch_size, learning_rate, warmup_epochs: of the optimizer; cosine to 0.
+        augmentation: of the images.
+        seed: of order, augmentation and masks.
+        teacher: gives logits to imitate.
+        optimizer_name: SGD with Nesterov momentum, or Adam.
+        file: name of the weights in the run's directory.
+    """
+    world = run.world
+    replica = world.replicate(meta_graph)
+    optimizer: torch.optim.Optimizer = sgd(meta_graph, learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
+    if optimizer_name == "adam":
+        optimizer = torch.optim.Adam(meta_graph.parameters(), learning_rate, weight_decay=paper.WEIGHT_DECAY)
+    steps = -(-len(train) // batch_size)
+    state = run.restore()
+    if state is not None:
+        meta_graph.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    run.claim()
+    for epoch in range(len(run.history), epochs):
+        generator = generator_for(seed, 2, epoch)
+
+        def masks_of_batch(
+            images: Tensor, index: Tensor, epoch: int = epoch, generator: torch.Generator = generator
+        ) -> Tensor:
+            return masks_for(images, len(index), epoch / epochs, generator)
+
+        def rate_at(step: int, epoch: int = epoch) -> float:
+            return warmup_cosine(epoch * steps + step, epochs * steps, learning_rate, warmup_epochs * steps)
+
+        start = time.perf_counter()
+        batches = train_epoch(
+            replica,
+            train,
+            masks_of_batch,
+            optimizer,
+            batch_size=batch_size,
+            generator=generator,
+            learning_rate_at=rate_at,
+            augmentation=augmentation,
+            teacher=teacher,
+            world=world,
+        )
+        label = f"epoch {epoch + 1}/{epochs}"
+        done = list(track(batches, label, total=steps, disable=not world.is_main))
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "loss": sum(batch.loss for batch in done) / len(done),
+            "train_accuracy": sum(batch.accuracy for batch in done) / len(done),
+            "val": evaluate(),
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        figures = {"loss": row["loss"], **row["val"]}
+        if world.is_main:
+            print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
+        run.checkpoint(row, {"model": meta_graph.state_dict(), "optimizer": optimizer.state_dict()})
+    if world.is_main:
+        record = {"options": run.config, "machine": machine(world), "history": run.history[-1:]}
+        meta_graph.save(run.path / file, record)
+        print(f"wrote {run.path / file}")

@@ -1,0 +1,153 @@
+"""A directory that holds one run: its options, its history and its checkpoint. Killed, it resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from instanas_env.data import ImageSet
+from instanas_env.storage import (
+    load_checkpoint,
+    load_json,
+    remove_abandoned,
+    save_checkpoint,
+    save_json,
+    write_atomic,
+)
+from instanas_env.training.bound import IMAGE_SETS, described, difference
+from instanas_env.training.distributed import ALONE, World
+
+
+class RunDirectory:
+    """Artifacts of one script's run.
+
+    Opening one changes nothing: a call that fails before its first result leaves no trace. With
+    :meth:`claim`, or the first checkpoint, the directory is the run's; what killed calls of the script left
+    half written goes then.
+
+    Args:
+        path: the directory; made, if absent, when it is claimed.
+        options: the dataclass of options that makes the run. A directory with other options is refused,
+            except for the fields named in ``free`` (they change nothing in the result).
+        free: names of such fields.
+        world: all its processes resume, from a directory that all can read; the main one alone writes.
+
+    Raises:
+        ValueError: the directory belongs to a run with other options.
+    """
+
+    def __init__(self, path: Path, options: Any, free: tuple[str, ...] = (), world: World = ALONE):
+        self.path = path
+        self.world = world
+        self.history: list[dict[str, Any]] = []
+        self.config = config_of(options, free)
+        self._claimed = not world.is_main
+        self._check()
+
+    def bind(self, **splits: ImageSet) -> None:
+        """Tie the run to its images, by split; what :meth:`claim` records.
+
+        Raises:
+            ValueError: earlier calls were on other images; the message says what has changed.
+        """
+        if self.world.is_main:
+            self.config[IMAGE_SETS] = {split: described(images) for split, images in splits.items()}
+            self._check()
+
+    def claim(self) -> None:
+        """Make the directory this run's, once all is there that the run needs. Errors as on opening."""
+        if not self._claimed:
+            self._check()
+            remove_abandoned(self.path)
+            save_json(self._file, self.config)
+            self._claimed = True
+
+    @property
+    def _file(self) -> Path:
+        return self.path / "config.json"
+
+    def _check(self) -> None:
+        """Compare with what an earlier call has recorded; takes over its images if there are none yet."""
+        if not self.world.is_main or not self._file.exists():
+            return
+        before = load_json(self._file)
+        recorded = before.pop(IMAGE_SETS, {})
+        sets = self.config.setdefault(IMAGE_SETS, recorded)
+        if not sets:
+            del self.config[IMAGE_SETS]
+        options = {name: value for name, value in self.config.items() if name != IMAGE_SETS}
+        names = changed_options(before, options)
+        if names:
+            raise ValueError(
+                f"out: {self.path} holds a run with other {', '.join(names)}; choose another folder"
+            )
+        for split in sets.keys() & recorded:
+            changed = difference(recorded[split], sets[split])
+            if changed:
+                raise ValueError(
+                    f"out: {self.path} holds a run on other images ({split}: {changed}); bring those back, or"
+                    " choose another folder"
+                )
+
+    def restore(self) -> dict[str, Any] | None:
+        """The last checkpoint's state, or None at the start; brings the history back to that point."""
+        file = self.path / "checkpoint.pt"
+        if not file.exists():
+            return None
+        state = load_checkpoint(file)
+        self.history = state.pop("history")
+        if self.world.is_main:
+            self._write_history()
+        return state
+
+    def checkpoint(self, row: dict[str, Any], state: dict[str, Any]) -> None:
+        """Add ``row`` to ``history.jsonl`` and save ``state``; the checkpoint is the truth of both.
+
+        Claims the directory if that was not done before.
+        """
+        self.claim()
+        self.history.append(row)
+        if self.world.is_main:
+            save_checkpoint(self.path / "checkpoint.pt", {**state, "history": self.history})
+            self._write_history()
+
+    def _write_history(self) -> None:
+        lines = "".join(json.dumps(row) + "\n" for row in self.history)
+        write_atomic(self.path / "history.jsonl", lines.encode())
+
+
+def config_of(options: Any, free: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A dataclass of options as JSON has it, without the fields in ``free``."""
+    config = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    return {name: value for name, value in config.items() if name not in free}
+
+
+def changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Names of the options that differ; one that is absent counts as None."""
+    return sorted(name for name in before.keys() | now if before.get(name) != now.get(name))
+
+
+def machine(world: World = ALONE) -> dict[str, Any]:
+    """What the numbers of a run depend on besides its options."""
+    several = {} if world.size == 1 else {"processes": world.size, "device": world.device.type}
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.split("+")[0],
+        "python": platform.python_version(),
+        **several,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,123 @@
+"""The command ``instanas``: one verb a file, and what all of them share.
+
+An error of the user's is one line and exit code 2, never a traceback (``INSTANAS_DEBUG=1`` shows it). A run
+that is interrupted says so and ends with the signal's code; the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from types import FrameType, ModuleType
+from typing import Any, NoReturn
+
+VERBS = {
+    "demo": "two controllers learn on the embedded images, against what could refute them (4 minutes)",
+    "pretrain": "train a meta-graph, or MobileNetV2 alone",
+    "baseline": "train ShuffleNetV2 or ResNet alone, to compare with",
+    "profile": "measure the latency table of a search space on this machine",
+    "search": "the joint search: controller and meta-graph in turn",
+    "choose": "pick several trade-offs, A to E, from one search",
+    "finetune": "train a meta-graph further under a controller that stays as it is",
+    "evaluate": "compare policies on the test split, with controls",
+    "benchmark": "rank policies on the frozen meta-graph, over seeds",
+    "oneshot": "rank 10,000 fixed masks (OneshotNAS)",
+    "report": "one page about a run, with all figures",
+    "export": "write a run as one ONNX file that runs without PyTorch",
+    "experiment": "all of the above for a preset, from nothing to the page",
+    "bench": "what a mask costs: time and memory, as ratios",
+}
+PLACES = {"report": "scripts.report.run_report", "experiment": "scripts.experiment.run"}
+"""Verbs that are more than a file."""
+USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+INTERRUPTED = "stopped; the same command goes on where it was"
+
+
+def usage() -> str:
+    """The screen of ``instanas --help``."""
+    lines = [f"  {verb:<11} {line}" for verb, line in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: instanas VERB [OPTIONS]",
+            "",
+            "InstaNAS: every image gets a neural network of its own.",
+            "",
+            *lines,
+            "",
+            "`instanas VERB --help` tells the options of a verb, `instanas --version` the version.",
+        ]
+    )
+
+
+def parse(module: ModuleType, verb: str, arguments: Sequence[str]) -> Any:
+    """The options of a verb from the command line."""
+    if hasattr(module, "parse"):
+        return module.parse(list(arguments))
+    import tyro
+
+    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.ConsolidateSubcommandArgs)
+    return tyro.cli(
+        module.Options,
+        prog=f"instanas {verb}",
+        description=module.__doc__,
+        args=list(arguments),
+        config=getattr(module, "SETTINGS", settings),
+    )
+
+
+def run(verb: str, arguments: Sequence[str]) -> None:
+    """Parse and call one verb; in every process of torchrun where the verb shares its work."""
+    module = import_module(PLACES.get(verb, f"scripts.{verb}"))
+    options = parse(module, verb, arguments)
+    if "world" not in inspect.signature(module.main).parameters:
+        module.main(options)
+        return
+    from instanas_env.training.distributed import launch
+
+    with launch() as world:
+        module.main(options, world)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM unwinds like Ctrl-C does, so that files are closed and workers ended."""
+    raise SystemExit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; gives the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    verb, *rest = given
+    if verb in ("-V", "--version"):
+        print(f"instanas {version('instanas-env')}")
+        return 0
+    if verb not in VERBS:
+        print(f"instanas: unknown verb {verb!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        run(verb, rest)
+    except USER_ERRORS as error:
+        if os.environ.get("INSTANAS_DEBUG"):
+            raise
+        print(f"instanas {verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninstanas {verb}: {INTERRUPTED}", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except SystemExit as stop:
+        if stop.code == 128 + signal.SIGTERM:
+            print(f"instanas {verb}: {INTERRUPTED}", file=sys.stderr)
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Train ShuffleNetV2 or ResNet of torchvision as `instanas pretrain` trains MobileNetV2 alone.
+
+    instanas baseline --out runs/resnet18 --network resnet18 --width 0.25
+    instanas evaluate --out runs/evaluation --alone runs/resnet18
+
+The same images, augmentation, optimizer and learning rates. Resumes where it was when called again with the
+same options. Writes ``network.safetensors`` and ``history.jsonl``. Several processes share every batch under
+torchrun, see instanas_env.training.distributed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from instanas_env import paper
+from instanas_env.data import LIGHT, Augmentation, load_images
+from instanas_env.networks.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
+from instanas_env.seeding import generator_for
+from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.epoch import predict_classes
+from instanas_env.training.fitting import fit
+from instanas_env.training.run_directory import RunDirectory
+from scripts.log import show_log
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to train, on what, and how."""
+
+    out: Path
+    """Directory of the run."""
+    dataset: str = "fashion_mnist"
+    """Data set, see instanas_env.data.load_images."""
+    data_dir: Path | None = None
+    """Where its files are."""
+    network: Network = "resnet18"
+    """Of torchvision."""
+    width: float = 1.0
+    """Multiplies every channel count."""
+    stem_stride: Literal[1, 2] = 2
+    """Of the first convolution, 3x3; no max-pooling follows it."""
+    resolution: int = 32
+    """Of the images, px."""
+    epochs: int = 24
+    batch_size: int = 128
+    """Images a step."""
+    learning_rate: float = paper.PRETRAIN_LEARNING_RATE
+    """Peak, after a warm-up of one epoch; then cosine to 0."""
+    augmentation: Augmentation = LIGHT
+    """Crop, flip and cut-out of the training images."""
+    seed: int = 0
+    threads: int = 1
+
+
+def no_masks(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
+    """Masks of ``count`` images for a network with nothing to choose."""
+    return torch.ones(count, 1, 1, dtype=torch.bool)
+
+
+def main(options: Options, world: World = ALONE) -> None:
+    """Train to the end, or from where an earlier call was stopped."""
+    torch.set_num_threads(options.threads)
+    show_log(world.is_main)
+    architecture = Architecture(options.network, options.width, options.stem_stride, options.resolution)
+    run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
+    with world.one_first():
+        train = load_images(options.dataset, "train", options.data_dir, options.resolution)
+        val = load_images(options.dataset, "val", options.data_dir, options.resolution)
+    run.bind(train=train, val=val)
+    network = TorchvisionNetwork(architecture, len(train.classes), generator_for(options.seed))
+
+    def evaluate() -> dict[str, float]:
+        masks = torch.ones(1, 1, dtype=torch.bool)
+        predictions = predict_classes(network.folded().to(world.device), val, masks, world=world)
+        return {"all": (predictions == val.labels).float().mean().item()}
+
+    fit(
+        network,
+        train,
+        no_masks,
+        evaluate,
+        run,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup_epochs=1,
+        augmentation=options.augmentation,
+        seed=options.seed,
+        file=NETWORK,
+    )

@@ -1,0 +1,180 @@
+"""What `instanas bench` measures around the meta-graph: environment, learners, children, memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
+from agents.controller import Controller
+from instanas_env.deploy.profiling import profile_table
+from instanas_env.deploy.timing import one_thread
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.modules import fold_batch_norm
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+from scripts.bench_parts.ratios import Actions, Figure, Options, figure, interleaved, ratio
+
+
+def environment(options: Options) -> Iterator[Figure]:
+    """The environment around the meta-graph, space "lite", half masks, 256 environments."""
+    count = 16 if options.quick else 256
+    envs = gym.make_vec("InstaNAS-v1", num_envs=count)
+    envs.reset(seed=options.seed)
+    inner: Any = envs.unwrapped
+    space, generator = inner.bandit.space, generator_for(options.seed)
+    actions = space.random_masks(count, 0.5, generator).flatten(1).int().numpy()
+    pair = torch.from_numpy(actions).repeat(2, 1, 1).numpy()
+    scalars = [gym.make("InstaNAS-v1") for _ in range(count)]
+    for i, scalar in enumerate(scalars):
+        scalar.reset(seed=i)
+
+    def one_by_one() -> None:
+        for scalar, action in zip(scalars, actions, strict=True):
+            scalar.step(action)
+            scalar.reset()
+
+    seconds = interleaved(
+        {
+            "step": lambda: envs.step(actions),
+            "one": lambda: inner.score(actions),
+            "two": lambda: inner.score(pair),
+            "scalar": one_by_one,
+        },
+        options.rounds,
+    )
+    outside = outside_the_forward(envs, actions, 4 * options.rounds)
+    yield figure("lite: steps of an environment/s", [count / s for s in seconds["step"]])
+    yield figure("lite: share of a step outside the forward pass", outside, "<= 0.05")
+    yield ratio("lite: scoring two actions over one", seconds["two"], seconds["one"], "<= 1.9")
+    yield ratio(f"lite: {count} scalar envs over the vector env", seconds["scalar"], seconds["step"], ">= 10")
+
+
+def outside_the_forward(envs: gym.vector.VectorEnv, actions: np.ndarray, steps: int) -> list[float]:
+    """Share of each step that is not the meta-graph's forward pass, both timed in that same step."""
+    folded: torch.nn.Module = envs.unwrapped.bandit.folded  # type: ignore[attr-defined]
+    marks: list[float] = []
+    hooks = [
+        folded.register_forward_pre_hook(lambda *_: marks.append(time.perf_counter())),
+        folded.register_forward_hook(lambda *_: marks.append(time.perf_counter())),
+    ]
+    shares = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        envs.step(actions)
+        shares.append(1 - (marks[-1] - marks[-2]) / (time.perf_counter() - start))
+    for hook in hooks:
+        hook.remove()
+    return shares
+
+
+def learning(options: Options) -> Iterator[Figure]:
+    """PPO of Stable-Baselines3 for one rollout and one pass over it: over the adapter, over scalar envs."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+
+    from agents.sb3 import ControllerFeatures, NativeVecEnv
+
+    count, steps = (8 if options.quick else 256), 4
+
+    def rollout(envs: VecEnv) -> Callable[[], Any]:
+        """One rollout and one pass of PPO over it."""
+        policy = {"features_extractor_class": ControllerFeatures, "normalize_images": False}
+        size: dict[str, Any] = {"n_steps": steps, "batch_size": count, "n_epochs": 1}
+        model: Any = PPO("CnnPolicy", VecMonitor(envs), seed=options.seed, policy_kwargs=policy, **size)
+        return partial(model.learn, steps * count)
+
+    actions: Actions = {
+        "native": rollout(NativeVecEnv(gym.make_vec("InstaNAS-v1", num_envs=count))),
+        "dummy": rollout(DummyVecEnv([partial(gym.make, "InstaNAS-v1")] * count)),
+    }
+    seconds = interleaved(actions, min(options.rounds, 3))
+    yield figure("lite: PPO, steps of an environment/s", [steps * count / s for s in seconds["native"]])
+    name = f"lite: PPO, {count} envs in DummyVecEnv over the adapter"
+    yield ratio(name, seconds["dummy"], seconds["native"], ">= 5")
+
+
+def children(options: Options) -> Iterator[Figure]:
+    """Separate networks at batch 1, one thread: the table's estimates, the controller, onnxruntime."""
+    space, generator = SearchSpace.preset("cifar"), generator_for(options.seed)
+    meta_graph = MetaGraph(space, 10, generator).eval()
+    fitted, count, repetitions = (130, 12, 2) if options.quick else (400, 200, 25)
+    controller = fold_batch_norm(Controller(space))
+    table, quality = profile_table(meta_graph, controller, generator, fitted, count, repetitions)
+    yield figure("table against real children: correlation", [quality.correlation], ">= 0.99")
+    yield figure("table against real children: median error", [quality.median_error], "<= 0.05")
+    share = table.controller / table.reference("mobilenet_v2")
+    yield figure("controller over the MobileNetV2 path", [share])
+
+    from instanas_env.deploy.onnx_graph import to_onnx
+    from instanas_env.deploy.runtime import OnnxNetwork
+
+    for name in ("cifar", "lite"):
+        space = SearchSpace.preset(name)
+        child = MetaGraph(space, 10, generator).eval().child(space.mobilenet_v2_mask())
+        image = torch.randn(1, 3, 32, 32, generator=generator)
+        actions: Actions = {
+            "eager": partial(child, image),
+            "onnx": partial(OnnxNetwork(to_onnx(child, image)), image),
+        }
+        with one_thread(), torch.inference_mode():
+            seconds = interleaved(actions, 10 * repetitions)
+        yield figure(f"{name}: ms of the MobileNetV2 path in onnxruntime", [1e3 * s for s in seconds["onnx"]])
+        yield ratio(f"{name}: eager child over onnxruntime", seconds["eager"], seconds["onnx"], ">= 1.5")
+
+
+def memory(options: Options) -> Iterator[Figure]:
+    """Resident memory, in a process of its own: what 50,000 images take, what 100,000 steps add.
+
+    The latter asks for a leak: its masks are eight batches in turn. With new ones oneDNN meets sub-batches
+    of sizes it has no kernels for yet and keeps those it compiles: 40 MB between 25,000 and 50,000 steps,
+    12 MB in the next 375,000, until it has met all.
+    """
+    steps = 2_000 if options.quick else 100_000
+    code = MEMORY.format(steps=steps)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    made, grown = map(float, done.stdout.split())
+    yield figure("MB of an environment with 50,000 images of 32 px", [made], "<= 600")
+    yield figure(f"MB that {steps:,} steps add", [grown], "flat")
+
+
+MEMORY = """
+import resource, torch
+def resident():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * resource.getpagesize() / 2**20
+torch.set_num_threads(1)
+imported = resident()
+import gymnasium as gym, instanas_env
+from dataclasses import replace
+envs = gym.make_vec("InstaNAS-v1", num_envs=250)
+bandit = envs.unwrapped.bandit
+few = bandit.image_set
+count = 50_000
+bandit.image_set = replace(
+    few,
+    images=torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8),
+    labels=torch.arange(count) % 10,
+)
+envs.reset(seed=0)
+envs.action_space.seed(0)
+for _ in range({steps} // 1000):
+    envs.step(envs.action_space.sample())
+made = resident()
+batches = [envs.action_space.sample() for _ in range(8)]
+def settled():  # what is in use only now and then does not count
+    return min(resident() for _ in map(envs.step, batches))
+settled()  # from here on nothing is new
+before = settled()
+for step in range({steps} // 250):
+    envs.step(batches[step % 8])
+print(made - imported, settled() - before)
+"""

@@ -1,0 +1,44 @@
+"""The first stages of an experiment: what trains from new weights and needs nothing of each other.
+
+The meta-graph, MobileNetV2 alone at several widths, and networks of torchvision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scripts import baseline, pretrain
+from scripts.experiment.presets import Preset
+from scripts.experiment.stage import Stage
+from scripts.experiment.wiring import wired
+
+
+def from_nothing(preset: Preset, out: Path, common: dict[str, Any]) -> Iterator[Stage]:
+    """Those stages, the meta-graph first, then MobileNetV2 of the space's own width.
+
+    Args:
+        preset: the experiment's.
+        out: directory of the experiment; each stage has one of its own in it.
+        common: options of them all: data set, its place, seed and threads.
+    """
+    space, _, width = preset.search_space.partition("@")
+    wide = float(width or 1)
+
+    def pretrained(name: str, given: pretrain.Options, factor: float = 1.0, **more: Any) -> Stage:
+        """MobileNetV2 or the meta-graph, at ``factor`` times the width of the space."""
+        both = {**common, "search_space": space, "width": factor * wide, **more}
+        options = wired("pretrain", given, out=out / name, **both)
+        file = options.out / "meta_graph.safetensors"
+        return Stage("pretrain", f"pretrain {name}", pretrain.main, options, file)
+
+    yield pretrained("meta_graph", preset.pretrain)
+    yield pretrained("mobilenet_v2", preset.mobilenet_v2, modules=(2,))
+    for factor in preset.widths:
+        yield pretrained(f"mobilenet_v2_x{factor:g}", preset.mobilenet_v2, factor, modules=(2,))
+    for name, given in (("resnet18", preset.resnet18), ("shufflenet_v2", preset.shufflenet_v2)):
+        if given is not None:
+            options = wired(name, given, out=out / name, **common)
+            file = options.out / "network.safetensors"
+            yield Stage("baseline", f"baseline {name}", baseline.main, options, file)

@@ -1,0 +1,198 @@
+"""Presets of the whole experiment: the paper's four data sets, a laptop, and a tiny one for trying it out.
+
+A preset holds the options of every stage's script; what is not written here is that script's default.
+The paper's numbers are in ``instanas_env/paper.py``, STATED apart from CHOSEN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from instanas_env import paper
+from instanas_env.data import Augmentation
+from scripts.baseline import Options as TrainBaseline
+from scripts.choose import Options as Choose
+from scripts.evaluate import Options as Evaluate
+from scripts.finetune import Options as Finetune
+from scripts.pretrain import Options as Pretrain
+from scripts.profile import Options as Profile
+from scripts.search_options import BlockDropOptions, ConvNetAIGOptions, Regression, Reinforce
+from scripts.search_options import Options as Search
+
+HERE = Path("set by the experiment")
+"""Stands for every path that `instanas experiment` chooses in the directory of its run."""
+
+SearchName = Literal["reinforce", "blockdrop", "convnet-aig", "regression"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The experiment's numbers."""
+
+    dataset: str
+    """Data set, see instanas_env.data.load_images."""
+    search_space: str
+    """Preset of the space, with a width after an @ if it is not 1: "lite@2"."""
+    classes: int
+    """Of the data set."""
+    images: tuple[int, int, int]
+    """How many for training, validation and testing; only the estimate of a dry run needs it."""
+    agents: tuple[SearchName, ...]
+    """Each searches on its own copy of the meta-graph."""
+    fine_tuned: tuple[str, ...]
+    """Whose meta-graph is fine-tuned: "regression" with its dial turning, "reinforce/A" under a pick of its
+    search (A to E, accuracy, balanced or latency; see `instanas choose`)."""
+    seeds: int = 1
+    """Of the searches, with what is chosen and fine-tuned after each."""
+    pretrain: Pretrain = Pretrain(HERE)
+    mobilenet_v2: Pretrain = Pretrain(HERE)
+    """MobileNetV2 alone: what the paper compares with."""
+    widths: tuple[float, ...] = ()
+    """MobileNetV2 alone is also trained at these multiples of the width."""
+    resnet18: TrainBaseline | None = None
+    shufflenet_v2: TrainBaseline | None = None
+    profile: Profile = Profile(HERE)
+    reinforce: Search = Search(HERE, Reinforce())
+    regression: Search = Search(HERE, Regression())
+    blockdrop: Search = Search(HERE, BlockDropOptions())
+    convnet_aig: Search = Search(HERE, ConvNetAIGOptions())
+    choose: Choose = Choose(HERE)
+    finetune: Finetune = Finetune(HERE, HERE)
+    evaluate: Evaluate = Evaluate(HERE)
+    """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
+
+
+def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[int, int, int]) -> Preset:
+    """The paper's experiment on one of its data sets (section 4.2; the same hyperparameters on all)."""
+    training = Pretrain(
+        HERE,
+        epochs=paper.PRETRAIN_EPOCHS,
+        batch_size=paper.PRETRAIN_BATCH_SIZE,
+        learning_rate=paper.PRETRAIN_LEARNING_RATE,
+        schedule="paper",
+        augmentation=Augmentation(),
+    )
+    searching = Search(
+        HERE,
+        Reinforce(
+            learning_rate=paper.CONTROLLER_LEARNING_RATE,
+            samples_per_image=paper.SAMPLES_PER_IMAGE,
+            log_probability_under="p",
+            entropy_coefficient=(0.0, 0.0),
+            constant_rate=1.0,
+            naming_coefficient=0.0,
+        ),
+        epochs=paper.SEARCH_EPOCHS,
+        num_envs=paper.SEARCH_BATCH_SIZE,
+        augmentation=Augmentation(),
+    )
+    return Preset(
+        dataset=dataset,
+        search_space=search_space,
+        classes=classes,
+        images=images,
+        agents=("reinforce",),
+        fine_tuned=tuple(f"reinforce/{letter}" for letter in "ABCDE"),
+        pretrain=training,
+        mobilenet_v2=training,
+        reinforce=searching,
+        finetune=Finetune(
+            HERE,
+            HERE,
+            epochs=paper.FINETUNE_EPOCHS,
+            batch_size=paper.FINETUNE_BATCH_SIZE,
+            learning_rate=paper.FINETUNE_LEARNING_RATE,
+            optimizer="adam",
+            from_scratch=True,
+            augmentation=Augmentation(),
+        ),
+        evaluate=Evaluate(HERE, one_shot_masks=paper.ONE_SHOT_MASKS),
+    )
+
+
+def imagenet() -> Preset:
+    """On ImageNet the released code searches for fewer epochs, with more images a step."""
+    preset = paper_preset("imagenet", "imagenet", 1000, (1_153_051, 128_116, 50_000))
+    searching = replace(
+        preset.reinforce, epochs=paper.SEARCH_EPOCHS_IMAGENET, num_envs=paper.SEARCH_BATCH_SIZE_IMAGENET
+    )
+    return replace(preset, reinforce=searching)
+
+
+def laptop_cifar10() -> Preset:
+    """CIFAR-10 as a folder, on two CPU cores in hours: a quarter of the width, stride-2 stem, few epochs."""
+    augmentation = Augmentation(crop_padding=4 / 32, cutout=0.0)
+    training = Pretrain(HERE, epochs=10, augmentation=augmentation)
+    searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
+    # What a search found is trained from scratch, for as long as the networks it is compared with.
+    alone = replace(training, epochs=27)
+    scratch = Finetune(
+        HERE,
+        HERE,
+        from_scratch=True,
+        epochs=alone.epochs,
+        learning_rate=alone.learning_rate,
+        augmentation=augmentation,
+    )
+    torchvision = TrainBaseline(HERE, epochs=alone.epochs, augmentation=augmentation)
+    return Preset(
+        dataset="folder",
+        search_space="lite",
+        classes=10,
+        images=(45_000, 5_000, 10_000),
+        agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
+        fine_tuned=("reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig", "regression"),
+        pretrain=training,
+        mobilenet_v2=alone,
+        widths=(0.5,),
+        resnet18=replace(torchvision, network="resnet18", width=0.11),
+        shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5", width=0.5),
+        reinforce=searching,
+        blockdrop=replace(searching, agent=BlockDropOptions(), epochs=3),
+        convnet_aig=replace(searching, agent=ConvNetAIGOptions(), epochs=2),
+        regression=replace(searching, agent=Regression(), frozen_epochs=1),
+        finetune=scratch,
+        evaluate=Evaluate(HERE, one_shot_masks=100, control_masks=15, control_networks=12),
+    )
+
+
+def embedded() -> Preset:
+    """Everything once, from nothing, on the embedded images: minutes; to see it work, not for its numbers."""
+    training = Pretrain(HERE, epochs=2)
+    searching = Search(HERE, epochs=2)
+    torchvision = TrainBaseline(HERE, epochs=2, width=0.125)
+    return Preset(
+        dataset="embedded",
+        search_space="lite",
+        classes=10,
+        images=(4_000, 1_000, 1_000),
+        agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
+        fine_tuned=("reinforce/balanced", "regression"),
+        pretrain=training,
+        mobilenet_v2=training,
+        widths=(0.5,),
+        resnet18=torchvision,
+        shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5"),
+        profile=Profile(HERE, fitted=150, children=10, repetitions=5),
+        regression=replace(searching, agent=Regression(), frozen_epochs=1),
+        reinforce=searching,
+        blockdrop=replace(searching, agent=BlockDropOptions(), epochs=1),
+        convnet_aig=replace(searching, agent=ConvNetAIGOptions(), epochs=1),
+        choose=Choose(HERE, dials=6),
+        finetune=Finetune(HERE, HERE, epochs=1),
+        evaluate=Evaluate(
+            HERE, dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
+        ),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "paper-cifar10": paper_preset("cifar10", "cifar", 10, (45_000, 5_000, 10_000)),
+    "paper-cifar100": paper_preset("cifar100", "cifar", 100, (45_000, 5_000, 10_000)),
+    "paper-tiny-imagenet": paper_preset("tiny_imagenet", "tiny_imagenet", 200, (90_000, 10_000, 10_000)),
+    "paper-imagenet": imagenet(),
+    "laptop-cifar10": laptop_cifar10(),
+    "embedded": embedded(),
+}

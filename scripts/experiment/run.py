@@ -1,0 +1,55 @@
+"""The paper's experiment, whole, in one directory: every stage from pre-training to the report.
+
+    instanas experiment laptop-cifar10 --data-dir data/cifar10 --dry-run
+    instanas experiment laptop-cifar10 --data-dir data/cifar10 --out runs/laptop
+
+The preset comes first; its numbers can be changed one by one (``--pretrain.epochs 5``). Killed at any
+moment and called again with the same options, it goes on where it was: finished stages are passed over,
+and the one that was stopped resumes. ``--stages`` runs some of them, ``--workers 2`` two at a time where that
+is possible. ``--dry-run`` prints what would run, and how long it might take on this machine. The stages that
+train also run under torchrun (``--stages pretrain``), see instanas_env.training.distributed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tyro
+
+from instanas_env.training.distributed import ALONE, World
+from scripts.experiment import dry_run
+from scripts.experiment.options import TRAINING, Options
+from scripts.experiment.plan import Plan
+from scripts.experiment.presets import PRESETS, Preset
+from scripts.experiment.stage import run_together
+
+
+def main(options: Options, world: World = ALONE) -> None:
+    """Run the stages that are asked for, or print them."""
+    if options.workers < 1 or (options.workers > 1 and world.size > 1):
+        will_do = "at least 1" if world.size == 1 else "under torchrun 1"
+        raise ValueError(f"workers: got {options.workers}; {will_do} will do")
+    if world.size > 1 and not set(options.stages) <= set(TRAINING):
+        raise ValueError(
+            f"stages: got {', '.join(options.stages)}; under torchrun {', '.join(TRAINING)} will do, and the"
+            " others without it"
+        )
+    groups = ([stage for stage in group if stage.name in options.stages] for group in Plan(options).groups())
+    if options.dry_run:
+        dry_run.show(options.preset, list(groups), options.threads, options.workers)
+        return
+    for group in groups:
+        run_together(group, options.out / "stages", options.workers, world)
+
+
+def parse(arguments: list[str] | None = None) -> Options:
+    """Options from the command line: a preset's name, then what is to differ from it."""
+    choices = {
+        name: (preset_line(preset), Options(preset, Path("runs") / name)) for name, preset in PRESETS.items()
+    }
+    return tyro.extras.overridable_config_cli(choices, description=__doc__, args=arguments)
+
+
+def preset_line(preset: Preset) -> str:
+    """What a preset is, for the list of them."""
+    return f"{preset.dataset}, search space {preset.search_space}: {', '.join(preset.agents)}"

@@ -1,0 +1,106 @@
+"""One stage of an experiment: a script's main with its options, and a note once it has finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from instanas_env.storage import load_json, save_json
+from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.run_directory import changed_options, config_of
+from scripts.experiment.life import end_with_parent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A call of a script.
+
+    Attributes:
+        name: of the script.
+        label: tells the calls of one script apart.
+        main: the script's.
+        options: its argument.
+        makes: the file that it writes last; None for a stage that is so short that it is always run anew.
+    """
+
+    name: str
+    label: str
+    main: Callable[..., None]
+    options: Any
+    makes: Path | None = None
+
+    def file(self, notes: Path, ending: str) -> Path:
+        """Where in ``notes`` something of this stage is kept."""
+        return notes / f"{self.label.replace(' ', '_').replace('/', '_')}.{ending}"
+
+    def run(self, notes: Path, world: World = ALONE) -> None:
+        """Run the stage, unless a note says that it has finished.
+
+        Scripts that train resume by themselves; the note spares loading the data, and keeps the others
+        from measuring or comparing twice.
+
+        Args:
+            notes: where they are.
+            world: the processes that run it together; more than one only if the script can.
+
+        Raises:
+            ValueError: it has finished with other options.
+        """
+        note = self.file(notes, "json")
+        config = config_of(self.options, free=("out", "data_dir", "workers"))
+        if self.makes is not None and self.makes.exists() and note.exists():
+            changed = changed_options(load_json(note), config)
+            if changed:
+                raise ValueError(
+                    f"out: {self.label} has finished with other {', '.join(changed)}; choose another"
+                    f" folder, or remove {note} and what the stage made"
+                )
+            self._say("finished before", world)
+            return
+        self._say(str(self.makes or "always anew"), world)
+        if world.size == 1:
+            self.main(self.options)
+        else:
+            self.main(self.options, world)
+        if self.makes is not None and world.is_main:
+            save_json(note, config)
+
+    def _say(self, what: str, world: World) -> None:
+        if world.is_main:
+            print(f"{self.label}: {what}", flush=True)
+
+    def run_quietly(self, notes: Path) -> None:
+        """As :meth:`run`; what it prints is added to its log in ``notes``."""
+        notes.mkdir(parents=True, exist_ok=True)
+        with self.file(notes, "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
+            self.run(notes)
+
+
+def run_together(stages: Sequence[Stage], notes: Path, workers: int = 1, world: World = ALONE) -> None:
+    """Run stages that need nothing of each other, several at a time.
+
+    If one fails the others still run to their end, and then its error is raised.
+
+    Args:
+        stages: to run.
+        notes: directory of their notes and logs.
+        workers: processes; 1 runs them here, one after the other.
+        world: the processes that run each stage together, if there is one worker.
+    """
+    if workers == 1 or len(stages) < 2:
+        for stage in stages:
+            stage.run(notes, world)
+        return
+    for stage in stages:
+        print(f"{stage.label}: see {stage.file(notes, 'log')}", flush=True)
+    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
+        running = [pool.submit(stage.run_quietly, notes) for stage in stages]
+        for finished in track(as_completed(running), stages[0].name, total=len(stages)):
+            finished.result()

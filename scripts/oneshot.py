@@ -1,0 +1,137 @@
+"""OneshotNAS (section 4.2): 10,000 masks at random, ranked on validation; the frontier of the best.
+
+    instanas oneshot --out runs/one_shot --meta-graph runs/meta_graph/meta_graph.safetensors
+    instanas evaluate --out runs/evaluation --one-shot runs/one_shot
+
+All masks are ranked on some validation images, the best of them again on all (successive halving), which
+saves most of the time: a mask that is among the best but was unlucky on the first images is lost,
+and all accuracies in the file are of all images. Resumes where it was. Writes ``one_shot.json``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from agents.evaluation.picks import non_dominated
+from agents.one_shot import OneShotSearch, best_layers
+from instanas_env import paper
+from instanas_env.bandit import InstanceBandit
+from instanas_env.build import shipped
+from instanas_env.data import load_images
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
+from instanas_env.storage import load_json, save_json
+from instanas_env.training.matching import META_GRAPH, check_classes, check_spaces
+from instanas_env.training.run_directory import RunDirectory, machine
+from instanas_env.validation import anything, items, record, text
+from scripts.log import show_log
+
+FRONTIER = "one_shot.json"
+
+_CONTENT = record(
+    {"search_space": anything, "frontier": items(record({"mask": text()}, more=True))}, more=True
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to rank, on which images."""
+
+    out: Path
+    """Directory of the run."""
+    meta_graph: Path | None = None
+    """By default the shipped one; its file tells the search space."""
+    latency_table: Path | None = None
+    """Of the same search space; by default the shipped one."""
+    dataset: str = "embedded"
+    data_dir: Path | None = None
+    masks: int = paper.ONE_SHOT_MASKS
+    """Sampled, at every density."""
+    images: int = 500
+    """Validation images that all of them are ranked on."""
+    finalists: int = 200
+    """The best, which are ranked on all validation images."""
+    chunk: int = 100
+    """Masks between two checkpoints."""
+    seed: int = 0
+    threads: int = 1
+
+
+def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[str, Any]]]:
+    """Rank what is not ranked yet; gives the space and the frontier of the finalists, slow to fast."""
+    weights = options.meta_graph or shipped(META_GRAPH)
+    space, table = check_spaces(weights, options.latency_table or shipped("latency.json"), ())
+    val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    check_classes(weights, (), len(val.classes))
+    bandit = InstanceBandit(MetaGraph.load(weights), val, table)
+    run.bind(val=val)
+    run.claim()
+    first = OneShotSearch(bandit, options.seed, options.images)
+    masks = first.sample(options.masks)
+    accuracy = rank(first, masks, "sampled", options.chunk, run)
+    finalists = masks[best_layers(accuracy, table.lookup(masks).tolist(), options.finalists)]
+    accuracy = rank(OneShotSearch(bandit, images=len(val)), finalists, "finalists", options.chunk, run)
+    latency_ms = table.lookup(finalists).tolist()
+    return space, [
+        {
+            "mask": "".join(str(int(bit)) for bit in finalists[i].flatten().tolist()),
+            "accuracy": accuracy[i],
+            "latency_ms": latency_ms[i],
+        }
+        for i in non_dominated(accuracy, latency_ms)
+    ]
+
+
+def rank(one_shot: OneShotSearch, masks: Tensor, name: str, chunk: int, run: RunDirectory) -> list[float]:
+    """The accuracy of each mask, a checkpoint after each chunk; those of earlier calls from the history."""
+    accuracy = [value for row in run.history if row["round"] == name for value in row["accuracy"]]
+    parts = masks[len(accuracy) :].split(chunk) if len(accuracy) < len(masks) else ()
+    for part in track(parts, f"one-shot search, {name}", total=len(parts)):
+        found = [candidate.accuracy for candidate in one_shot.rank_masks(part)]
+        run.checkpoint({"round": name, "accuracy": found}, {})
+        accuracy += found
+    return accuracy
+
+
+def load_frontier(path: Path, space: SearchSpace) -> Tensor:
+    """The masks ``(K, num_cells, num_modules)`` that a run left; ``path`` is its directory or the file."""
+    file = path / FRONTIER if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"one_shot: no such file: {file}; `instanas oneshot` makes it")
+    content = load_json(file)
+    try:
+        checked = _CONTENT(content, "content")
+        found = SearchSpace.from_config(checked["search_space"])
+        bits = [[bit == "1" for bit in row["mask"]] for row in checked["frontier"]]
+    except ValueError as error:
+        raise ValueError(f"one_shot: {file} is not of `instanas oneshot` ({error})") from error
+    if found != space:
+        raise ValueError(f"one_shot: {file} is of the search space {found.config}, not {space.config}")
+    if any(len(row) != space.num_bits for row in bits):
+        raise ValueError(f"one_shot: {file} has masks of another length than {space.num_bits}")
+    return torch.tensor(bits, dtype=torch.bool).reshape(-1, space.num_cells, space.num_modules)
+
+
+def main(options: Options) -> None:
+    """Search to the end, or from where an earlier call was stopped."""
+    torch.set_num_threads(options.threads)
+    show_log()
+    run = RunDirectory(options.out, options, free=("out", "data_dir"))
+    run.restore()
+    space, frontier = search(options, run)
+    content = {
+        "options": run.config,
+        "machine": machine(),
+        "search_space": space.config,
+        "frontier": frontier,
+    }
+    save_json(options.out / FRONTIER, content)
+    for row in frontier:
+        print(f"{row['latency_ms']:7.3f} ms  {100 * row['accuracy']:.1f} %")
+    print(f"wrote {options.out / FRONTIER}")

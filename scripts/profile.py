@@ -1,0 +1,86 @@
+"""Measure the look-up table of a search space on this machine, and check it against real children.
+
+    instanas profile --out runs/latency.json
+
+Run it on a quiet machine. Latency does not depend on weights, so none are needed. Beside the table
+(JSON) it writes a picture of estimated against real latency of random children (Figure 4).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress
+
+from agents.controller import Controller
+from instanas_env.build import parse_search_space
+from instanas_env.deploy.profiling import profile_table
+from instanas_env.deploy.timing import Backend
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.modules import fold_batch_norm
+from instanas_env.seeding import generator_for
+from instanas_env.training.run_directory import machine
+from scripts.report.figures import draw_estimate
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure and how often."""
+
+    out: Path
+    """The table to write, such as runs/latency.json."""
+    search_space: str = "lite"
+    """Preset, with a width after an @ if it is not 1: "cifar@0.5"."""
+    modules: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Modules of a cell."""
+    num_classes: int = 10
+    device: str = "cpu"
+    backend: Backend = "onnx"
+    """What runs the networks: onnxruntime, or PyTorch's eager mode (for a GPU, and to compare)."""
+    fitted: int = 400
+    """Random children whose times the table is fitted to."""
+    children: int = 200
+    """Other random children, to check it on; 0 leaves the check out."""
+    repetitions: int = 25
+    """Of each child; the 20th percentile counts."""
+    seed: int = 0
+
+
+def main(options: Options) -> None:
+    """Measure, check, write."""
+    space = parse_search_space(options.search_space).only(*options.modules)
+    generator = generator_for(options.seed)
+    meta_graph = MetaGraph(space, options.num_classes, generator).eval().to(options.device)
+    controller = fold_batch_norm(Controller(space)).to(options.device)
+    with Progress() as progress:
+        task = progress.add_task("rounds", total=options.repetitions)
+        table, quality = profile_table(
+            meta_graph,
+            controller,
+            generator,
+            options.fitted,
+            options.children,
+            options.repetitions,
+            options.backend,
+            lambda: progress.advance(task),
+        )
+    record = {**table.record, **machine(), "threads": 1, "device": options.device}
+    if options.children:
+        record["estimate"] = {
+            "children": options.children,
+            "correlation": quality.correlation,
+            "median_relative_error": quality.median_error,
+            "estimated_ms": quality.estimated.tolist(),
+            "real_ms": quality.real.tolist(),
+        }
+        print(
+            f"estimated against real: r = {quality.correlation:.4f}, median error {quality.median_error:.1%}"
+        )
+    dataclasses.replace(table, record=record).save(options.out)
+    if options.children:
+        draw_estimate(options.out, options.out.with_suffix(".png"))
+    for name in ("full", "mobilenet_v2", "cheapest"):
+        print(f"{name:13s} {table.reference(name):7.3f} ms")
+    print(f"{'controller':13s} {table.controller:7.3f} ms\nwrote {options.out}")

@@ -1,0 +1,192 @@
+"""The options of a search: shared ones, and those of each agent, which makes itself from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+import tyro
+
+from agents.agent import LearningAgent, native
+from agents.blockdrop import BlockDrop, RewardName
+from agents.convnet_aig import ConvNetAIG
+from agents.reinforce import LogProbability, SelfCriticalReinforce
+from agents.reward_regression import RewardRegression
+from instanas_env import paper
+from instanas_env.data import LIGHT, Augmentation
+from instanas_env.training.distributed import ALONE, World
+
+Shuffle = Literal["on", "off", "early"]
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """The paper's self-critical REINFORCE (section 3.3)."""
+
+    name: tyro.conf.Fixed[str] = "reinforce"
+    learning_rate: float = 1.5e-3
+    alpha: tuple[float, float] = (paper.ALPHA_START, paper.ALPHA_END)
+    """Alpha of p', first and last."""
+    samples_per_image: int = 4
+    """1 is the paper's greedy baseline, more compare samples with each other."""
+    log_probability_under: LogProbability = "p_prime"
+    """The distribution of equation (1), or the one that was sampled from."""
+    entropy_coefficient: tuple[float, float] = (0.003, 0.0006)
+    """Weight of the entropy in the objective, first and last."""
+    naming_coefficient: float = 0.3
+    """Weight of a second loss, which names the images."""
+    constant_rate: float = 0.5
+    """The part of the search after which the learning rate falls to 0."""
+
+    def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
+        """The agent, for ``images`` an epoch."""
+        return SelfCriticalReinforce(
+            envs,
+            learning_rate=self.learning_rate,
+            alpha=self.alpha,
+            horizon=images * search.epochs,
+            entropy_coefficient=self.entropy_coefficient,
+            constant_rate=self.constant_rate,
+            naming_coefficient=self.naming_coefficient,
+            samples_per_image=self.samples_per_image,
+            log_probability_under=self.log_probability_under,
+            seed=search.seed,
+            world=world,
+        )
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Our reward regression: it predicts who is right where, and has a dial for the latency."""
+
+    name: tyro.conf.Fixed[str] = "regression"
+    learning_rate: float = 2e-3
+    latencies: tuple[float, float] = (0.4, 1.2)
+    """Mean latencies between which it explores, in multiples of MobileNetV2's path."""
+    dial: float = 0.6
+    """Mean latency of the policy that is validated and saved, in the same unit."""
+    random_epochs: int | None = None
+    """So many epochs come first with random masks; by default the frozen ones, or one."""
+    anneal: bool = True
+    """The learning rate falls to 0 over the search."""
+    names: bool = True
+    """Its network also learns to name the images."""
+
+    def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
+        """The agent, for ``images`` an epoch."""
+        random_epochs = self.random_epochs
+        if random_epochs is None:
+            random_epochs = max(1, search.frozen_epochs)
+        bandit = native(envs).bandit
+        unit = bandit.latency_table.reference("mobilenet_v2")
+        return RewardRegression(
+            envs,
+            learning_rate=self.learning_rate,
+            latencies=(self.latencies[0] * unit, self.latencies[1] * unit),
+            random_timesteps=images * random_epochs,
+            anneal_timesteps=images * search.epochs if self.anneal else None,
+            num_classes=len(bandit.image_set.classes) if self.names else 0,
+            seed=search.seed,
+            world=world,
+        )
+
+
+@dataclass(frozen=True)
+class BlockDropOptions:
+    """BlockDrop (Wu et al., 2018): MobileNetV2's blocks on or off."""
+
+    name: tyro.conf.Fixed[str] = "blockdrop"
+    learning_rate: float = 3e-3
+    reward: RewardName = "blocks"
+    """Its own reward, or the environment's."""
+    gamma: float = 5.0
+    """Penalty of a wrong answer in its own reward."""
+    curriculum_epochs: int = 0
+    """So many epochs free one block after the other, the last ones first."""
+
+    def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
+        """The agent, for ``images`` an epoch."""
+        return BlockDrop(
+            envs,
+            learning_rate=self.learning_rate,
+            reward=self.reward,
+            gamma=self.gamma,
+            curriculum_timesteps=images * self.curriculum_epochs or None,
+            seed=search.seed,
+            world=world,
+        )
+
+
+@dataclass(frozen=True)
+class ConvNetAIGOptions:
+    """ConvNet-AIG (Veit and Belongie, 2018): a gate for each module."""
+
+    name: tyro.conf.Fixed[str] = "convnet-aig"
+    learning_rate: float = 3e-3
+    target_rate: float = 0.2
+    """Share of each cell's modules that is to be on."""
+
+    def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
+        """The agent; ``ValueError`` in several processes."""
+        if world.size > 1:
+            raise ValueError(f"agent: convnet-aig learns in one process only; got {world.size}")
+        return ConvNetAIG(envs, learning_rate=self.learning_rate, target=self.target_rate, seed=search.seed)
+
+
+AgentOptions = (
+    Annotated[Reinforce, tyro.conf.subcommand("reinforce", prefix_name=False)]
+    | Annotated[Regression, tyro.conf.subcommand("regression", prefix_name=False)]
+    | Annotated[BlockDropOptions, tyro.conf.subcommand("blockdrop", prefix_name=False)]
+    | Annotated[ConvNetAIGOptions, tyro.conf.subcommand("convnet-aig", prefix_name=False)]
+)
+AGENTS: dict[str, Any] = {
+    kind.name: kind for kind in (Reinforce, Regression, BlockDropOptions, ConvNetAIGOptions)
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to search with, on what, and for how long."""
+
+    out: Path
+    """Directory of the run."""
+    agent: AgentOptions = field(default_factory=Reinforce)
+    """Who searches: the paper's REINFORCE, our reward regression, or a baseline of the paper."""
+    dataset: str = "embedded"
+    """Data set, see instanas_env.data.load_images."""
+    data_dir: Path | None = None
+    """Where its files are."""
+    meta_graph: Path | None = None
+    """Pre-trained weights; by default the shipped ones."""
+    latency_table: Path | None = None
+    """By default the shipped one."""
+    search_space: str = "lite"
+    """Preset, with a width after an @ if it is not 1: "cifar@0.5"."""
+    epochs: int = 10
+    """Passes over the training images, each followed by a meta-graph epoch."""
+    frozen_epochs: int = 0
+    """So many epochs come first in which the meta-graph stays as it is."""
+    num_envs: int = 256
+    """Images a step, of all processes together."""
+    shuffle: Shuffle = "on"
+    """Policy random shuffling in the meta-graph's epochs; "early": in the first half only."""
+    meta_graph_learning_rate: float = 0.02
+    """Of the first meta-graph epoch; falls to a tenth."""
+    augmentation: Augmentation = LIGHT
+    """Of the images in the meta-graph's epochs; the controller sees lightly augmented ones."""
+    teacher: Path | None = None
+    """Weights of a network that the meta-graph imitates, such as MobileNetV2 trained alone; all its modules
+    are on."""
+    wrong_reward: float = paper.WRONG_REWARD
+    """R_T of a wrong answer; the regression agent reports it, but learns from right and wrong alone."""
+    seed: int = 0
+    threads: int = 1
+
+
+def make_agent(
+    options: Options, envs: gym.vector.VectorEnv, images: int, world: World = ALONE
+) -> LearningAgent:
+    """The agent of the options, for a search over ``images`` per epoch."""
+    return options.agent.make(envs, options, images, world)
