@@ -19,12 +19,12 @@ from torch import Tensor
 
 from instanas_env import paper
 from instanas_env.data import LIGHT, Augmentation, load_images
-from instanas_env.networks.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import predict_classes
 from instanas_env.training.fitting import fit
 from instanas_env.training.run_directory import RunDirectory
+from scripts.comparison.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 from scripts.log import show_log
 
 
@@ -84,6 +84,7 @@ def main(options: Options, world: World = ALONE) -> None:
         train,
         no_masks,
         evaluate,
+        network.save,
         run,
         epochs=options.epochs,
         batch_size=options.batch_size,

@@ -122,6 +122,7 @@ def main(options: Options, world: World = ALONE) -> None:
         train,
         masks_for,
         lambda: {"policy": accuracy(meta_graph, val, val_masks, world)},
+        meta_graph.save,
         run,
         epochs=options.epochs,
         batch_size=options.batch_size,

@@ -120,6 +120,7 @@ def main(options: Options, world: World = ALONE) -> None:
         train,
         masks_for,
         lambda: evaluate_densities(meta_graph, val, options.seed, world),
+        meta_graph.save,
         run,
         epochs=options.epochs,
         batch_size=options.batch_size,

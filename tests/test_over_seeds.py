@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from scripts.comparison.names import SHUFFLED
 from scripts.comparison.over_seeds import HEAD, gains_told, over_seeds, points, seed_table
-from scripts.report.figures import SHUFFLED
 
 
 def row(name: str, accuracy: float, shuffled: float | None = None) -> dict:

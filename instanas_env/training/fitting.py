@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from instanas_env import paper
 from instanas_env.data import Augmentation, ImageSet
-from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.networks.torchvision_networks import TorchvisionNetwork
 from instanas_env.seeding import generator_for
 from instanas_env.training.epoch import Teacher, sgd, train_epoch, warmup_cosine
 from instanas_env.training.matching import META_GRAPH
@@ -28,10 +27,11 @@ Optimizer = Literal["sgd", "adam"]
 
 
 def fit(
-    meta_graph: MetaGraph | TorchvisionNetwork,
+    meta_graph: nn.Module,
     train: ImageSet,
     masks_for: EpochMasks,
     evaluate: Callable[[], dict[str, float]],
+    save: Callable[[Path, dict[str, Any]], None],
     run: RunDirectory,
     *,
     epochs: int,
@@ -54,6 +54,7 @@ def fit(
         train: the images.
         masks_for: gives the masks of a batch.
         evaluate: validation figures after an epoch.
+        save: writes the weights with their record, such as :meth:`MetaGraph.save`.
         run: keeps history and checkpoint; the processes of its world share every batch.
         epochs, batch_size, learning_rate, warmup_epochs: of the optimizer; cosine to 0.
         augmentation: of the images.
@@ -112,5 +113,5 @@ def fit(
         run.checkpoint(row, {"model": meta_graph.state_dict(), "optimizer": optimizer.state_dict()})
     if world.is_main:
         record = {"options": run.config, "machine": machine(world), "history": run.history[-1:]}
-        meta_graph.save(run.path / file, record)
+        save(run.path / file, record)
         print(f"wrote {run.path / file}")

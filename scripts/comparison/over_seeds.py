@@ -11,8 +11,8 @@ from itertools import permutations
 from typing import Any
 
 from agents.evaluation.scores import mean_interval
+from scripts.comparison.names import SEED, SHUFFLED
 from scripts.comparison.policy_table import signed
-from scripts.report.figures import SEED, SHUFFLED
 
 HEAD = (
     "Policy",

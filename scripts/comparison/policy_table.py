@@ -1,14 +1,13 @@
-"""The comparison as a table in the form of the paper's Tables 1 to 3: as strings, picture and print."""
+"""The comparison as a table in the form of the paper's Tables 1 to 3: as strings and as print."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from scripts.report.figures import SHUFFLED, pyplot, reference_row, save
+from scripts.comparison.names import SHUFFLED, reference_row
 
 HEAD = (
     "Policy",
@@ -21,7 +20,6 @@ HEAD = (
     "Lost when shuffled",
     "Oracle, %",
 )
-WIDTHS = (0.25, 0.08, 0.11, 0.05, 0.12, 0.07, 0.13, 0.13, 0.06)
 
 
 def table_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -68,21 +66,6 @@ def signed(value: float, digits: int, plus: str = "") -> str:
     if float(text) == 0:
         return text
     return ("\N{MINUS SIGN}" if value < 0 else plus) + text
-
-
-def draw_table(rows: list[dict[str, Any]], path: Path) -> None:
-    """The table as a picture, for slides."""
-    lines = table_rows(rows)
-    figure, axes = pyplot().subplots(figsize=(15, 0.27 * (len(lines) + 1) + 0.1), layout="constrained")
-    axes.set_axis_off()
-    table = axes.table(lines, colLabels=HEAD, colWidths=list(WIDTHS), bbox=(0, 0, 1, 1), edges="horizontal")
-    table.auto_set_font_size(False)
-    table.set_fontsize(9)
-    for (line, column), cell in table.get_celld().items():
-        cell.set_edgecolor("0.8")
-        cell.PAD = 0.02
-        cell.set_text_props(ha="left" if column == 0 else "right", weight="bold" if line == 0 else "normal")
-    save(figure, path)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from instanas_env.deploy.timing import Backend, time_networks
 from instanas_env.seeding import generator_for
 from scripts.comparison.alone import LoneNetwork
 from scripts.comparison.image_record import Choices, bits, choices
-from scripts.report.figures import SHUFFLED
+from scripts.comparison.names import SHUFFLED
 
 
 class Comparison:

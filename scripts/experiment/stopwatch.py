@@ -22,13 +22,13 @@ from instanas_env.data import Augmentation, load_images
 from instanas_env.networks.counting import count_macs
 from instanas_env.networks.drop_path import drop_path_masks
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.networks.torchvision_networks import Architecture, TorchvisionNetwork
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.epoch import predict_classes, sgd, train_epoch
 from scripts import baseline, choose, evaluate, finetune, pretrain, profile, search_options, search_setup
+from scripts.comparison.names import SEED
+from scripts.comparison.torchvision_networks import Architecture, TorchvisionNetwork
 from scripts.experiment.presets import Preset
-from scripts.report.figures import SEED
 
 Kind = Literal["spread", "paper", "sandwich", "mobilenet_v2", "sparse", "chosen", "distilled"]
 """Training with a drop-path schedule, of MobileNetV2, in a search, after it, and that with a teacher."""

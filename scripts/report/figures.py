@@ -5,7 +5,6 @@ python -m scripts.report.figures --results runs/demo/results.json --out runs/dem
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +15,8 @@ import numpy as np
 
 from instanas_env.search_space import ALL_MODULES
 from instanas_env.storage import load_json, write_atomic
+from scripts.comparison.names import SHUFFLED, first_seeds, learned_rows, reference_row
+from scripts.comparison.policy_table import HEAD, table_rows
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,6 @@ PALETTE = (
     "#14a3b5", "#a39a00", "#1b2f66", "#f0938f",
 )  # fmt: skip
 """Of the groups of policies, in the order of their first rows."""
-SHUFFLED = ", shuffled"
-"""Ends the name of a control: another policy's masks, exchanged between the images."""
-SEED = re.compile(r"_seed(\d+)")
-"""In the name of a policy that was made again with another seed."""
 
 
 def pyplot() -> Any:
@@ -71,16 +68,6 @@ def draw_figures(results: Path, out: Path) -> list[Path]:
         _module_usage(learned, paths[2])
         _architecture_map(learned, paths[3])
     return paths
-
-
-def first_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows without those of further seeds, which would cover each other in a figure."""
-    return [row for row in rows if not SEED.search(row["name"])]
-
-
-def learned_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of controllers, without the controls."""
-    return [row for row in rows if row.get("networks") and not row["name"].endswith(SHUFFLED)]
 
 
 def draw_estimate(table: Path, out: Path) -> None:
@@ -167,11 +154,6 @@ def log_ticks(low: float, high: float) -> list[float]:
 
     few = within(1, 2, 5)
     return few if len(few) > 2 else within(1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
-
-
-def reference_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """MobileNetV2, to which latencies are compared; None if the comparison left it out."""
-    return next((row for row in rows if row["name"].startswith("MobileNetV2")), None)
 
 
 def _latency_histogram(rows: list[dict[str, Any]], learned: list[dict[str, Any]], path: Path) -> None:
@@ -281,3 +263,21 @@ def main(options: Options) -> None:
     """Draw and say where."""
     for path in draw_figures(options.results, options.out):
         print(path)
+
+
+WIDTHS = (0.25, 0.08, 0.11, 0.05, 0.12, 0.07, 0.13, 0.13, 0.06)
+
+
+def draw_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """The table as a picture, for slides."""
+    lines = table_rows(rows)
+    figure, axes = pyplot().subplots(figsize=(15, 0.27 * (len(lines) + 1) + 0.1), layout="constrained")
+    axes.set_axis_off()
+    table = axes.table(lines, colLabels=HEAD, colWidths=list(WIDTHS), bbox=(0, 0, 1, 1), edges="horizontal")
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    for (line, column), cell in table.get_celld().items():
+        cell.set_edgecolor("0.8")
+        cell.PAD = 0.02
+        cell.set_text_props(ha="left" if column == 0 else "right", weight="bold" if line == 0 else "normal")
+    save(figure, path)

@@ -16,13 +16,14 @@ from typing import Any
 from instanas_env.build import shipped
 from instanas_env.storage import load_json, write_atomic
 from scripts.comparison.image_record import ImageRecord
+from scripts.comparison.names import first_seeds, learned_rows
 from scripts.comparison.over_seeds import HEAD as HEAD_OF_SEEDS
 from scripts.comparison.over_seeds import gains_told, seed_table
-from scripts.comparison.policy_table import HEAD, draw_table, table_rows
+from scripts.comparison.policy_table import HEAD, table_rows
 from scripts.comparison.results_file import evaluate_command, facts
 from scripts.report import page, svg_charts
 from scripts.report.architecture_map import architecture_maps
-from scripts.report.figures import draw_estimate, draw_figures, first_seeds, learned_rows, pyplot
+from scripts.report.figures import draw_estimate, draw_figures, draw_table, pyplot
 from scripts.report.figures_by_image import choices_of, draw_by_image, widest_of_each_group
 from scripts.report.figures_search import draw_searches, load_search_history
 from scripts.report.page import Section

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from scripts.report.figures import PALETTE, SHUFFLED, log_ticks, log_zero, number
+from scripts.comparison.names import SHUFFLED
+from scripts.report.figures import PALETTE, log_ticks, log_zero, number
 
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 58, 18, 36, 58
