@@ -60,7 +60,7 @@ def parse(module: ModuleType, verb: str, arguments: Sequence[str]) -> Any:
         return module.parse(list(arguments))
     import tyro
 
-    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.ConsolidateSubcommandArgs)
+    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.CascadeSubcommandArgs, tyro.conf.SuppressFixed)
     return tyro.cli(
         module.Options,
         prog=f"instanas {verb}",

@@ -16,9 +16,10 @@ from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from instanas_env.training.distributed import World
 from scripts.experiment.dry_run import elapsed
+from scripts.experiment.options import STAGES, Options
 from scripts.experiment.plan import Plan
 from scripts.experiment.presets import HERE, PRESETS, Preset
-from scripts.experiment.run import STAGES, Options, main, parse
+from scripts.experiment.run import main, parse
 from scripts.experiment.stage import Stage, run_together
 from tests.tools.pipeline_fixtures import history, home, image_folder, read_strictly
 

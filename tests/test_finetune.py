@@ -185,7 +185,7 @@ def test_killed_and_resumed_equals_unbroken(tmp_path):
         for name in ("unbroken", "killed")
     ]
     main(runs[0])
-    kill_after_first_checkpoint(runs[1])
+    kill_after_first_checkpoint("finetune", runs[1])
     assert not (runs[1].out / "meta_graph.safetensors").exists(), "killed in the middle"
     main(runs[1])
     first, second = (load_weights(run.out / "meta_graph.safetensors")[0] for run in runs)

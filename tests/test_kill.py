@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from instanas_env.storage import save_checkpoint, save_json, save_weights
-from scripts.experiment.life import ROOT, Life, temporary_files
 from tests.tools.compare_runs import compare_runs, differences, identical, misleading
 from tests.tools.kill_test import Options, killed_run, main
+from tests.tools.life import ROOT, Life, temporary_files
 
 # A stage without torch: counts to 8 in two files, whole or not at all, 30 ms for each writing.
 COUNTER = """
@@ -104,7 +104,7 @@ sys.path.insert(0, sys.argv[1])
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from scripts.experiment.life import end_with_parent
+from scripts.experiment.stage import end_with_parent
 if __name__ == "__main__":
     with ProcessPoolExecutor(2, get_context("spawn"), INITIALIZER) as pool:
         tasks = [pool.submit(time.sleep, 0.0 if i < 2 else 60) for i in range(4)]

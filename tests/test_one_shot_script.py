@@ -51,7 +51,7 @@ def test_accuracies_of_the_frontier_are_of_all_validation_images(unbroken):
 
 def test_killed_and_resumed_equals_unbroken(unbroken, tmp_path):
     killed = options(tmp_path / "killed")
-    kill_after_first_checkpoint(killed)
+    kill_after_first_checkpoint("oneshot", killed)
     main(killed)
     for name in ("history.jsonl", "one_shot.json"):
         assert (killed.out / name).read_bytes() == (unbroken.out / name).read_bytes(), name

@@ -10,9 +10,9 @@ import pytest
 from instanas_env import paper
 from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
+from scripts.experiment.options import Options
 from scripts.experiment.plan import Plan
 from scripts.experiment.presets import PRESETS
-from scripts.experiment.run import Options
 
 PAPER = [name for name in PRESETS if name.startswith("paper-")]
 
@@ -34,8 +34,8 @@ def test_the_paper_s_numbers(name):
     assert len({stage.augmentation for stage in training}) == 1, "alike wherever the meta-graph trains"
     assert (preset.finetune.optimizer, preset.finetune.learning_rate) == ("adam", 0.01)
     assert preset.finetune.from_scratch and preset.finetune.teacher is None
-    assert preset.agents == ("reinforce",) and preset.reinforce.samples_per_image == 1
-    assert preset.reinforce.log_probability_under == "p", "equation (1)"
+    assert preset.agents == ("reinforce",) and preset.reinforce.agent.samples_per_image == 1
+    assert preset.reinforce.agent.log_probability_under == "p", "equation (1)"
     assert preset.reinforce.shuffle == "on" and preset.evaluate.one_shot_masks == 10_000
     assert preset.fine_tuned == tuple(f"reinforce/{letter}" for letter in "ABCDE")
     space = parse_search_space(preset.search_space)

@@ -65,7 +65,7 @@ def test_killed_and_resumed_equals_unbroken(unbroken, tmp_path):
     """SIGKILL at an arbitrary moment after the first checkpoint, then the same call again."""
     out = tmp_path / "killed"
     chosen = options(out)
-    kill_after_first_checkpoint(chosen)
+    kill_after_first_checkpoint("pretrain", chosen)
     assert not (out / "meta_graph.safetensors").exists(), "killed in the middle"
     main(chosen)
     assert_same_weights(out, unbroken)

@@ -79,7 +79,7 @@ class Page(HTMLParser):
 def run() -> Path:
     """A directory as the demo leaves it: a search, and a comparison of the controllers of the package."""
     out = home() / "report <run>"
-    search.main(search_options(out / "reinforce", "reinforce", epochs=2, samples_per_image=1))
+    search.main(search_options(out / "reinforce", "reinforce", {"samples_per_image": 1}, epochs=2))
     chosen = {"dataset": "folder", "data_dir": image_folder(), "dial": (0.6,), "one_shot_limits": (1.0,)}
     few = {"one_shot_masks": 5, "control_masks": 2, "control_networks": 3}
     evaluate.main(evaluate.Options(out, time_real=False, **few, **chosen))

@@ -24,6 +24,7 @@ from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights
 from scripts import search, search_setup
+from scripts.search_options import Regression, Reinforce
 from tests.tools.pipeline_fixtures import (
     history,
     image_folder,
@@ -56,7 +57,7 @@ def test_a_search_leaves_a_controller_and_a_meta_graph(agent):
     assert meta_graph.space == loaded.space and meta_graph.num_classes == 10
     for name in ("controller", "meta_graph"):
         record = load_weights(out / f"{name}.safetensors")[1]["record"]
-        assert record["options"]["agent"] == agent and record["options"]["epochs"] == 3
+        assert record["options"]["agent"]["name"] == agent and record["options"]["epochs"] == 3
         assert record["history"][0]["epoch"] == 3 and record["machine"]["threads"] == 1
 
 
@@ -125,15 +126,15 @@ def test_alpha_rises_over_the_whole_search():
 @pytest.mark.parametrize(("shuffle", "expected"), [("early", [1.0, 0.0]), ("off", [0.0])])
 def test_which_epochs_were_shuffled_is_recorded(tmp_path, shuffle, expected):
     """ "early" is the first of two epochs. The whole split is one step here, with the greedy baseline."""
-    chosen = {"epochs": len(expected), "frozen_epochs": 0, "num_envs": 80, "samples_per_image": 1}
-    search.main(search_options(tmp_path, "reinforce", shuffle=shuffle, **chosen))
+    chosen = {"epochs": len(expected), "frozen_epochs": 0, "num_envs": 80}
+    search.main(search_options(tmp_path, "reinforce", {"samples_per_image": 1}, shuffle=shuffle, **chosen))
     assert [row["meta_graph"]["shuffled"] for row in history(tmp_path)] == expected
 
 
 def test_early_shuffling_after_frozen_epochs_is_that_of_the_first_meta_graph_epochs(tmp_path):
     """Two of four epochs are frozen: of the two in which the meta-graph trains, the first is shuffled."""
-    chosen = {"epochs": 4, "frozen_epochs": 2, "num_envs": 80, "samples_per_image": 1}
-    search.main(search_options(tmp_path, "reinforce", shuffle="early", **chosen))
+    chosen = {"epochs": 4, "frozen_epochs": 2, "num_envs": 80}
+    search.main(search_options(tmp_path, "reinforce", {"samples_per_image": 1}, shuffle="early", **chosen))
     rows = [row["meta_graph"] for row in history(tmp_path)]
     assert [row["shuffled"] for row in rows if row] == [1.0, 0.0]
 
@@ -142,7 +143,7 @@ def test_early_shuffling_after_frozen_epochs_is_that_of_the_first_meta_graph_epo
 def test_killed_and_resumed_equals_unbroken(agent, tmp_path):
     """SIGKILL at an arbitrary moment after the first checkpoint, then the same call again."""
     options = search_options(tmp_path / "killed", agent)
-    kill_after_first_checkpoint(options)
+    kill_after_first_checkpoint("search", options)
     assert not (options.out / "controller.safetensors").exists(), "killed in the middle"
     search.main(options)
     names = ["controller.safetensors", "meta_graph.safetensors"]
@@ -167,7 +168,9 @@ def test_a_finished_search_is_not_searched_again(tmp_path):
     assert again.trade_off == before.trade_off
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 0.5}, {"agent": "reinforce"}, {"epochs": 4}])
+@pytest.mark.parametrize(
+    "change", [{"agent": Regression(learning_rate=0.5)}, {"agent": Reinforce()}, {"epochs": 4}]
+)
 def test_a_directory_refuses_another_search(change):
     options = search_options(searched("regression"), "regression")
     with pytest.raises(ValueError, match=f"^out: .*/regression holds a run with other {next(iter(change))};"):
@@ -217,8 +220,9 @@ def test_validation_measures_the_same_masks_shuffled():
 def test_the_papers_baselines_search_with_the_meta_graph(agent, request, tmp_path):
     """Two epochs, the meta-graph trained after each, which the gates' gradients then flow through."""
     name = request.node.callspec.id
-    chosen = {"epochs": 2, "frozen_epochs": 0, "num_envs": 40, "curriculum_epochs": 1}
-    search.main(search_options(tmp_path, name, **chosen))
+    chosen = {"epochs": 2, "frozen_epochs": 0, "num_envs": 40}
+    its_own = {"curriculum_epochs": 1} if agent is BlockDrop else {}
+    search.main(search_options(tmp_path, name, its_own, **chosen))
     loaded = load_agent(tmp_path / "controller.safetensors")
     assert type(loaded) is agent
     rows = history(tmp_path)

@@ -124,7 +124,7 @@ def test_a_run_learns_and_its_file_is_the_network(runs):
 def test_killed_and_resumed_equals_unbroken(runs, tmp_path):
     network: Network = "shufflenet_v2_x0_5"
     chosen = options(tmp_path / "killed", network)
-    kill_after_first_checkpoint(chosen)
+    kill_after_first_checkpoint("baseline", chosen)
     assert not (chosen.out / NETWORK).exists(), "killed in the middle"
     main(chosen)
     (first, _), (second, _) = (load_weights(out / NETWORK) for out in (runs[network], chosen.out))

@@ -29,8 +29,8 @@ from rich.table import Table
 
 from instanas_env.build import shipped
 from instanas_env.data import load_images
-from scripts.experiment.life import Life, temporary_files
 from tests.tools.compare_runs import compare_runs, misleading
+from tests.tools.life import Life, temporary_files
 
 Stage = Literal[
     "pretrain",
@@ -41,7 +41,6 @@ Stage = Literal[
     "search_convnet-aig",
     "finetune",
     "benchmark",
-    "benchmark_workers",
     "experiment",
 ]
 PER_CLASS = {"train": 8, "val": 4, "test": 4}
@@ -54,7 +53,7 @@ class Options:
     out: Path
     """Directory for the images and both runs; must not hold any yet."""
     stage: Stage = "pretrain"
-    """A script; search_reinforce and so on have another agent, benchmark_workers two processes."""
+    """A script; search_reinforce and so on have another agent."""
     kills: int = 10
     checkpoints: int = 10
     """That the stage writes in all: its epochs, or the benchmark's seeds. An experiment has its preset's."""
@@ -67,7 +66,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from instanas_env.storage import save_json
-from scripts.experiment.run import Options, main
+from scripts.experiment.options import Options
+from scripts.experiment.run import main
 from scripts.experiment.presets import PRESETS
 images, out = (Path(argument) for argument in sys.argv[1:])
 save_json(out / "config.json", {})
@@ -96,25 +96,21 @@ def stage_command(stage: Stage, checkpoints: int, images: Path, out: Path) -> li
     if stage == "experiment":
         return [sys.executable, "-c", EXPERIMENT, str(images), str(out)]
     # 24 does not divide the 80 training images: a step crosses from one pass into the next.
-    search = f"search --epochs {checkpoints} --frozen-epochs 2 --num-envs 24"
-    benchmark = f"benchmark --seeds {checkpoints} --total-timesteps 240 --num-envs 24 --menu 5"
-    benchmark += " --one-shot-masks 20 --one-shot-images 20"
-    script, _, agent = stage.partition("_")
-    if script == "search" and agent:
-        search += f" --agent {agent}"
+    agent = stage.partition("_")[2] or "regression"
+    search = f"search {agent} --epochs {checkpoints} --frozen-epochs 2 --num-envs 24"
+    benchmark = f"benchmark --seeds {checkpoints} --masks 20 --menu 5"
     # At a width of 0.05 oneDNN 3.12 ends the process ("free(): invalid size") in the backward pass of a 1x1
     # convolution of stride 2 from 6 to 12 channels, on a CPU without AVX-512.
     module, *arguments = {
         "pretrain": f"pretrain --width 0.25 --modules 0 2 --epochs {checkpoints} --batch-size 40",
         "baseline": f"baseline --width 0.125 --epochs {checkpoints} --batch-size 40",
         "finetune": f"finetune --epochs {checkpoints} --batch-size 20",
-        "benchmark": benchmark,
-        "benchmark_workers": f"{benchmark} --workers 2",
+        "benchmark": f"{benchmark} --regression-images 80 --reinforce-images 160",
     }.get(stage, search).split()
     if stage == "finetune":
         arguments += ["--run", str(shipped("searched_reinforce/controller.safetensors").parent)]
     place = ["--dataset", "folder", "--data-dir", str(images), "--out", str(out)]
-    return [sys.executable, "-m", f"scripts.{module}", *arguments, *place]
+    return [sys.executable, "-m", "scripts", module, *arguments, *place]
 
 
 def write_images(root: Path) -> None:

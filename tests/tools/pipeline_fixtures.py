@@ -15,14 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from scripts import evaluate, search
+from scripts import search_options as search_options_of
 from tests.tools.kill_test import write_images
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @functools.cache
@@ -41,10 +43,13 @@ def image_folder() -> Path:
     return root
 
 
-def search_options(out: Path, agent: str, **changes: Any) -> search.Options:
+def search_options(
+    out: Path, agent: str, its_own: dict[str, Any] | None = None, **changes: Any
+) -> search_options_of.Options:
     """Three passes over 80 images, five steps each, the meta-graph frozen in the first."""
+    made = search_options_of.AGENTS[agent](**(its_own or {}))
     chosen = {"epochs": 3, "frozen_epochs": 1, "num_envs": 16, "threads": 1, **changes}
-    return search.Options(out=out, agent=agent, dataset="folder", data_dir=image_folder(), **chosen)
+    return search_options_of.Options(out=out, agent=made, dataset="folder", data_dir=image_folder(), **chosen)
 
 
 @functools.cache
@@ -95,14 +100,24 @@ def read_strictly(path: Path) -> Any:
     return content
 
 
-def kill_after_first_checkpoint(options: Any) -> None:
-    """``python -m`` the script of ``options`` and SIGKILL it at some moment after its first checkpoint."""
-    command = [sys.executable, "-m", type(options).__module__]
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if field.default is MISSING or value != field.default:
-            values = value if isinstance(value, tuple) else (value,)
-            command += ["--" + field.name.replace("_", "-"), *map(str, values)]
+def command_line(verb: str, options: Any) -> list[str]:
+    """What one types for options: those that are not the defaults."""
+
+    def changed(options: Any) -> Iterator[str]:
+        for field in fields(options):
+            value = getattr(options, field.name)
+            if field.name != "agent" and (field.default is MISSING or value != field.default):
+                values = value if isinstance(value, tuple) else (value,)
+                yield from ("--" + field.name.replace("_", "-"), *map(str, values))
+
+    agent = getattr(options, "agent", None)
+    own = [] if agent is None else [agent.name, *changed(agent)]
+    return [sys.executable, "-m", "scripts", verb, *own, *changed(options)]
+
+
+def kill_after_first_checkpoint(verb: str, options: Any) -> None:
+    """Run a verb with ``options`` and SIGKILL it at some moment after its first checkpoint."""
+    command = command_line(verb, options)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:

@@ -14,13 +14,16 @@ from typing import Any
 from instanas_env.build import shipped
 from instanas_env.training.distributed import ALONE, World, launch
 from scripts import finetune, pretrain, search
+from scripts import search_options as search_options_of
 from scripts.experiment.stage import Stage
 
 
-def search_options(images: Path, out: Path, agent: str, **changes: Any) -> search.Options:
+def search_options(images: Path, out: Path, agent: str, **changes: Any) -> search_options_of.Options:
     """24 does not divide the 80 images: a step crosses into the next pass, and a record has 96 entries."""
     chosen = {"epochs": 2, "frozen_epochs": 1, "num_envs": 24, **changes}
-    return search.Options(out=out, agent=agent, dataset="folder", data_dir=images, **chosen)
+    return search_options_of.Options(
+        out=out, agent=search_options_of.AGENTS[agent](), dataset="folder", data_dir=images, **chosen
+    )
 
 
 def stages(images: Path, out: Path) -> dict[str, tuple[Callable[..., None], Any]]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
 from contextlib import suppress
-from multiprocessing import parent_process
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 POLL_SECONDS = 0.001
 
 
@@ -107,18 +105,3 @@ class Life:
 def temporary_files(run: Path) -> set[Path]:
     """What :func:`instanas_env.storage.write_atomic` has begun and not finished."""
     return {path for path in run.rglob(".*") if path.is_file()}
-
-
-def end_with_parent() -> None:
-    """Let this worker of a process pool end when the process that made it does, however that ends.
-
-    Otherwise one that outlives a killed parent goes on with the queue's next tasks, then waits for ever.
-    """
-    parent = parent_process()
-    assert parent is not None, "only a worker has a parent process"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
