@@ -47,7 +47,13 @@ def parse(arguments: list[str] | None = None) -> Options:
     choices = {
         name: (preset_line(preset), Options(preset, Path("runs") / name)) for name, preset in PRESETS.items()
     }
-    return tyro.extras.overridable_config_cli(choices, description=__doc__, args=arguments)
+    return tyro.extras.overridable_config_cli(
+        choices,
+        prog="instanas experiment",
+        description=__doc__,
+        args=arguments,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
 
 
 def preset_line(preset: Preset) -> str:

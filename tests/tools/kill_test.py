@@ -105,7 +105,7 @@ def stage_command(stage: Stage, checkpoints: int, images: Path, out: Path) -> li
         "pretrain": f"pretrain --width 0.25 --modules 0 2 --epochs {checkpoints} --batch-size 40",
         "baseline": f"baseline --width 0.125 --epochs {checkpoints} --batch-size 40",
         "finetune": f"finetune --epochs {checkpoints} --batch-size 20",
-        "benchmark": f"{benchmark} --regression-images 80 --reinforce-images 160",
+        "benchmark": f"{benchmark} --steps 240",
     }.get(stage, search).split()
     if stage == "finetune":
         arguments += ["--run", str(shipped("searched_reinforce/controller.safetensors").parent)]
