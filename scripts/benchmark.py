@@ -25,6 +25,7 @@ from instanas_env.training.run_directory import RunDirectory, machine
 from scripts.comparison import leaderboard
 from scripts.comparison.contest import Budget, Contest
 from scripts.comparison.ranking import LARGEST_DIFFERENCE, bounds, fingerprints, rows, summary, verify
+from scripts.known import space_name
 from scripts.log import show_log
 
 
@@ -39,10 +40,8 @@ class Options:
     """Data set, see instanas_env.data.load_images."""
     data_dir: Path | None = None
     """Where its files are."""
-    search_space: str = "lite"
-    """Preset, with a width after an @ if it is not 1."""
     meta_graph: Path | None = None
-    """By default the shipped one."""
+    """By default the shipped one; its file tells the search space."""
     latency_table: Path | None = None
     """By default the shipped one."""
     steps: int = 420_000
@@ -65,10 +64,8 @@ class Options:
 
 def environment(options: Options) -> dict[str, Any]:
     """Keyword arguments of the environment; paths as strings, so that they are JSON."""
-    given = {
-        name: getattr(options, name)
-        for name in ("dataset", "data_dir", "search_space", "meta_graph", "latency_table")
-    }
+    given = {name: getattr(options, name) for name in ("dataset", "data_dir", "meta_graph", "latency_table")}
+    given["search_space"] = space_name(options.meta_graph)
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
