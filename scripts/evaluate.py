@@ -67,7 +67,7 @@ class Options:
     latency_table: Path | None = None
     """Of that search space; by default that of the first run, or the shipped one."""
     alone: tuple[Path, ...] = ()
-    """Networks trained alone (`instanas pretrain --modules 2 --width w; `instanas baseline`): run
+    """Networks trained alone (`instanas pretrain --modules 2`, `instanas baseline`): run
     directories or weights."""
     dataset: str | None = None
     """By default that of the first run, or the embedded one."""

@@ -81,7 +81,8 @@ class RunDirectory:
         if not self.world.is_main or not self._file.exists():
             return
         before = load_json(self._file)
-        before.pop(PLACE, None)
+        if PLACE not in self.config:
+            before.pop(PLACE, None)
         recorded = before.pop(IMAGE_SETS, {})
         sets = self.config.setdefault(IMAGE_SETS, recorded)
         if not sets:
