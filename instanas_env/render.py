@@ -1,8 +1,9 @@
-"""The ``rgb_array`` picture: the image, the mask as a grid of cells by modules, and a latency bar."""
+"""The ``rgb_array`` picture: the image, the mask as a grid of cells by modules, a latency bar, and words."""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 
@@ -15,6 +16,8 @@ OFF = (225, 225, 222)
 ON = (38, 84, 150)
 RIGHT, WRONG = (46, 140, 84), (196, 62, 52)
 WINDOW = (240, 214, 150)
+TEXT, FAINT = (40, 40, 40), (120, 120, 120)
+LINE = 20  # of text, px
 
 
 def frames(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None) -> list[np.ndarray]:
@@ -22,7 +25,8 @@ def frames(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None) 
 
     Columns of the grid are cells from stem to head, rows are modules. The frame around the image is
     green if the answer was right and red if wrong. The bar ends at the latency of the full meta-graph;
-    the light stretch on it is the reward window.
+    the light stretch on it is the reward window. Below: the true class and the answer, what the network
+    costs, and what it earned.
     """
     return [_frame(bandit, contexts, outcome, i) for i in range(len(contexts))]
 
@@ -30,7 +34,7 @@ def frames(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None) 
 def _frame(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None, i: int) -> np.ndarray:
     space = bandit.space
     width = GAP + SIDE + GAP + space.num_cells * TILE + GAP
-    canvas = np.full((SIDE + 2 * GAP, width, 3), BACKGROUND, np.uint8)
+    canvas = np.full((SIDE + 2 * GAP + 2 * LINE, width, 3), BACKGROUND, np.uint8)
     image = contexts.images[i].numpy().transpose(1, 2, 0)
     pick = np.arange(SIDE) * image.shape[0] // SIDE
     if outcome is not None:
@@ -56,4 +60,33 @@ def _frame(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None, 
         canvas[top : top + BAR, position(bounds.lower) : position(bounds.upper)] = WINDOW
     if outcome is not None:
         canvas[top + 3 : top + BAR - 3, left : position(outcome.latency_ms[i])] = ON
-    return canvas
+    return _with_words(canvas, bandit, outcome, i, left)
+
+
+def _with_words(
+    canvas: np.ndarray, bandit: InstanceBandit, outcome: Outcome | None, i: int, left: int
+) -> np.ndarray:
+    """The picture with a label for the grid and two lines below."""
+    picture = Image.fromarray(canvas)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    space, full = bandit.space, bandit.latency_table.reference("full")
+    labels = [module.label for module in space.modules]
+    draw.text(
+        (left, GAP + space.num_modules * TILE),
+        f"cells 1 to {space.num_cells}, from the image to the answer",
+        FAINT,
+        font,
+    )
+    small, below = ImageFont.load_default(10), GAP + space.num_modules * TILE
+    draw.text((left, below + 16), f"modules from the top: {', '.join(labels[:2])},", FAINT, small)
+    draw.text((left, below + 29), ", ".join(labels[2:]), FAINT, small)
+    if outcome is not None:
+        classes = bandit.image_set.classes
+        truth, answer = classes[outcome.label[i]], classes[outcome.prediction[i]]
+        right = bool(outcome.correct[i])
+        cost = f"{outcome.latency_ms[i]:.3f} of {full:.3f} ms, {int(outcome.mask[i].sum())} modules"
+        top = SIDE + 2 * GAP
+        told = f"{truth}: right" if right else f"{truth}, taken for {answer}"
+        draw.text((GAP, top - 2), told, RIGHT if right else WRONG, font)
+        draw.text((GAP, top + LINE - 4), f"{cost}; reward {outcome.reward[i]:+.3f}", TEXT, font)
+    return np.asarray(picture).copy()

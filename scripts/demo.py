@@ -4,14 +4,15 @@
 
 On the shipped meta-graph, frozen, a one-shot search looks for the best fixed mask, two controllers learn, and
 everything is measured on the 1,000 test images, beside a controller that comes with the package. Writes
-``images.png``, three images that get little and three that get much, and ``demo.json``.
+``images.png`` and ``images.gif``, three images that get little and three that get much, and ``demo.json``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from instanas_env.deploy.stopwatch import time_file
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.render import frames
 from instanas_env.seeding import generator_for
-from instanas_env.storage import save_json
+from instanas_env.storage import save_json, write_atomic
 from instanas_env.training.run_directory import RunDirectory
 from scripts import benchmark
 from scripts.comparison import ranking
@@ -142,13 +143,23 @@ def easy_and_hard(bandit: InstanceBandit, outcome: Outcome, path: Path) -> list[
     contexts = Contexts(chosen, bandit.image_set.images[chosen])
     masks = outcome.mask[chosen.numpy()].reshape(len(chosen), -1)
     pictures = frames(bandit, contexts, bandit.score(contexts, masks))
-    Image.fromarray(np.concatenate(pictures)).save(path)
+    write_picture(path, [np.concatenate(pictures)])
+    write_picture(path.with_suffix(".gif"), pictures)
     classes, lines = bandit.image_set.classes, []
     for i in chosen.tolist():
         modules, name = int(outcome.mask[i].sum()), classes[outcome.label[i]]
         answer = "right" if outcome.correct[i] else f"wrong, {classes[outcome.prediction[i]]}"
         lines.append(f"  {name:12s} {modules:2d} modules  {outcome.latency_ms[i]:.3f} ms  {answer}")
     return lines
+
+
+def write_picture(path: Path, pictures: Sequence[np.ndarray]) -> None:
+    """Write ``(H, W, 3)`` pictures, one after the other where there are several (a GIF, 1.5 s each)."""
+    first, *others = (Image.fromarray(picture) for picture in pictures)
+    content = BytesIO()
+    moving: dict[str, Any] = {"save_all": True, "append_images": others, "duration": 1500, "loop": 0}
+    first.save(content, path.suffix[1:].upper(), **(moving if others else {}))
+    write_atomic(path, content.getvalue())
 
 
 def stopwatch(bandit: InstanceBandit, agent: SelfCriticalReinforce, count: int) -> str:
@@ -182,5 +193,5 @@ def main(options: Options) -> None:
     for text in easy_and_hard(bandit, outcome, options.out / "images.png"):
         console.print(text)
     console.print(f"\n{stopwatch(bandit, agent, options.stopwatch_images)}")
-    console.print(f"\nwrote {options.out}/images.png and {options.out}/demo.json")
+    console.print(f"\nwrote {options.out}/images.png, images.gif and demo.json")
     console.print(f"{time.perf_counter() - start:.0f} s")

@@ -18,7 +18,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import instanas_env
-from instanas_env.render import GAP, OFF, ON, SIDE, TILE
+from instanas_env.render import BACKGROUND, GAP, LINE, OFF, ON, SIDE, TILE
 from tests.tools.scratch import SCRATCH
 
 FALLING = {"upper": [[1.0, "full"], [0.6, "full"]], "lower": [0.0, "full"], "epochs": 3}
@@ -174,12 +174,18 @@ def test_render_shows_the_image_and_then_the_mask():
     info = env.step(action)[4]
     acted = env.render()
     for frame in (waiting, acted):
-        assert frame.dtype == np.uint8 and frame.shape == (SIDE + 2 * GAP, SIDE + 3 * GAP + 17 * TILE, 3)
+        assert frame.dtype == np.uint8 and frame.shape == (
+            SIDE + 2 * GAP + 2 * LINE,
+            SIDE + 3 * GAP + 17 * TILE,
+            3,
+        )
     tiles = GAP + TILE * np.arange(5), 2 * GAP + SIDE + TILE * np.arange(17)
     assert (waiting[np.ix_(*tiles)] == OFF).all()
     needed = sum(not cell.keeps_shape for cell in env.unwrapped.bandit.space.cells)
     shown = (acted[np.ix_(*tiles)] == ON).all(2)
     assert np.array_equal(shown, info["mask"].T) and shown.sum() == 1 + needed
+    words = acted[SIDE + 2 * GAP :]
+    assert (waiting[SIDE + 2 * GAP :] == BACKGROUND).all() and (words != BACKGROUND).any(), "what it earned"
     assert make().unwrapped.render() is None
 
 
@@ -210,7 +216,7 @@ def test_importing_and_stepping_need_neither_matplotlib_nor_sb3():
     ("options", "error", "message"),
     [
         ({"search_space": "cifr"}, ValueError, "^search_space: .*choose from cifar"),
-        ({"search_space": "cifar"}, ValueError, r"^meta_graph: .*scripts/pretrain\.py"),
+        ({"search_space": "cifar"}, ValueError, r"^meta_graph: .*`instanas pretrain`"),
         ({"dataset": "mnist"}, ValueError, "^dataset: unknown 'mnist'; choose from embedded"),
         ({"split": "dev"}, ValueError, "^split: unknown 'dev'; choose from train, val, test"),
         ({"cost": "joules"}, ValueError, "^cost: unknown 'joules'; choose from latency"),
