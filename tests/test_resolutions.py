@@ -30,7 +30,7 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
         fine_tuned=("reinforce/latency",),
         pretrain=training,
         mobilenet_v2=training,
-        profile_latency=replace(preset.profile_latency, fitted=128, children=0, repetitions=2),
+        profile=replace(preset.profile, fitted=128, children=0, repetitions=2),
         reinforce=replace(preset.reinforce, epochs=1, num_envs=9),
         finetune=replace(preset.finetune, epochs=1, batch_size=14),
         evaluate=replace(preset.evaluate, one_shot_masks=2, control_masks=2, time_real=False),
