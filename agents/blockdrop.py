@@ -1,6 +1,6 @@
 """BlockDrop (Wu et al., 2018), a baseline of section 4.2: each image drops some of MobileNetV2's blocks.
 
-One network, MobileNetV2's path through the meta-graph, and 17 choices instead of 85: keep a cell's block u_t
+One network, MobileNetV2's path through the meta-graph, and 17 choices instead of 85: keep a cell's block ``u_t``
 (module 2) or pass its input on. The learner is self-critical REINFORCE; this paper's p' is BlockDrop's too.
 BlockDrop's own reward pays for what is left out, as long as the answer is right:
 
@@ -85,9 +85,9 @@ class BlockDrop(SelfCriticalReinforce):
         gamma: penalty of a wrong answer in "blocks".
         curriculum_timesteps: over so many images blocks are freed one by one, the last ones first; None
             lets all be dropped from the start.
-        learning_rate, alpha, horizon, entropy_coefficient, samples_per_image,
-        log_probability_under, seed, space, world: see :class:`SelfCriticalReinforce`. The defaults here are
-            BlockDrop's: the greedy baseline, and alpha fixed.
+        learning_rate, alpha, horizon: as in :class:`SelfCriticalReinforce`; alpha is fixed here.
+        entropy_coefficient, samples_per_image: as there; by default the greedy baseline, as in BlockDrop.
+        log_probability_under, seed, space, world: as there.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
