@@ -1,9 +1,9 @@
 """A run's folder <-> an agent, its meta-graph, the latency table, and what is to be known of the images.
 
-    controller.safetensors   the agent
-    meta_graph.safetensors   the weights
-    latency.json             the table
-    data.json                class names, mean and deviation of the training images, typical masks
+controller.safetensors   the agent
+meta_graph.safetensors   the weights
+latency.json             the table
+data.json                class names, mean and deviation of the training images, typical masks
 """
 
 from __future__ import annotations
