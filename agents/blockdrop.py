@@ -1,6 +1,6 @@
 """BlockDrop (Wu et al., 2018), a baseline of section 4.2: each image drops some of MobileNetV2's blocks.
 
-One network, MobileNetV2's path through the meta-graph, and 17 choices instead of 85: keep a cell's block ``u_t``
+One network, MobileNetV2's path through the meta-graph, and 17 choices instead of 85: keep a cell's block u_t
 (module 2) or pass its input on. The learner is self-critical REINFORCE; this paper's p' is BlockDrop's too.
 BlockDrop's own reward pays for what is left out, as long as the answer is right:
 

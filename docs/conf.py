@@ -8,6 +8,9 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+from docutils.nodes import SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -22,6 +25,7 @@ myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3  # the same anchors as on GitHub
 smartquotes = False  # so that "--out" stays as it is typed
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "InstaNAS"
 html_theme_options = {"navigation_with_keys": True}
@@ -81,6 +85,19 @@ def markdown_parts(app: Any, what: str, name: str, obj: Any, options: Any, lines
     lines[:] = out
 
 
+def write_inline(writer: Any, node: Any) -> None:
+    """A formula as MathML, which browsers draw by themselves: no script from elsewhere."""
+    writer.body.append(tex2mathml(node.astext()))
+    raise SkipNode
+
+
+def write_block(writer: Any, node: Any) -> None:
+    """The same as a paragraph of its own."""
+    writer.body.append(tex2mathml(node.astext(), as_block=True))
+    raise SkipNode
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", markdown_parts)
+    app.add_html_math_renderer("mathml", (write_inline, None), (write_block, None))

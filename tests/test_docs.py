@@ -52,6 +52,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "<math" in (tmp_path / "paper.html").read_text(), "equations need no script"
     page = (tmp_path / "api" / "environment.html").read_text()
     assert "instanas_env.env.InstaNASEnv.step" in page, "the API comes from the docstrings"
     assert ">Starting State<" in page and "## Starting State" not in page, "Gymnasium's headings are headings"
