@@ -1,17 +1,21 @@
 # make demo   the joint search on the embedded images, and a table of policies
 # make test   the whole suite
-# Both make a virtual environment in .venv first; a second call installs nothing.
+# make docs   the documentation, into docs/_build
+# All make a virtual environment in .venv first; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test setup lint type bench clean
+.PHONY: demo test docs setup lint type bench clean
 
 demo: setup
 	$(BIN)/instanas demo
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
 
 setup: .venv/installed
 
@@ -30,4 +34,4 @@ type: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist docs/_build *.egg-info

@@ -85,9 +85,9 @@ class BlockDrop(SelfCriticalReinforce):
         gamma: penalty of a wrong answer in "blocks".
         curriculum_timesteps: over so many images blocks are freed one by one, the last ones first; None
             lets all be dropped from the start.
-        learning_rate, alpha, horizon, entropy_coefficient, samples_per_image,
-        log_probability_under, seed, space, world: see :class:`SelfCriticalReinforce`. The defaults here are
-            BlockDrop's: the greedy baseline, and alpha fixed.
+        learning_rate, alpha, horizon: as in :class:`SelfCriticalReinforce`; alpha is fixed here.
+        entropy_coefficient, samples_per_image: as there; by default the greedy baseline, as in BlockDrop.
+        log_probability_under, seed, space, world: as there.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
