@@ -158,9 +158,9 @@ def _path_or_shipped(argument: str, source: str | None, space: SearchSpace, asse
     if source is not None:
         return checks.file(argument, source)
     if space != parse_search_space(SHIPPED_SPACE):
-        script = {"meta_graph": "pretrain", "latency_table": "profile_latency"}[argument]
+        verb = {"meta_graph": "pretrain", "latency_table": "profile"}[argument]
         raise ValueError(
             f"{argument}: the package has one for {SHIPPED_SPACE!r} only, not for {space.config};"
-            f" make one with scripts/{script}.py and give its path"
+            f" `instanas {verb}` makes one, whose path will do"
         )
     return shipped(asset)

@@ -34,7 +34,7 @@ class Options:
 
     out: Path
     """Directory of the run."""
-    dataset: str = "fashion_mnist"
+    dataset: str = "embedded"
     """Data set, see instanas_env.data.load_images."""
     data_dir: Path | None = None
     """Where its files are."""

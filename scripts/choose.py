@@ -32,6 +32,7 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
 from scripts.comparison.text_table import TextTable, milliseconds
+from scripts.known import TABLE, space_name
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Options:
     run: Path
     """Directory of a finished search."""
     data_dir: Path | None = None
-    """Where the images are, if the search had to be told; everything else is in its record."""
+    """By default where the search had them; everything else is in its record, too."""
     count: int = len(LETTERS)
     """Picks at most."""
     snapshots: int = 20
@@ -62,11 +63,11 @@ def validation(options: Options) -> InstanceBandit:
         raise ValueError(f"run: {options.run} holds no search; `instanas search` makes one")
     return build_bandit(
         dataset=config["dataset"],
-        data_dir=None if options.data_dir is None else str(options.data_dir),
+        data_dir=config.get("data_dir") if options.data_dir is None else str(options.data_dir),
         split="val",
-        search_space=config["search_space"],
+        search_space=space_name(options.run / "meta_graph.safetensors"),
         meta_graph=str(options.run / "meta_graph.safetensors"),
-        latency_table=config["latency_table"],
+        latency_table=str(options.run / TABLE),
         wrong_reward=config["wrong_reward"],
         bounds={"upper": paper.SEARCH_UPPER[-1], "best": paper.SEARCH_BEST[-1]},
     )

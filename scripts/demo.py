@@ -37,9 +37,11 @@ from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import RunDirectory
 from scripts import benchmark
+from scripts.comparison import ranking
+from scripts.comparison.contest import Budget, Contest
 
 NAMES = {
-    "best fixed mask": "best fixed mask",
+    "fixed": "best fixed mask",
     "regression": "regression, learnt here",
     "reinforce": "REINFORCE, learnt here",
 }
@@ -54,10 +56,8 @@ class Options:
     """Fixed masks that the one-shot search ranks."""
     menu: int = 24
     """So many of these the regression controller chooses from."""
-    regression_images: int = 4_000
-    """Images on which regression asks for the answers of the whole menu."""
-    reinforce_images: int = 60_000
-    """Images that REINFORCE acts on, each of the 4,000 several times."""
+    steps: int = 80_000
+    """Answers that each of the two learns from, about any of the 4,000 training images."""
     stopwatch_images: int = 200
     """Test images that the one file with everything in it is timed on."""
     seed: int = 0
@@ -79,17 +79,20 @@ def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str
     yield "MobileNetV2 alone", alone(test)
     settings = benchmark.Options(
         out=options.out,
+        policies=tuple(NAMES),
+        steps=options.steps,
         masks=options.masks,
         menu=options.menu,
-        regression_images=options.regression_images,
         gradient_steps=20,
-        reinforce_images=options.reinforce_images,
         seeds=1,
         seed=options.seed,
-        threads=options.threads,
     )
     run = RunDirectory(options.out, settings, free=("out", "data_dir"))
-    for row in benchmark.rows(benchmark.Frozen(settings), run):
+    budget = Budget(settings.steps, settings.masks, settings.menu, settings.gradient_steps)
+    contest = Contest(options.out, benchmark.environment(settings), budget, options.seed)
+    run.bind(val=contest.val.image_set, test=contest.test.image_set)
+    run.claim()
+    for row in ranking.rows(contest, settings.policies, (options.seed,)):
         yield NAMES[row["policy"]], row["test"]
     yield "REINFORCE, shipped", vars(measure_awareness(*searched())[0])
 

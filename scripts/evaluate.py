@@ -46,6 +46,7 @@ from scripts.comparison.over_seeds import gains_told, over_seeds
 from scripts.comparison.policy_table import policy_table
 from scripts.comparison.rows import Comparison
 from scripts.comparison.settings import add_settings
+from scripts.known import filled
 from scripts.log import show_log
 from scripts.oneshot import load_frontier
 
@@ -61,15 +62,17 @@ class Options:
     runs: tuple[Path, ...] = ()
     """Directories with controller.safetensors and meta_graph.safetensors."""
     meta_graph: Path | None = None
-    """Pre-trained weights that fixed masks run on; by default the shipped ones. Their file tells the search
-    space, which is that of all runs."""
+    """Pre-trained weights that fixed masks run on; by default those that the first run began with. Their file
+    tells the search space, which is that of all runs."""
     latency_table: Path | None = None
-    """Of that search space; by default the shipped one."""
+    """Of that search space; by default that of the first run, or the shipped one."""
     alone: tuple[Path, ...] = ()
-    """Networks trained alone (`instanas pretrain --modules 2 --width w; `instanas baseline`): run
+    """Networks trained alone (`instanas pretrain --modules 2`, `instanas baseline`): run
     directories or weights."""
-    dataset: str = "embedded"
+    dataset: str | None = None
+    """By default that of the first run, or the embedded one."""
     data_dir: Path | None = None
+    """By default where the first run had it."""
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)
     """Settings of a regression controller's dial: mean latency of its networks on the validation split,
     in multiples of MobileNetV2's. A pick of `instanas choose` stays at its own."""
@@ -96,6 +99,7 @@ class Options:
 
 def compare(options: Options) -> Comparison:
     """Score all policies."""
+    assert options.dataset is not None, "filled"
     weights = options.meta_graph or shipped(META_GRAPH)
     found = searches(options)
     space, table = check_spaces(weights, options.latency_table or shipped("latency.json"), found.values())
@@ -230,6 +234,7 @@ def main(options: Options) -> None:
     """Compare, write, print."""
     torch.set_num_threads(options.threads)
     show_log()
+    options = filled(options, options.runs)
     comparison = compare(options)
     config = {name: as_typed(value) for name, value in dataclasses.asdict(options).items()}
     # The record is of no use without the results, which come last and so mark a finished comparison.

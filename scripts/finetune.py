@@ -37,6 +37,7 @@ from instanas_env.training.epoch import accuracy
 from instanas_env.training.fitting import Optimizer, fit
 from instanas_env.training.run_directory import RunDirectory
 from instanas_env.training.teacher import load_teacher
+from scripts.known import filled
 from scripts.log import show_log
 
 
@@ -56,8 +57,10 @@ class Options:
     """Random: any mask off the menu of a regression controller, whatever the image, so that all of them are
     good before a controller learns (again) to choose. All: every module, without a controller, such as those
     of a network trained alone."""
-    dataset: str = "embedded"
+    dataset: str | None = None
+    """By default that of the run."""
     data_dir: Path | None = None
+    """By default where the run had it."""
     epochs: int = 10
     batch_size: int = 128
     learning_rate: float = 0.02
@@ -87,6 +90,8 @@ def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     torch.set_num_threads(options.threads)
     show_log(world.is_main)
+    options = filled(options, [options.run])
+    assert options.dataset is not None
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
     source, agent = chosen_agent(options, meta_graph.space)

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from instanas_env import paper
+from instanas_env.build import parse_search_space
 from instanas_env.data import LIGHT, Augmentation, ImageSet, load_images
 from instanas_env.networks.counting import count_macs
 from instanas_env.networks.drop_path import Schedule, drop_path_masks
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
+from instanas_env.search_space import MOBILENET_V2_BLOCK
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import accuracy
@@ -39,14 +40,12 @@ class Options:
 
     out: Path
     """Directory of the run."""
-    dataset: str = "fashion_mnist"
+    dataset: str = "embedded"
     """Data set, see instanas_env.data.load_images."""
     data_dir: Path | None = None
     """Where its files are."""
     search_space: str = "lite"
-    """Preset: cifar, tiny_imagenet, imagenet or lite."""
-    width: float = 1.0
-    """Multiplies every channel count."""
+    """Preset: cifar, tiny_imagenet, imagenet or lite, with a width after an @ if it is not 1: "cifar@0.5"."""
     modules: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Modules of a cell; "2" alone is MobileNetV2 (then nothing is dropped)."""
     epochs: int = 24
@@ -95,7 +94,7 @@ def main(options: Options, world: World = ALONE) -> None:
     torch.set_num_threads(options.threads)
     show_log(world.is_main)
     run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
-    space = SearchSpace.preset(options.search_space, options.width).only(*options.modules)
+    space = parse_search_space(options.search_space).only(*options.modules)
     with world.one_first():
         train = load_images(options.dataset, "train", options.data_dir, space.resolution)
         val = load_images(options.dataset, "val", options.data_dir, space.resolution)

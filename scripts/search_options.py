@@ -159,11 +159,9 @@ class Options:
     data_dir: Path | None = None
     """Where its files are."""
     meta_graph: Path | None = None
-    """Pre-trained weights; by default the shipped ones."""
+    """Pre-trained weights, whose file tells the search space; by default the shipped ones."""
     latency_table: Path | None = None
-    """By default the shipped one."""
-    search_space: str = "lite"
-    """Preset, with a width after an @ if it is not 1: "cifar@0.5"."""
+    """Of the same search space; by default the shipped one."""
     epochs: int = 10
     """Passes over the training images, each followed by a meta-graph epoch."""
     frozen_epochs: int = 0

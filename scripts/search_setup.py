@@ -11,6 +11,7 @@ import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.teacher import load_teacher
+from scripts.known import space_name
 from scripts.search_options import Options
 
 
@@ -26,7 +27,7 @@ def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.v
         dataset=options.dataset,
         data_dir=text(options.data_dir),
         split=split,
-        search_space=options.search_space,
+        search_space=space_name(options.meta_graph),
         meta_graph=text(options.meta_graph),
         latency_table=text(options.latency_table),
         wrong_reward=options.wrong_reward,

@@ -76,7 +76,7 @@ def two_processes() -> Path:
         f"--epochs {options.epochs} --frozen-epochs {options.frozen_epochs} --num-envs {options.num_envs}"
     )
     place = ["--dataset", "folder", "--data-dir", str(options.data_dir), "--out", str(options.out)]
-    process = torchrun("-m", "scripts", "search", *arguments.split(), *place)
+    process = torchrun("-m", "scripts", "search", "regression", *arguments.split(), *place)
     try:
         while not (options.out / "checkpoint.pt").exists():
             assert process.poll() is None, (home() / "torchrun.txt").read_text()
@@ -89,7 +89,7 @@ def two_processes() -> Path:
         time.sleep(0.1)
     assert not processes_of(options.out), "a process outlives torchrun"
     assert not (options.out / "controller.safetensors").exists(), "killed in the middle"
-    assert torchrun("tests/processes.py", str(image_folder()), str(out)).wait() == 0, (
+    assert torchrun("-m", "tests.tools.processes", str(image_folder()), str(out)).wait() == 0, (
         home() / "torchrun.txt"
     ).read_text()
     return out

@@ -12,7 +12,8 @@ from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
 from scripts.experiment.options import Options
 from scripts.experiment.plan import Plan
-from scripts.experiment.presets import PRESETS
+from scripts.experiment.presets import PRESETS, as_found
+from tests.tools.pipeline_fixtures import image_folder
 
 PAPER = [name for name in PRESETS if name.startswith("paper-")]
 
@@ -54,7 +55,7 @@ def test_the_four_data_sets():
 def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     """Each stage reads what an earlier one makes; every stage has its own place."""
     preset = PRESETS[name]
-    assert preset.dataset in DATASETS and sum(preset.images) > 0
+    assert preset.dataset in DATASETS and (sum(preset.images) > 0 or name == "folder")
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
     order = ["pretrain", "baseline", "profile", "search", "choose", "finetune"]
     if preset.resnet18 is None:
@@ -71,6 +72,15 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
         assert all(file is None or file in before or file.parent in folders for file in needed)
         assert getattr(stage.options, "seed", 5) in range(5, 5 + preset.seeds)
         assert getattr(stage.options, "data_dir", Path("data")) == Path("data")
+
+
+def test_a_folder_of_ones_own_is_looked_at():
+    """80 training images of ten classes: batches of 16, and as many epochs as there may be."""
+    found = as_found(PRESETS["folder"], image_folder())
+    assert (found.classes, found.images) == (10, (80, 40, 40))
+    assert (found.pretrain.batch_size, found.pretrain.epochs) == (16, 60)
+    assert found.mobilenet_v2.epochs == found.pretrain.epochs and found.reinforce.num_envs == 16
+    assert as_found(PRESETS["embedded"], None) is PRESETS["embedded"]
 
 
 def test_on_a_laptop_all_are_trained_for_as_long():

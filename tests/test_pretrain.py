@@ -27,7 +27,7 @@ def options(out: Path) -> Options:
         out=out,
         dataset="folder",
         data_dir=image_folder(),
-        width=0.25,
+        search_space="lite@0.25",
         modules=(0, 2, 3),
         epochs=EPOCHS,
         batch_size=20,
@@ -90,7 +90,7 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(unbroken, t
 
 def test_pretraining_on_the_embedded_images(tmp_path):
     """One module: nothing to drop, hence one number of validation accuracy; 4,000 images in seconds."""
-    main(Options(tmp_path, "embedded", width=0.25, modules=(2,), epochs=1, batch_size=1000))
+    main(Options(tmp_path, "embedded", search_space="lite@0.25", modules=(2,), epochs=1, batch_size=1000))
     (row,) = history(tmp_path)
     assert row["val"].keys() == {"all"}
     assert 0 < row["loss"] < 3, "log 10 = 2.3 is chance"
@@ -110,8 +110,12 @@ def test_a_directory_refuses_other_options(tmp_path):
     chosen = options(tmp_path)
     RunDirectory(tmp_path, chosen, free=("out", "data_dir")).claim()
     RunDirectory(tmp_path, dataclasses.replace(chosen, data_dir=Path("elsewhere")), free=("out", "data_dir"))
-    with pytest.raises(ValueError, match=r"^out: .* holds a run with other seed, width; choose another"):
-        RunDirectory(tmp_path, dataclasses.replace(chosen, width=0.5, seed=9), free=("out", "data_dir"))
+    with pytest.raises(
+        ValueError, match=r"^out: .* holds a run with other search_space, seed; choose another"
+    ):
+        RunDirectory(
+            tmp_path, dataclasses.replace(chosen, search_space="lite@0.5", seed=9), free=("out", "data_dir")
+        )
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0, "the record stays"
 
 

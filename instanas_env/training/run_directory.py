@@ -22,6 +22,9 @@ from instanas_env.storage import (
 from instanas_env.training.bound import IMAGE_SETS, described, difference
 from instanas_env.training.distributed import ALONE, World
 
+PLACE = "data_dir"
+"""Where the images are: recorded, so that nobody has to say it again, but another place is no other run."""
+
 
 class RunDirectory:
     """Artifacts of one script's run.
@@ -46,6 +49,8 @@ class RunDirectory:
         self.world = world
         self.history: list[dict[str, Any]] = []
         self.config = config_of(options, free)
+        place = getattr(options, PLACE, None)
+        self._place = {} if place is None or PLACE not in free else {PLACE: str(Path(place).absolute())}
         self._claimed = not world.is_main
         self._check()
 
@@ -64,7 +69,7 @@ class RunDirectory:
         if not self._claimed:
             self._check()
             remove_abandoned(self.path)
-            save_json(self._file, self.config)
+            save_json(self._file, {**self.config, **self._place})
             self._claimed = True
 
     @property
@@ -76,6 +81,8 @@ class RunDirectory:
         if not self.world.is_main or not self._file.exists():
             return
         before = load_json(self._file)
+        if PLACE not in self.config:
+            before.pop(PLACE, None)
         recorded = before.pop(IMAGE_SETS, {})
         sets = self.config.setdefault(IMAGE_SETS, recorded)
         if not sets:

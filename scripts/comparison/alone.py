@@ -1,6 +1,6 @@
 """Networks trained alone, which every image goes through: what a comparison sets the controllers against.
 
-MobileNetV2 of any width (`instanas pretrain --modules 2 --width w``), ShuffleNetV2 and ResNet
+MobileNetV2 of any width (`instanas pretrain --modules 2 --search-space lite@0.5`), ShuffleNetV2 and ResNet
 (`instanas baseline`).
 """
 

@@ -46,7 +46,7 @@ class TextTable:
 def _plain(cell: str) -> str:
     """A cell that Markdown takes as text: no markup, no further column, no further line."""
     text = " ".join(escape(cell, quote=False).split())
-    return "".join(f"\\{sign}" if sign in r"\|`*_[]" else sign for sign in text)
+    return "".join(f"\\{sign}" if sign in r"\|`*[]" else sign for sign in text)
 
 
 def signed(value: float, digits: int, plus: str = "") -> str:

@@ -23,12 +23,12 @@ def from_nothing(preset: Preset, out: Path, common: dict[str, Any]) -> Iterator[
         out: directory of the experiment; each stage has one of its own in it.
         common: options of them all: data set, its place, seed and threads.
     """
-    space, _, width = preset.search_space.partition("@")
-    wide = float(width or 1)
+    name_of_space, _, width = preset.search_space.partition("@")
 
     def pretrained(name: str, given: pretrain.Options, factor: float = 1.0, **more: Any) -> Stage:
         """MobileNetV2 or the meta-graph, at ``factor`` times the width of the space."""
-        both = {**common, "search_space": space, "width": factor * wide, **more}
+        space = preset.search_space if factor == 1 else f"{name_of_space}@{factor * float(width or 1):g}"
+        both = {**common, "search_space": space, **more}
         options = wired("pretrain", given, out=out / name, **both)
         file = options.out / "meta_graph.safetensors"
         return Stage("pretrain", f"pretrain {name}", pretrain.main, options, file)

@@ -82,7 +82,6 @@ class Plan:
             out=self._place(agent, seed),
             meta_graph=self.out / "meta_graph" / "meta_graph.safetensors",
             latency_table=self.table,
-            search_space=self.preset.search_space,
             **self.data,
             **self._chance(seed),
         )

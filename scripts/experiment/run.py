@@ -12,6 +12,7 @@ train also run under torchrun (``--stages pretrain``), see instanas_env.training
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import tyro
@@ -20,12 +21,13 @@ from instanas_env.training.distributed import ALONE, World
 from scripts.experiment import dry_run
 from scripts.experiment.options import TRAINING, Options
 from scripts.experiment.plan import Plan
-from scripts.experiment.presets import PRESETS, Preset
+from scripts.experiment.presets import PRESETS, Preset, as_found
 from scripts.experiment.stage import run_together
 
 
 def main(options: Options, world: World = ALONE) -> None:
     """Run the stages that are asked for, or print them."""
+    options = replace(options, preset=as_found(options.preset, options.data_dir))
     if options.workers < 1 or (options.workers > 1 and world.size > 1):
         will_do = "at least 1" if world.size == 1 else "under torchrun 1"
         raise ValueError(f"workers: got {options.workers}; {will_do} will do")
@@ -47,7 +49,13 @@ def parse(arguments: list[str] | None = None) -> Options:
     choices = {
         name: (preset_line(preset), Options(preset, Path("runs") / name)) for name, preset in PRESETS.items()
     }
-    return tyro.extras.overridable_config_cli(choices, description=__doc__, args=arguments)
+    return tyro.extras.overridable_config_cli(
+        choices,
+        prog="instanas experiment",
+        description=__doc__,
+        args=arguments,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
 
 
 def preset_line(preset: Preset) -> str:

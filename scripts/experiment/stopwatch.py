@@ -123,11 +123,12 @@ class Stopwatch:
     def acting(self, options: search_options.Options) -> float:
         """Of an agent's step: choose, score, learn."""
         with tempfile.TemporaryDirectory() as folder:
-            table = Path(folder) / "table.json"
+            table, weights = Path(folder) / "table.json", Path(folder) / "weights.safetensors"
+            self.meta_graph.save(weights)
             count_macs(self.space, len(self.images.classes)).save(table)
             size = min(options.num_envs, BATCH)
             own = replace(options, dataset="embedded", data_dir=None, latency_table=table)
-            envs = search_setup.make_envs(replace(own, meta_graph=Path("random")), "val", size)
+            envs = search_setup.make_envs(replace(own, meta_graph=weights), "val", size)
         agent = search_options.make_agent(options, envs, 3 * size)
         return fastest_step(agent.train(3 * size)) / size
 

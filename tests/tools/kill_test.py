@@ -102,10 +102,10 @@ def stage_command(stage: Stage, checkpoints: int, images: Path, out: Path) -> li
     # At a width of 0.05 oneDNN 3.12 ends the process ("free(): invalid size") in the backward pass of a 1x1
     # convolution of stride 2 from 6 to 12 channels, on a CPU without AVX-512.
     module, *arguments = {
-        "pretrain": f"pretrain --width 0.25 --modules 0 2 --epochs {checkpoints} --batch-size 40",
+        "pretrain": f"pretrain --search-space lite@0.25 --modules 0 2 --epochs {checkpoints} --batch-size 40",
         "baseline": f"baseline --width 0.125 --epochs {checkpoints} --batch-size 40",
         "finetune": f"finetune --epochs {checkpoints} --batch-size 20",
-        "benchmark": f"{benchmark} --regression-images 80 --reinforce-images 160",
+        "benchmark": f"{benchmark} --steps 240",
     }.get(stage, search).split()
     if stage == "finetune":
         arguments += ["--run", str(shipped("searched_reinforce/controller.safetensors").parent)]

@@ -32,7 +32,9 @@ def stages(images: Path, out: Path) -> dict[str, tuple[Callable[..., None], Any]
     The learning rate is tiny where weights are new: there rounding grows tenfold with every step.
     """
     fit: dict[str, Any] = {"dataset": "folder", "data_dir": images, "batch_size": 27, "epochs": 1}
-    new = pretrain.Options(out / "pretrain", width=0.5, modules=(0, 2), learning_rate=1e-4, **fit)
+    new = pretrain.Options(
+        out / "pretrain", search_space="lite@0.5", modules=(0, 2), learning_rate=1e-4, **fit
+    )
     shipped_run = shipped("searched_reinforce/controller.safetensors").parent
     tuned = finetune.Options(
         shipped_run, out / "finetune", teacher=shipped("mobilenet_v2.safetensors"), **fit
