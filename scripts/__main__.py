@@ -34,7 +34,14 @@ VERBS = {
 }
 PLACES = {"report": "scripts.report.run_report", "experiment": "scripts.experiment.run"}
 """Verbs that are more than a file."""
-USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+USER_ERRORS = (
+    ValueError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    PermissionError,
+    ImportError,
+)
 INTERRUPTED = "stopped; the same command goes on where it was"
 
 

@@ -7,8 +7,8 @@ the search's final meta-graph. Of those that no other beats in both accuracy and
 controller's included) up to five are picked, evenly spaced in latency: A is the most accurate, the last
 the fastest. ``--prefer accuracy`` of `instanas finetune` means A, ``latency`` the last, and ``balanced``
 the pick with the largest mean reward, equation (2), in the window at its last place.
-Writes ``choices/A/controller.safetensors`` and so on, then ``choices.json``, then ``choices.png``. The
-meta-graph of all picks is that of the search.
+Writes ``choices/A/controller.safetensors`` and so on, then ``choices.json``, which
+`instanas report` draws. The meta-graph of all picks is that of the search.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from agents.agent import Agent
 from agents.evaluation.picks import LETTERS, non_dominated, spread
@@ -33,6 +31,7 @@ from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
+from scripts.comparison.text_table import TextTable, milliseconds
 from scripts.known import TABLE, space_name
 
 
@@ -130,48 +129,28 @@ def save_pick(run: Path, letter: str, point: dict[str, Any]) -> None:
     agent.save(run / "choices" / letter / "controller.safetensors", {"pick": letter, "validation": point})
 
 
-def draw_choices(content: dict[str, Any], path: Path) -> None:
-    """All points, the frontier, and the picks by their letters."""
-    from scripts.report.figures import pyplot, save
-
-    found = content["points"]
-
-    def at(index: list[int]) -> tuple[list[float], list[float]]:
-        return [found[i]["latency_ms"] for i in index], [100 * found[i]["accuracy"] for i in index]
-
-    figure, axes = pyplot().subplots(figsize=(7, 4.5), layout="constrained")
-    axes.scatter(*at(list(range(len(found)))), s=14, color="0.6", label="controllers and settings")
-    axes.plot(*at(content["frontier"]), "C0.-", linewidth=1, label="frontier")
-    axes.plot(*at(list(content["picks"].values())), "C3o", label="picks")
-    for letter, i in content["picks"].items():
-        position = (found[i]["latency_ms"], 100 * found[i]["accuracy"])
-        axes.annotate(letter, position, xytext=(5, -12), textcoords="offset points", weight="bold")
-    axes.set_xlabel("mean latency per image, ms (table, controller included)")
-    axes.set_ylabel("accuracy, % (validation)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
-    save(figure, path)
-
-
-def print_picks(content: dict[str, Any]) -> None:
-    """The picks on the terminal."""
+def pick_table(content: dict[str, Any]) -> TextTable:
+    """A line for each pick."""
     meaning: dict[str, list[str]] = {letter: [] for letter in content["picks"]}
     for preference, letter in content["prefer"].items():
         meaning[letter].append(preference)
-    table = Table("pick", "accuracy", "ms", "reward", "networks", "controller", "lambda", "--prefer")
+    lines = []
     for letter, i in content["picks"].items():
         point = content["points"][i]
-        table.add_row(
-            letter,
-            f"{100 * point['accuracy']:.1f}",
-            f"{point['latency_ms']:.2f}",
-            f"{point['reward']:.3f}",
-            f"{point['architectures']:,}",
-            Path(point["controller"]).stem,
-            "" if point["trade_off"] is None else f"{point['trade_off']:.3g}",
-            ", ".join(meaning[letter]),
+        lines.append(
+            (
+                letter,
+                f"{100 * point['accuracy']:.1f}",
+                milliseconds(point["latency_ms"]),
+                f"{point['reward']:.3f}",
+                f"{point['architectures']:,}",
+                Path(point["controller"]).stem,
+                "" if point["trade_off"] is None else f"{point['trade_off']:.3g}",
+                ", ".join(meaning[letter]),
+            )
         )
-    Console(width=110).print(table)
+    head = ("Pick", "Accuracy, %", "ms", "Reward", "Networks", "Controller", "lambda", "--prefer")
+    return TextTable(head, lines)
 
 
 def main(options: Options) -> None:
@@ -189,6 +168,5 @@ def main(options: Options) -> None:
     images = {"split": "val", "images": len(bandit.image_set)}
     record = {name: str(value) for name, value in asdict(options).items()}
     save_json(options.run / "choices.json", {"options": record, **images, **window, **content})
-    print_picks(content)
-    draw_choices(content, options.run / "choices.png")
-    print(f"wrote {options.run}/choices.json, choices/, choices.png")
+    pick_table(content).show()
+    print(f"wrote {options.run}/choices.json, choices/")

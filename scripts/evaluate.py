@@ -1,6 +1,7 @@
-"""Compare policies on the test split, once: a table, results.json, images.safetensors, and figures.
+"""Compare policies on the test split, once: a table, results.json and images.safetensors.
 
     instanas evaluate --out runs/evaluation --runs runs/search --dataset fashion_mnist
+    instanas report runs/evaluation
 
 Fixed policies on a meta-graph, networks trained alone, and the controllers in ``runs``, each on the
 meta-graph beside it. By default the meta-graph is the shipped one, and what else the package holds
@@ -42,13 +43,12 @@ from instanas_env.training.run_directory import machine
 from scripts.comparison.alone import LoneNetwork, is_of, latencies, load_all, load_lone
 from scripts.comparison.image_record import make_record
 from scripts.comparison.over_seeds import gains_told, over_seeds
-from scripts.comparison.policy_table import print_table
+from scripts.comparison.policy_table import policy_table
 from scripts.comparison.rows import Comparison
 from scripts.comparison.settings import add_settings
 from scripts.known import filled
 from scripts.log import show_log
 from scripts.oneshot import load_frontier
-from scripts.report.figures import draw_figures
 
 SHIPPED_SEARCHES = ("searched_reinforce",)
 
@@ -58,7 +58,7 @@ class Options:
     """What to compare, on which images."""
 
     out: Path
-    """Directory for results.json, images.safetensors and figures."""
+    """Directory for results.json and images.safetensors."""
     runs: tuple[Path, ...] = ()
     """Directories with controller.safetensors and meta_graph.safetensors."""
     meta_graph: Path | None = None
@@ -99,8 +99,7 @@ class Options:
 
 def compare(options: Options) -> Comparison:
     """Score all policies."""
-    options = filled(options, options.runs)
-    assert options.dataset is not None
+    assert options.dataset is not None, "filled"
     weights = options.meta_graph or shipped(META_GRAPH)
     found = searches(options)
     space, table = check_spaces(weights, options.latency_table or shipped("latency.json"), found.values())
@@ -235,6 +234,7 @@ def main(options: Options) -> None:
     """Compare, write, print."""
     torch.set_num_threads(options.threads)
     show_log()
+    options = filled(options, options.runs)
     comparison = compare(options)
     config = {name: as_typed(value) for name, value in dataclasses.asdict(options).items()}
     # The record is of no use without the results, which come last and so mark a finished comparison.
@@ -250,7 +250,6 @@ def main(options: Options) -> None:
         "seeds": seeds,
     }
     save_json(options.out / "results.json", results)
-    print_table(comparison.rows)
+    policy_table(comparison.rows).show()
     print("\n".join(gains_told(seeds)))
-    draw_figures(options.out / "results.json", options.out)
-    print(f"wrote {options.out}/results.json, images.safetensors, figure_*.png")
+    print(f"wrote {options.out}/results.json, images.safetensors; `instanas report {options.out}` draws them")

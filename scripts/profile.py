@@ -2,8 +2,8 @@
 
     instanas profile --out runs/latency.json
 
-Run it on a quiet machine. Latency does not depend on weights, so none are needed. Beside the table
-(JSON) it writes a picture of estimated against real latency of random children (Figure 4).
+Run it on a quiet machine. Latency does not depend on weights, so none are needed. The file (JSON) also
+records the estimated and the real latency of random children, which `instanas report` draws (Figure 4).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
 from instanas_env.training.run_directory import machine
-from scripts.report.figures import draw_estimate
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,6 @@ def main(options: Options) -> None:
             f"estimated against real: r = {quality.correlation:.4f}, median error {quality.median_error:.1%}"
         )
     dataclasses.replace(table, record=record).save(options.out)
-    if options.children:
-        draw_estimate(options.out, options.out.with_suffix(".png"))
     for name in ("full", "mobilenet_v2", "cheapest"):
         print(f"{name:13s} {table.reference(name):7.3f} ms")
     print(f"{'controller':13s} {table.controller:7.3f} ms\nwrote {options.out}")

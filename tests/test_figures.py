@@ -1,100 +1,164 @@
-"""Figures come from the results file alone, and are not empty."""
+"""Every figure can be drawn from a few rows, is not blank, and is the same twice."""
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from instanas_env.build import shipped
-from instanas_env.storage import save_json
-from scripts.report.figures import Options, draw_estimate, draw_figures, main
-from tests.tools.pipeline_fixtures import ROOT, evaluated, read_strictly
+from scripts.comparison.image_record import Choices, ImageRecord
+from scripts.report.claim import claimed
+from scripts.report.figures import frontier, latency_histogram, module_usage
+from scripts.report.figures_by_image import (
+    architecture_map,
+    from_easy_to_hard,
+    images_by_class,
+    images_shown,
+    module_grid,
+)
+from scripts.report.figures_search import choice_of_picks, estimate, load_search_history, search_course
+from scripts.report.pictures import STYLE, saved
+from tests.tools.pipeline_fixtures import ROOT
 
-# In three epochs the window falls faster than a controller can follow; that is what the warning is for.
-pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
-
-NAMES = [f"figure_{name}.png" for name in ("frontier", "latency", "modules", "map")]
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
-
-
-def test_a_comparison_draws_its_figures():
-    found = sorted(path.name for path in evaluated().glob("*.png"))
-    assert found == sorted(NAMES)
-    pictures = [pixels(evaluated() / name) for name in NAMES]
-    for picture in pictures:
-        assert min(picture.shape[:2]) > 300
-        drawn = (picture != 255).any(2)
-        assert drawn.mean() > 0.005, "a blank picture is white everywhere"
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-    assert len({picture.tobytes() for picture in pictures}) == 4
+MASKS = ["1" + "0" * 84, "11" + "0" * 83, "1" * 85]
 
 
-def test_the_json_alone_is_enough(tmp_path, capsys):
-    """Copied to a place without anything else, it gives the same pictures; their paths are printed."""
-    copy = tmp_path / "elsewhere" / "results.json"
-    copy.parent.mkdir()
-    copy.write_bytes((evaluated() / "results.json").read_bytes())
-    main(Options(copy, tmp_path / "new" / "folder"))
-    assert capsys.readouterr().out.split() == [str(tmp_path / "new" / "folder" / name) for name in NAMES]
-    for name in NAMES:
-        assert (pixels(tmp_path / "new" / "folder" / name) == pixels(evaluated() / name)).all()
+def row(name: str, group: str, latency_ms: float, networks: list[int] | None = None) -> dict[str, Any]:
+    """A policy; ``networks`` are the images of each of :data:`MASKS`, which take 1, 2 and 3 ms."""
+    counts = zip(MASKS, (1.0, 2.0, 3.0), networks or (), strict=False)
+    listed = [{"mask": mask, "latency_ms": ms, "images": images} for mask, ms, images in counts]
+    numbers = {"accuracy": 0.85, "accuracy_low": 0.8, "accuracy_high": 0.9, "latency_ms": latency_ms}
+    more = {"images": 12, "architectures": len(listed) or 1, "networks": listed or None}
+    return {"name": name, "group": group, **numbers, **more}
 
 
-def comparison_with(**changes) -> list[dict]:
-    """The fixed policies, and the row of REINFORCE with changes."""
-    rows = read_strictly(evaluated() / "results.json")["policies"]
-    (learned,) = [row for row in rows if row["name"] == "reinforce"]
-    return [row for row in rows if row["group"] == "fixed"] + [{**learned, **changes}]
+ROWS = [row("MobileNetV2", "fixed", 2.0), row("ours", "ours", 1.9, [3, 6, 3]), row("one", "one", 1.0, [12])]
+NETWORK = torch.tensor([0, 1, 2] * 2 + [1, 1, 0, 1, 2, 1])
+RECORD = ImageRecord(
+    label=torch.arange(12) % 2,
+    sample=torch.arange(12),
+    thumbnails=(torch.arange(12 * 64).reshape(12, 1, 8, 8) % 256).to(torch.uint8),
+    classes=("cat", "<b>dog"),
+    policies={"ours": Choices(NETWORK, torch.ones(12, dtype=torch.uint8))},
+)
+OURS = (ROWS[1], RECORD.policies["ours"], RECORD)
+EPOCHS = [
+    {
+        "epoch": epoch,
+        "latency_ms": 2.0,
+        "lower_ms": 1.0,
+        "upper_ms": 4.0 - epoch,
+        "val": {"accuracy": 0.8, "shuffled_accuracy": 0.7, "latency_ms": 2.0, "architectures": 3},
+    }
+    for epoch in (1, 2)
+]
+POINTS = [{"latency_ms": ms, "accuracy": 0.5 + ms / 10} for ms in (1.0, 2.0, 3.0)]
+PICKS = {"points": POINTS, "frontier": [2, 1, 0], "picks": {"A": 2, "B": 0}}
+MEASURED = {"table": "a table", "correlation": 0.99, "median_relative_error": 0.04}
+FIGURES = {
+    "frontier": lambda: frontier(ROWS),
+    "no latency": lambda: frontier([*ROWS, row("free", "fixed", 0.0)]),
+    "alone": lambda: frontier(ROWS[1:2]),
+    "latency": lambda: latency_histogram(ROWS, ROWS[1:]),
+    "modules": lambda: module_usage(ROWS[1:]),
+    "images": lambda: images_by_class(*OURS),
+    "map": lambda: architecture_map(*OURS),
+    "search": lambda: search_course("a run", EPOCHS),
+    "picks": lambda: choice_of_picks("a run", PICKS),
+    "estimate": lambda: estimate({**MEASURED, "estimated_ms": [1.0, 2.0], "real_ms": [1.1, 1.9]}),
+}
 
 
-def test_without_controllers_there_is_the_frontier_alone(tmp_path):
-    fixed = [row for row in comparison_with() if row["networks"] is None]
-    save_json(tmp_path / "results.json", {"policies": fixed})
-    assert draw_figures(tmp_path / "results.json", tmp_path) == [tmp_path / NAMES[0]]
+def drawn(name: str) -> bytes:
+    with matplotlib.rc_context(STYLE):
+        return saved(FIGURES[name](), "png")
 
 
-def test_one_network_for_all_images_can_be_drawn(tmp_path):
-    """A controller that has collapsed: one bar, and one dot on the map."""
-    networks = [{**comparison_with()[-1]["networks"][0], "images": 40}]
-    save_json(tmp_path / "results.json", {"policies": comparison_with(networks=networks)})
-    assert [path.name for path in draw_figures(tmp_path / "results.json", tmp_path)] == NAMES
-    assert all((pixels(tmp_path / name) != 255).any() for name in NAMES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_drawn_and_is_the_same_twice(name):
+    picture = drawn(name)
+    with Image.open(io.BytesIO(picture)) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    ink = (pixels < 240).any(2)
+    assert ink.mean() > 0.005 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+    assert not ink[:3].any() and not ink[:, :3].any() and not ink[:, -3:].any(), "drawn over the edge"
+    assert drawn(name) == picture
 
 
-def test_a_network_of_no_latency_can_be_drawn(tmp_path):
-    """On a busy machine the fit may leave nothing for the cheapest one; a log axis has no 0."""
-    rows = comparison_with()
-    (cheapest,) = [row for row in rows if row["name"] == "cheapest path"]
-    cheapest["latency_ms"] = 0.0
-    save_json(tmp_path / "results.json", {"policies": rows})
-    assert [path.name for path in draw_figures(tmp_path / "results.json", tmp_path)] == NAMES
+def test_settings_are_joined_from_fast_to_slow_and_fixed_ones_are_not():
+    rows = [row(f"{group} {ms}", group, ms) for group in ("fixed", "static") for ms in (3.0, 1.0, 2.0)]
+    (axes,) = frontier(rows).axes
+    lines = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 3]
+    assert lines == [[1.0, 2.0, 3.0]]
 
 
-def test_a_run_called_unshuffled_is_not_a_shuffled_control(tmp_path):
-    """``--shuffle off`` may well be written to ``runs/unshuffled``."""
-    rows = comparison_with(name="unshuffled", group="unshuffled")
-    save_json(tmp_path / "results.json", {"policies": rows})
-    assert [path.name for path in draw_figures(tmp_path / "results.json", tmp_path)] == NAMES
+def test_only_the_end_of_a_name_makes_a_control():
+    """``--shuffle off`` may well be written to ``runs/unshuffled``; a control's mark is a cross."""
+    (axes,) = frontier([row("unshuffled", "a", 1.0), row("unshuffled, shuffled", "a", 2.0)]).axes
+    marks = [line.get_marker() for line in axes.lines if line.get_gid()]
+    assert marks == ["o", "x"]
 
 
-def test_estimated_against_real_latency_is_drawn_from_the_table_alone(tmp_path):
-    """Figure 4 of the shipped table: its dots are there, so the picture has their blue."""
-    draw_estimate(shipped("latency.json"), tmp_path / "estimate.png")
-    colours = pixels(tmp_path / "estimate.png").reshape(-1, 3)
-    assert (colours == (31, 119, 180)).all(1).any()  # matplotlib's C0, #1f77b4
+def test_the_usage_of_modules_counts_images():
+    """The first module of the first cell is on for all 12 images, the second for 9, the last for 3."""
+    shares = module_usage(ROWS[1:2]).axes[0].images[0].get_array()
+    assert shares.shape == (5, 17)
+    assert (shares[0, 0], shares[1, 0], shares[4, 16]) == (1, 9 / 12, 3 / 12)
 
 
-def test_no_script_needs_matplotlib_before_it_draws():
+def test_images_from_easy_to_hard():
+    """Class 0 has latencies 1, 3, 2, 6, mean 3; its sampled images 0, 2, 3 are -2/3, -1/3 and +1."""
+    latency = np.array([1.0, 3.0, 2.0, 6.0, 5.0])
+    chosen = from_easy_to_hard(latency, np.array([0, 0, 0, 0, 1]), np.array([3, 0, 4, 2]))
+    assert [position for position, _ in chosen[0]] == [1, 3, 0]
+    assert [relative for _, relative in chosen[0]] == pytest.approx([-2 / 3, -1 / 3, 1])
+    assert chosen[1] == [(2, 0.0)]
+
+
+def test_six_images_with_the_networks_that_they_got():
+    shown = images_shown(*OURS)
+    assert [image["ms"] for image in shown] == ["1.00", "1.00", "2.00", "2.00", "3.00", "3.00"]
+    assert [image["modules"] for image in shown[::2]] == ["1 of 85", "2 of 85", "85 of 85"]
+
+
+def test_a_grid_has_a_column_for_each_cell_and_a_line_for_each_module():
+    """Module 3 of the last cell is on: line 3, column 16, of squares of 8 pixels."""
+    mask = np.zeros(85)
+    mask[16 * 5 + 3] = 1
+    squares = module_grid(mask)[4::8, 4::8].astype(int)
+    assert squares.shape == (5, 17, 3)
+    blue = (squares[..., 2] > squares[..., 0] + 50).nonzero()
+    assert [place.tolist() for place in blue] == [[3], [16]]
+
+
+def test_the_page_is_about_the_users_policy_whatever_it_is_worth():
+    shipped, mine = row("best (shipped)", "a", 1.0, [6, 6]), row("mine", "b", 9.0, [6, 6])
+    assert claimed([shipped, mine]) is mine and claimed([shipped]) is shipped
+    assert claimed([row("one", "c", 1.0, [12]), shipped]) is shipped, "one network for all is not the idea"
+
+
+def test_a_history_of_something_else_is_no_search(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 1, "loss": 0.3, "val": {"policy": 0.8}}\n')
+    assert load_search_history(path) == []
+    path.write_text('{"epoch": 1, "lo')
+    with pytest.raises(ValueError, match="line 1: not a JSON file"):
+        load_search_history(path)
+
+
+def test_no_verb_needs_matplotlib_before_it_draws():
     """It is an extra; a process of its own, since this one has drawn."""
-    program = "import sys, `instanas demo`, scripts.report.figures; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+    program = (
+        "import sys, scripts.evaluate, scripts.experiment.run, scripts.report.run_report;"
+        " sys.exit(bool({'matplotlib', 'jinja2'} & (set(sys.modules) - KNOWN)))"
+    )
+    # torch may bring Jinja2 by itself.
+    known = "import torch, torch.fx, onnxruntime, sys; KNOWN = set(sys.modules); "
+    assert subprocess.run([sys.executable, "-c", known + program], cwd=ROOT, check=False).returncode == 0

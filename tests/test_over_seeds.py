@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scripts.comparison.names import SHUFFLED
-from scripts.comparison.over_seeds import HEAD, gains_told, over_seeds, points, seed_table
+from scripts.comparison.over_seeds import gains_told, over_seeds, seed_table
 
 
 def row(name: str, accuracy: float, shuffled: float | None = None) -> dict:
@@ -45,12 +45,12 @@ def test_means_and_intervals_golden_values():
 
 def test_as_a_table_and_in_words():
     summary = over_seeds(ROWS)
-    first, second = seed_table(summary)
-    assert len(first) == len(second) == len(HEAD)
-    assert first[:5] == ("ours, dial 0.5", "3", "73.0 [65.5, 80.5]", "1.00", "20")
-    assert first[5:] == ("2.0 [\N{MINUS SIGN}0.5, 4.5]",) * 3 and second[5:] == ("", "", "")
-    assert gains_told(summary) == ["ours, dial 0.5 over theirs: +2.0 [\N{MINUS SIGN}0.5, 4.5] points"]
-    assert points((0.01, None, None)) == "1.0"
+    table = seed_table(summary)
+    first, second = table.lines
+    assert len(first) == len(second) == len(table.head)
+    assert first[:5] == ("ours, dial 0.5", "3", "73.0 (65.5 to 80.5)", "1.00", "20")
+    assert first[5:] == ("2.0 (\N{MINUS SIGN}0.5 to 4.5)",) * 2 and second[5:] == ("", "")
+    assert gains_told(summary) == ["ours, dial 0.5 over theirs: +2.0 (\N{MINUS SIGN}0.5 to 4.5) points"]
 
 
 def test_policies_of_one_seed_have_no_row():

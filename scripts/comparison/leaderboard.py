@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from scripts.comparison.text_table import TextTable
 
 HEAD = ("policy", "seeds", "reward", "right, %", "ms", "networks", "lost shuffled, points", "regret", "s")
 NOTES = (
@@ -17,10 +16,10 @@ NOTES = (
 
 
 def interval(figure: Sequence[float | None], digits: int, factor: float = 1.0) -> str:
-    """``(mean, low, high)`` as "0.69 [0.68, 0.70]"; without the bounds where there is one seed."""
+    """``(mean, low, high)`` as "0.69 (0.68 to 0.70)"; without the bounds where there is one seed."""
     mean, low, high = (None if value is None else factor * value for value in figure)
     told = f"{mean:.{digits}f}"
-    return told if low is None or high is None else f"{told} [{low:.{digits}f}, {high:.{digits}f}]"
+    return told if low is None or high is None else f"{told} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def lines(ranked: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -43,21 +42,11 @@ def lines(ranked: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 def show(ranked: list[dict[str, Any]]) -> None:
     """The table on the terminal."""
-    table = Table()
-    for number, head in enumerate(HEAD):
-        table.add_column(head, justify="left" if number == 0 else "right")
-    for cells in lines(ranked):
-        table.add_row(*cells)
-    Console().print(table)
+    TextTable(HEAD, lines(ranked)).show()
 
 
 def markdown(ranked: list[dict[str, Any]], limits: dict[str, float], command: str) -> str:
     """The leaderboard as a file."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    table = [line(HEAD), line(["---"] + ["---:"] * (len(HEAD) - 1)), *map(line, lines(ranked))]
     told = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in limits.items())
-    foot = ["", NOTES, "", f"Reward of the best masks: {told}.", "", f"    {command}", ""]
-    return "\n".join(["# Leaderboard", "", *table, *foot])
+    foot = [NOTES, "", f"Reward of the best masks: {told}.", "", f"    {command}", ""]
+    return "\n".join(["# Leaderboard", "", TextTable(HEAD, lines(ranked)).markdown(), *foot])

@@ -1,79 +1,61 @@
-"""The comparison as a table in the form of the paper's Tables 1 to 3: as strings and as print."""
+"""The comparison as a table in the form of the paper's Tables 1 to 3."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from scripts.comparison.names import SHUFFLED, reference_row
+from scripts.comparison.text_table import Interval, TextTable, difference, milliseconds, points
 
 HEAD = (
     "Policy",
     "Accuracy, %",
-    "95 % interval",
     "ms",
     "against MobileNetV2",
     "Networks",
-    "Over static mask",
+    "Over one network for all",
     "Lost when shuffled",
     "Oracle, %",
 )
+CAPTION = (
+    "Each policy's accuracy on the test images and mean time of an image, the controller's own included."
+    " Brackets hold 95 % intervals over images. “Over one network for all”: points of accuracy over the best"
+    " fixed choice of modules that takes no longer; 0 means that one network for all images would have done."
+    " “Lost when shuffled”: points lost when the same networks are exchanged between images; 0 means that it"
+    " does not matter which image gets which. “Oracle”: images that at least one of the controller's most"
+    " used networks gets right, so the most that choosing among them could reach."
+)
 
 
-def table_rows(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """A line for each policy; controls are no lines but the last columns of their policy's, in points."""
+def policy_table(rows: list[dict[str, Any]]) -> TextTable:
+    """A line for each policy; its controls are columns, and measured times are one where there are any."""
     reference = reference_row(rows)
     control = {row["name"]: row["accuracy"] for row in rows}
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        if row["name"].endswith(SHUFFLED):
-            continue
+    shown = [row for row in rows if not row["name"].endswith(SHUFFLED)]
+    timed = any(row.get("real_latency_ms") is not None for row in shown)
+    lines = []
+    for row in shown:
         shuffled = control.get(row["name"] + SHUFFLED)
-        lost = "" if shuffled is None else signed(100 * (row["accuracy"] - shuffled), 1)
+        lost = "" if shuffled is None else points((row["accuracy"] - shuffled, None, None))
         controls = row.get("controls")
+        measured = row.get("real_latency_ms")
         lines.append(
             (
                 row["name"],
-                f"{100 * row['accuracy']:.1f}",
-                f"{100 * row['accuracy_low']:.1f} to {100 * row['accuracy_high']:.1f}",
-                f"{row['latency_ms']:.2f}",
+                points((row["accuracy"], row["accuracy_low"], row["accuracy_high"])),
+                milliseconds(row["latency_ms"]),
                 "" if reference is None else difference(row["latency_ms"] / reference["latency_ms"]),
                 f"{row['architectures']:,}",
-                "" if controls is None else points(controls["static"]["gain"]),
-                lost if controls is None else points(controls["shuffled"]["gain"]),
+                "" if controls is None else points(gain_of(controls, "static_with_controller_time")),
+                lost if controls is None else points(gain_of(controls, "shuffled")),
                 "" if controls is None else f"{100 * controls['oracle']['any_right']:.1f}",
+                *(("" if measured is None else milliseconds(measured),) if timed else ()),
             )
         )
-    return lines
+    return TextTable((*HEAD, "measured ms") if timed else HEAD, lines)
 
 
-def points(gain: dict[str, float]) -> str:
-    """A gain in points of accuracy with its 95 % interval: "0.5 (0.1 to 0.9)"."""
-    value, low, high = (signed(100 * gain[name], 1) for name in ("difference", "low", "high"))
-    return f"{value} ({low} to {high})"
-
-
-def difference(ratio: float) -> str:
-    """1.25 as "+25 %", 0.46 as "−54 %"."""
-    return f"{signed(100 * (ratio - 1), 0, '+')} %"
-
-
-def signed(value: float, digits: int, plus: str = "") -> str:
-    """A number with a proper minus sign, zero without one."""
-    text = f"{abs(value):.{digits}f}"
-    if float(text) == 0:
-        return text
-    return ("\N{MINUS SIGN}" if value < 0 else plus) + text
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """The table on the terminal, with real latencies where they were measured."""
-    real = [row["real_latency_ms"] for row in rows if not row["name"].endswith(SHUFFLED)]
-    table = Table(*HEAD, "real ms")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for line, ms in zip(table_rows(rows), real, strict=True):
-        table.add_row(*line, "" if ms is None else f"{ms:.2f}")
-    Console(width=140).print(table)
+def gain_of(controls: dict[str, Any], name: str) -> Interval:
+    """What a policy gains over one of its controls."""
+    gain = controls[name]["gain"]
+    return gain["difference"], gain["low"], gain["high"]

@@ -1,43 +1,65 @@
-"""Figure 7: for each class, images from easy to hard by the controller's own judgement, its latency.
+"""Which image got which network: Figures 7 and 8, and some images for the head of the page.
 
-From the rows of results.json and the record of images beside it.
+All take the row of a policy in results.json, what it did with each image, and the record of the images.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from instanas_env.search_space import ALL_MODULES
 from scripts.comparison.image_record import Choices, ImageRecord
-from scripts.comparison.policy_table import difference
-from scripts.report.figures import arrays, pyplot, save
+from scripts.comparison.text_table import count, difference, milliseconds
+from scripts.report.pictures import WIDTH, arrays, data_uri, new_figure, png_of
 
 MAX_CLASSES = 10
 IMAGES_PER_CLASS = 8
-LINE = 1.22
-"""Height of a line, in widths of an image: the image and its number."""
+SHOWN = 6
+"""Images at the head of the page."""
+PICTURES = 14
+"""On a map."""
+ON, OFF = (31, 111, 180), (222, 227, 234)
 
 
-def choices_of(row: dict[str, Any], record: ImageRecord) -> Choices | None:
-    """What the policy of ``row`` did with each image; None if the record is of another comparison."""
-    choices = record.policies.get(row["name"])
-    if choices is None:
-        return None
-    images = [network["images"] for network in row["networks"]]
-    counts = np.bincount(choices.network.numpy(), minlength=len(images)).tolist()
-    return choices if counts == images else None
+def picture(record: ImageRecord, position: int) -> np.ndarray:
+    """A thumbnail of the sample, uint8 ``(h, w, 3)``."""
+    return record.thumbnails[position].permute(1, 2, 0).expand(-1, -1, 3).numpy()
 
 
-def widest_of_each_group(learned: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each search, the policy with most networks; none of a search that gives all images the same."""
-    groups: dict[str, dict[str, Any]] = {}
-    for row in learned:
-        best = groups.get(row["group"])
-        if len(row["networks"]) > (len(best["networks"]) if best else 1):
-            groups[row["group"]] = row
-    return list(groups.values())
+def evenly(ordered: np.ndarray, wanted: int) -> np.ndarray:
+    """At most ``wanted`` entries, evenly spaced, the first and the last among them."""
+    return ordered[np.linspace(0, len(ordered) - 1, min(len(ordered), wanted)).round().astype(int)]
+
+
+def images_shown(row: dict[str, Any], choices: Choices, record: ImageRecord) -> list[dict[str, Any]]:
+    """Some images in the order of the time that they got, with their modules."""
+    masks, _, latency_ms = arrays(row)
+    network = choices.network[record.sample].numpy()
+    shown = []
+    for position in evenly(np.argsort(latency_ms[network], kind="stable"), SHOWN).tolist():
+        image, mask = int(record.sample[position]), masks[network[position]]
+        shown.append(
+            {
+                "picture": data_uri(png_of(picture(record, position))),
+                "grid": data_uri(png_of(module_grid(mask))),
+                "name": record.classes[record.label[image]],
+                "ms": milliseconds(float(latency_ms[network[position]])),
+                "modules": f"{mask.sum():.0f} of {len(mask)}",
+                "right": bool(choices.correct[image]),
+            }
+        )
+    return shown
+
+
+def module_grid(mask: np.ndarray) -> np.ndarray:
+    """A network as a picture, uint8 ``(h, w, 3)``: a column for each cell, a line for each module."""
+    bits = mask.reshape(-1, len(ALL_MODULES)).T
+    colours = np.where(bits[..., None] > 0, ON, OFF).astype(np.uint8)
+    pixels = np.pad(colours.repeat(8, 0).repeat(8, 1), ((0, 1), (0, 1), (0, 0)))
+    pixels[::8] = pixels[:, ::8] = 255
+    return pixels
 
 
 def from_easy_to_hard(
@@ -56,31 +78,63 @@ def from_easy_to_hard(
     for name in np.unique(label[sample])[:MAX_CLASSES].tolist():
         mean = latency_ms[label == name].mean()
         members = (label[sample] == name).nonzero()[0]
-        members = members[np.argsort(latency_ms[sample[members]], kind="stable")]
-        spread = np.linspace(0, len(members) - 1, min(IMAGES_PER_CLASS, len(members))).round().astype(int)
-        chosen[name] = [(int(m), float(latency_ms[sample[m]] / mean - 1)) for m in members[spread]]
+        members = evenly(members[np.argsort(latency_ms[sample[members]], kind="stable")], IMAGES_PER_CLASS)
+        chosen[name] = [(int(m), float(latency_ms[sample[m]] / mean - 1)) for m in members]
     return chosen
 
 
-def draw_by_image(row: dict[str, Any], choices: Choices, record: ImageRecord, path: Path) -> None:
-    """Draw Figure 7 of one policy; a wrong answer's number is red."""
+def images_by_class(row: dict[str, Any], choices: Choices, record: ImageRecord) -> Any:
+    """Figure 7; a wrong answer's number is red."""
     latency_ms = arrays(row)[2][choices.network.numpy()]
     sample = record.sample.numpy()
     lines = from_easy_to_hard(latency_ms, record.label.numpy(), sample)
-    columns = max(map(len, lines.values()))
-    width, height = columns + 1.5, LINE * len(lines) + 0.5
-    figure = pyplot().figure(figsize=(0.85 * width, 0.85 * height))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(-1.5, columns), ylim=(height - 0.5, -0.5))
-    axes.set_axis_off()
-    axes.text(columns / 2, -0.2, f"{row['name']}: easy to hard", ha="center", va="center", fontsize=11)
-    for number, (label, line) in enumerate(lines.items()):
-        top = LINE * number
-        for left, (position, relative) in enumerate(line):
-            picture = record.thumbnails[position].permute(1, 2, 0).expand(-1, -1, 3).numpy()
-            extent = (left + 0.05, left + 0.95, top + 0.9, top)
-            axes.imshow(picture, extent=extent, interpolation="nearest", aspect="auto")
+    figure, grid = new_figure(0.62 * len(lines) + 0.3, len(lines), max(map(len, lines.values())))
+    figure.suptitle(row["name"], fontsize=9)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for line, (label, images) in zip(grid, lines.items(), strict=True):
+        line[0].set_ylabel(record.classes[label][:14], rotation=0, ha="right", va="center")
+        for axes, (position, relative) in zip(line, images, strict=False):
+            axes.imshow(picture(record, position), interpolation="nearest")
             colour = "0.15" if choices.correct[sample[position]] else "#c0202b"
-            text = difference(1 + relative)
-            axes.text(left + 0.5, top + 0.94, text, ha="center", va="top", fontsize=9, color=colour)
-        axes.text(-0.1, top + 0.45, record.classes[label], ha="right", va="center", fontsize=10)
-    save(figure, path)
+            axes.set_xlabel(difference(1 + relative), fontsize=7, labelpad=1, color=colour)
+    return figure
+
+
+def architecture_map(row: dict[str, Any], choices: Choices, record: ImageRecord) -> Any:
+    """Networks on a plane, coloured by latency, with images that got them, far from each other (Figure 8)."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    figure, ((axes,),) = new_figure(WIDTH - 1.2)
+    masks, images, latency_ms = arrays(row)
+    places = plane(masks)
+    dots = axes.scatter(
+        *places.T, s=6 + 150 * images / images.sum(), c=latency_ms, cmap="coolwarm", alpha=0.8
+    )
+    axes.set(title=f"{row['name']}: {count(len(masks), 'network')}", xticks=[], yticks=[])
+    axes.margins(0.12)
+    at = places[choices.network[record.sample].numpy()]
+    distance = np.full(len(at), np.inf)
+    for _ in range(PICTURES):
+        position = int(distance.argmax())
+        if distance[position] > 0:
+            image = OffsetImage(picture(record, position), zoom=18 / record.thumbnails.shape[-1])
+            axes.add_artist(AnnotationBbox(image, at[position], pad=0.1))
+        distance = np.minimum(distance, np.linalg.norm(at - at[position], axis=1))
+    figure.colorbar(dots, ax=axes, label="time of the network, ms", shrink=0.6)
+    return figure
+
+
+def plane(masks: np.ndarray) -> np.ndarray:
+    """Two coordinates ``(n, 2)`` of each mask: UMAP where it is installed (extra "umap"), else PCA."""
+    if len(masks) > 15:
+        try:
+            from umap import UMAP
+        except ImportError:
+            pass
+        else:
+            return UMAP(random_state=0, n_jobs=1, metric="hamming").fit_transform(masks)
+    left, values, _ = np.linalg.svd(masks - masks.mean(0), full_matrices=False)
+    coordinates = left[:, :2] * values[:2]
+    return np.pad(coordinates, ((0, 0), (0, 2 - coordinates.shape[1])))

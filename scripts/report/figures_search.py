@@ -1,4 +1,4 @@
-"""The course of joint searches (section 3.3) from their history.jsonl: falling window, accuracy, networks."""
+"""Figures of searches, of their picks and of a latency table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instanas_env.storage import load_json_lines
-from scripts.report.figures import pyplot, save
+from scripts.report.pictures import PALETTE, new_figure
 
 History = list[dict[str, Any]]
 
@@ -21,39 +21,60 @@ def load_search_history(path: Path) -> History:
     return [row for row in rows if "upper_ms" in row and "architectures" in row.get("val", {})]
 
 
-def draw_searches(searches: dict[str, History], path: Path) -> None:
-    """One line of pictures a search: latency in its window, accuracy with the control, networks."""
-    figure, grid = pyplot().subplots(
-        len(searches),
-        3,
-        figsize=(9, 2.4 * len(searches) + 0.5),
-        squeeze=False,
-        sharex="row",
-        layout="constrained",
-    )
-    for line, (name, rows) in zip(grid, searches.items(), strict=True):
-        epochs = [row["epoch"] for row in rows]
-        val = {key: [row["val"][key] for row in rows] for key in rows[0]["val"]}
-        window = [[row[key] for row in rows] for key in ("lower_ms", "upper_ms")]
-        line[0].fill_between(epochs, *window, color="C0", alpha=0.15, linewidth=0, label="reward window")
-        line[0].plot(epochs, [row["latency_ms"] for row in rows], "C0:", label="explored")
-        line[0].plot(epochs, val["latency_ms"], "C0o-", markersize=4, label="policy")
-        line[0].set_ylabel(f"{name}\n\nlatency, ms", fontsize=9)
-        line[1].plot(epochs, [100 * a for a in val["accuracy"]], "C2o-", markersize=4, label="its accuracy")
-        shuffled = [100 * a for a in val["shuffled_accuracy"]]
-        line[1].plot(epochs, shuffled, "C2x:", alpha=0.7, label="masks shuffled")
-        line[1].set_ylabel("accuracy, % (validation)", fontsize=9)
-        line[2].plot(epochs, val["architectures"], "C1o-", markersize=4)
-        line[2].set_ylabel("networks", fontsize=9)
-        line[2].set_ylim(bottom=0)
-        for axes in line:
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.grid(alpha=0.3)
-            axes.tick_params(labelsize=8)
-    for axes, title in zip(grid[0], ("window and latency", "accuracy", "distinct networks"), strict=True):
-        axes.set_title(title, fontsize=10)
-    for axes in grid[-1]:
-        axes.set_xlabel("epoch", fontsize=9)
-    (handles, labels), more = (axes.get_legend_handles_labels() for axes in grid[0, :2])
-    figure.legend(handles + more[0], labels + more[1], fontsize=8, loc="outside lower center", ncols=5)
-    save(figure, path)
+def search_course(name: str, rows: History) -> Any:
+    """The falling window of section 3.3, accuracy with its control, and the number of networks, by epoch."""
+    figure, grid = new_figure(5.2, 3, sharex=True)
+    window, accuracy, networks = grid[:, 0]
+    epochs = [row["epoch"] for row in rows]
+    val = {key: [row["val"][key] for row in rows] for key in rows[0]["val"]}
+    ends = [[row[key] for row in rows] for key in ("lower_ms", "upper_ms")]
+    line = {"marker": "o", "markersize": 3}
+    window.fill_between(epochs, *ends, color=PALETTE[2], alpha=0.15, linewidth=0, label="reward window")
+    window.plot(epochs, [row["latency_ms"] for row in rows], ":", color=PALETTE[2], label="explored")
+    window.plot(epochs, val["latency_ms"], color=PALETTE[2], label="policy", **line)
+    window.set(title=name, ylabel="time, ms")
+    accuracy.plot(epochs, [100 * a for a in val["accuracy"]], color=PALETTE[4], label="policy", **line)
+    shuffled = [100 * a for a in val["shuffled_accuracy"]]
+    accuracy.plot(epochs, shuffled, ":x", color=PALETTE[4], alpha=0.7, label="exchanged between images")
+    accuracy.set_ylabel("accuracy, %")
+    networks.plot(epochs, val["architectures"], color=PALETTE[1], **line)
+    networks.set(ylabel="networks", xlabel="epoch")
+    networks.set_ylim(bottom=0)
+    networks.xaxis.get_major_locator().set_params(integer=True)
+    for axes in grid[:, 0]:
+        axes.grid()
+    window.legend()
+    accuracy.legend()
+    return figure
+
+
+def choice_of_picks(name: str, content: dict[str, Any]) -> Any:
+    """All controllers and settings that a search kept, the frontier, and the picks by their letters."""
+    found = content["points"]
+
+    def at(index: list[int]) -> tuple[list[float], list[float]]:
+        return [found[i]["latency_ms"] for i in index], [100 * found[i]["accuracy"] for i in index]
+
+    figure, ((axes,),) = new_figure(3.6)
+    axes.scatter(*at(list(range(len(found)))), s=14, color="0.6", label="controllers and settings")
+    axes.plot(*at(content["frontier"]), ".-", color=PALETTE[2], linewidth=1, label="frontier")
+    axes.plot(*at(list(content["picks"].values())), "o", color=PALETTE[3], label="picks")
+    for letter, i in content["picks"].items():
+        place = (found[i]["latency_ms"], 100 * found[i]["accuracy"])
+        axes.annotate(letter, place, (5, -12), textcoords="offset points", weight="bold")
+    axes.set(title=name, xlabel="mean time of an image, ms", ylabel="accuracy on validation, %")
+    axes.grid()
+    axes.legend(loc="lower right")
+    return figure
+
+
+def estimate(record: dict[str, Any]) -> Any:
+    """Estimated against real latency of random networks, from a table's own record (Figure 4)."""
+    figure, ((axes,),) = new_figure(4)
+    axes.scatter(record["estimated_ms"], record["real_ms"], s=10, color=PALETTE[2])
+    top = max(record["real_ms"])
+    axes.plot([0, top], [0, top], color="0.6", linewidth=1)
+    axes.set(xlabel="time by the table, ms", ylabel="measured time, ms")
+    error = f"median error {100 * record['median_relative_error']:.0f} %"
+    axes.set_title(f"{record['table']}: r = {record['correlation']:.4f}, {error}")
+    return figure

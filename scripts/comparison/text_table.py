@@ -1,0 +1,81 @@
+"""A table made once as strings, and shown in the terminal, on the page and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Interval = tuple[float, float | None, float | None]
+"""A mean or a difference, and the two ends of its 95 % interval."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of strings; the first column has names, the others have numbers.
+
+    Attributes:
+        head: names of the columns.
+        lines: as many strings each.
+    """
+
+    head: tuple[str, ...]
+    lines: Sequence[tuple[str, ...]]
+
+    def show(self) -> None:
+        """Print it, as wide as it needs where nobody watches."""
+        table = Table(box=box.SIMPLE_HEAD)
+        for place, name in enumerate(self.head):
+            table.add_column(name, justify="right" if place else "left", min_width=0 if place else 12)
+        for line in self.lines:
+            table.add_row(*map(Text, line))
+        Console(width=140).print(table)
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown."""
+        rules = tuple("---:" if place else "---" for place in range(len(self.head)))
+        lines = (self.head, rules, *self.lines)
+        return "".join(f"| {' | '.join(map(_plain, line))} |\n" for line in lines)
+
+
+def _plain(cell: str) -> str:
+    """A cell that Markdown takes as text: no markup, no further column, no further line."""
+    text = " ".join(escape(cell, quote=False).split())
+    return "".join(f"\\{sign}" if sign in r"\|`*[]" else sign for sign in text)
+
+
+def signed(value: float, digits: int, plus: str = "") -> str:
+    """A number with a proper minus sign, zero without one."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return ("\N{MINUS SIGN}" if value < 0 else plus) + text
+
+
+def difference(ratio: float) -> str:
+    """1.25 as "+25 %", 0.46 as "−54 %"."""
+    return f"{signed(100 * (ratio - 1), 0, '+')} %"
+
+
+def points(interval: Interval | None, plus: str = "") -> str:
+    """Fractions in points: "0.5 (0.1 to 0.9)"; without ends the mean alone, and nothing for None."""
+    if interval is None:
+        return ""
+    mean, low, high = interval
+    ends = "" if low is None or high is None else f" ({signed(100 * low, 1)} to {signed(100 * high, 1)})"
+    return signed(100 * mean, 1, plus) + ends
+
+
+def count(number: int, thing: str) -> str:
+    """As in "1 network" and "1,012 networks"."""
+    return f"{number:,} {thing}" + ("s" if number != 1 else "")
+
+
+def milliseconds(value: float) -> str:
+    """Without the unit: 0.352, 4.20."""
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}"

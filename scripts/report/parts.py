@@ -1,0 +1,120 @@
+"""The parts of the report: each draws what the files of a run allow, or says what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.comparison import over_seeds, policy_table
+from scripts.comparison.text_table import TextTable
+from scripts.report import figures, figures_by_image
+from scripts.report.figures_search import choice_of_picks, estimate, search_course
+from scripts.report.pictures import STYLE
+from scripts.report.run_files import Missing, RunFiles
+
+
+@dataclass
+class Part:
+    """A part of the page.
+
+    Attributes:
+        name: of its place on the page.
+        title, caption: plain text.
+        draw: gives a table, or figures by the names of their files; raises :class:`Missing`.
+        figures, table: what it gave.
+        missing: what was not there.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], dict[str, Any] | TextTable]
+    figures: dict[str, Any] = field(default_factory=dict)
+    table: TextTable | None = None
+    missing: Missing | None = None
+
+
+def drawn(run: RunFiles) -> list[Part]:
+    """All parts, with what they show."""
+    import matplotlib
+
+    parts = list(_parts(run))
+    with matplotlib.rc_context(STYLE):
+        for part in parts:
+            try:
+                content = part.draw()
+            except Missing as missing:
+                part.missing = missing
+            else:
+                part.table = content if isinstance(content, TextTable) else None
+                part.figures = content if isinstance(content, dict) else {}
+    return parts
+
+
+def _parts(run: RunFiles) -> Iterator[Part]:
+    yield Part(
+        "frontier",
+        "Accuracy against time (Figures 5 and 6)",
+        "Higher is more often right, further left is faster. Bars are 95 % intervals over images; lines join"
+        " the settings of one policy. MobileNetV2 is a well-known small network. Hover over a mark for its"
+        " numbers.",
+        lambda: {"frontier": figures.frontier(run.first)},
+    )
+    yield Part(
+        "table",
+        "All policies (Tables 1 to 3)",
+        policy_table.CAPTION,
+        lambda: policy_table.policy_table(run.rows),
+    )
+    if summary := run.content.get("seeds"):
+        told = "; ".join(over_seeds.gains_told(summary))
+        yield Part(
+            "seeds", "Over seeds", f"{over_seeds.CAPTION} {told}", lambda: over_seeds.seed_table(summary)
+        )
+    yield Part(
+        "images",
+        "From easy to hard (Figure 7)",
+        "Images of each class in the order of the time that they got, relative to the mean of their class;"
+        " red where the answer was wrong.",
+        lambda: {"images": figures_by_image.images_by_class(*run.by_image)},
+    )
+    yield Part(
+        "latency",
+        "Time of the chosen networks (Figure 1)",
+        "How many images got a network of which time. The controller's own time is not in it.",
+        lambda: {"latency": figures.latency_histogram(run.first, run.learned)},
+    )
+    yield Part(
+        "modules",
+        "Modules by depth",
+        "Share of the images for which each module of each cell is switched on.",
+        lambda: {"modules": figures.module_usage(run.learned)},
+    )
+    yield Part(
+        "map",
+        "Map of the networks (Figure 8)",
+        "A dot is a network, its size the number of images that got it. Near dots share modules (UMAP where"
+        " umap-learn is installed, otherwise principal components). Pictures are images that got them.",
+        lambda: {"map": figures_by_image.architecture_map(*run.by_image)},
+    )
+    yield Part(
+        "search",
+        "Course of the search (section 3.3)",
+        "Outside the window the reward for speed is 0. Explored: mean time of the networks that were tried."
+        " Policy: the controller at its best guess, on validation images.",
+        lambda: {f"search_{n}": search_course(*found) for n, found in enumerate(run.histories, 1)},
+    )
+    if run.choices:
+        yield Part(
+            "picks",
+            "Picks of a search (section 4.2)",
+            "All were found on validation images.",
+            lambda: {f"picks_{n}": choice_of_picks(*found) for n, found in enumerate(run.choices, 1)},
+        )
+    yield Part(
+        "estimate",
+        "Estimated against measured time (Figure 4)",
+        "The measured time of random networks against the sum over their modules in the latency table.",
+        lambda: {"estimate": estimate(run.estimate)},
+    )

@@ -1,0 +1,110 @@
+"""What the files of a run hold, read when a part of the report asks for it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instanas_env.build import shipped
+from instanas_env.storage import load_json
+from scripts.comparison.image_record import Choices, ImageRecord
+from scripts.comparison.names import first_seeds, learned_rows
+from scripts.report.claim import claimed
+from scripts.report.figures_search import History, load_search_history
+
+
+class Missing(Exception):
+    """A part of the report cannot be drawn: what is missing, and the command that would make it."""
+
+    def __init__(self, what: str, command: str):
+        super().__init__(what)
+        self.what = what
+        self.command = command
+
+
+class RunFiles:
+    """The files in the directory ``run``; what is not there raises :class:`Missing`.
+
+    Attributes:
+        name: of the run.
+        content: results.json, empty if there is none.
+    """
+
+    def __init__(self, run: Path):
+        self.run = run
+        self.name = run.resolve().name
+        results = run / "results.json"
+        self.content: dict[str, Any] = load_json(results) if results.exists() else {}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All policies of the comparison."""
+        if self.content.get("policies"):
+            return self.content["policies"]
+        raise self.lacks("no comparison of policies (results.json)")
+
+    @cached_property
+    def first(self) -> list[dict[str, Any]]:
+        """Those of the first seed."""
+        return first_seeds(self.rows)
+
+    @cached_property
+    def learned(self) -> list[dict[str, Any]]:
+        """Those of controllers, of the first seed; at least one."""
+        if learned := learned_rows(self.first):
+            return learned
+        raise self.lacks("a comparison, but no controller in it")
+
+    @cached_property
+    def by_image(self) -> tuple[dict[str, Any], Choices, ImageRecord]:
+        """The policy that the page is about, which image got which of its networks, and the images."""
+        row, file = claimed(self.learned), self.run / "images.safetensors"
+        if not file.exists():
+            raise self.lacks("no record of which image got which network (images.safetensors)")
+        record = ImageRecord.load(file)
+        choices = record.policies.get(row["name"])
+        images = [network["images"] for network in row["networks"]]
+        if choices is None or np.bincount(choices.network, minlength=len(images)).tolist() != images:
+            raise self.lacks("a record of images from another comparison (images.safetensors)")
+        return row, choices, record
+
+    @property
+    def histories(self) -> list[tuple[str, History]]:
+        """Name and epochs of each search in the run."""
+        found = [(path.parent.name, load_search_history(path)) for path in self._files("history.jsonl")]
+        if searches := [(name, rows) for name, rows in found if rows]:
+            return searches
+        raise Missing("no history of a search", f"instanas search --out {self.run / 'search'}")
+
+    @property
+    def choices(self) -> list[tuple[str, dict[str, Any]]]:
+        """Name and picks of each search in the run."""
+        return [(path.parent.name, load_json(path)) for path in self._files("choices.json")]
+
+    @property
+    def estimate(self) -> dict[str, Any]:
+        """What the run's latency table, or else the shipped one, tells of networks that were measured."""
+        own = self.run / "latency.json"
+        file = own if own.exists() else shipped("latency.json")
+        if found := load_json(file)["record"].get("estimate"):
+            return {"table": "the run's table" if file == own else "the shipped table", **found}
+        raise Missing("a latency table without measured networks", f"instanas profile --out {own}")
+
+    def lacks(self, what: str) -> Missing:
+        """What `instanas evaluate` would make, of the controllers in the run and the images of before."""
+        words = ["instanas evaluate --out", str(self.run)]
+        if runs := sorted(str(path.parent) for path in self.run.glob("*/controller.safetensors")):
+            words += ["--runs", *runs]
+        before = self.content.get("options", {})
+        for name in ("dataset", "data_dir", "meta_graph", "latency_table", "alone"):
+            if before.get(name, "None") not in ("None", ""):
+                words += ["--" + name.replace("_", "-"), before[name]]
+        return Missing(what, " ".join(words))
+
+    def _files(self, name: str) -> list[Path]:
+        """Those of the run itself and of the directories in it."""
+        paths = (self.run.resolve() / name, *sorted(self.run.glob(f"*/{name}")))
+        return [path for path in paths if path.exists()]
