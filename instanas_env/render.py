@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env.contextual import Contexts, Outcome
 
 SIDE = 160  # of the enlarged image, px
 TILE = 14  # of one module in the grid, px
@@ -17,21 +19,22 @@ RIGHT, WRONG = (46, 140, 84), (196, 62, 52)
 WINDOW = (240, 214, 150)
 
 
-def frames(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None) -> list[np.ndarray]:
+def frames(bandit: Any, contexts: Contexts, outcome: Outcome | None) -> list[np.ndarray]:
     """One picture ``(H, W, 3)`` uint8 per image; without an outcome the grid and the bar stay empty.
 
     Columns of the grid are cells from stem to head, rows are modules. The frame around the image is
     green if the answer was right and red if wrong. The bar ends at the latency of the full meta-graph;
     the light stretch on it is the reward window.
     """
-    return [_frame(bandit, contexts, outcome, i) for i in range(len(contexts))]
+    images = bandit.images(contexts).numpy()
+    return [_frame(bandit, images[i], outcome, i) for i in range(len(contexts))]
 
 
-def _frame(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None, i: int) -> np.ndarray:
+def _frame(bandit: Any, pixels: np.ndarray, outcome: Outcome | None, i: int) -> np.ndarray:
     space = bandit.space
     width = GAP + SIDE + GAP + space.num_cells * TILE + GAP
     canvas = np.full((SIDE + 2 * GAP, width, 3), BACKGROUND, np.uint8)
-    image = contexts.images[i].numpy().transpose(1, 2, 0)
+    image = pixels.transpose(1, 2, 0)
     pick = np.arange(SIDE) * image.shape[0] // SIDE
     if outcome is not None:
         canvas[GAP - 4 : GAP + SIDE + 4, GAP - 4 : GAP + SIDE + 4] = RIGHT if outcome.correct[i] else WRONG
