@@ -34,7 +34,7 @@ class TabularObserver(Observer):
         observation: "image", "features", or "index", the image's number in the split.
     """
 
-    def __init__(self, image_set: ImageSet, layout: str = "CHW", observation: str = "features"):
+    def __init__(self, image_set: ImageSet, layout: str = "CHW", observation: str = "image"):
         checks.choice("observation", observation, OBSERVATIONS)
         self.image_set = image_set
         side = image_set.images[0].shape[-1]
@@ -86,9 +86,9 @@ class InstaNASTabularEnv(InstaNASEnv):
     ``Discrete(K)``, the number of a mask; 256 in the shipped table.
 
     ## Observation Space
-    ``observation="features"`` (default): ``Box(0, 1, (24,), float32)``, see
-    :func:`instanas_env.observations.features`. "image": as in InstaNAS-v1. "index": ``Discrete(N)``, the image's
-    number in the split, for agents that have features of their own.
+    The image, as in InstaNAS-v1. ``observation="features"``: ``Box(0, 1, (24,), float32)``, see
+    :func:`instanas_env.observations.features`. "index": ``Discrete(N)``, the image's number in the split, for
+    agents that have features of their own. These two need not copy images: a million steps a second.
 
     ## Rewards, Starting State, Episode End
     As in InstaNAS-v1; under the same seed the same images come.
@@ -96,8 +96,9 @@ class InstaNASTabularEnv(InstaNASEnv):
     ## Information
     The keys of InstaNAS-v1. The table knows which answers are right, so ``prediction`` is the label where
     ``correct``, and -1 where not. And three regrets, each what an oracle would have earned more on the image:
-    ``regret_image`` (its best mask), ``regret_class`` (the mask best for its class on average over the split),
-    ``regret_fixed`` (the one mask best on average); NaN while an image waits. The last two may be negative.
+    ``regret_image`` (its best mask), ``regret_class`` (the mask that is best for its class on average over
+    the split), ``regret_fixed`` (the one mask that is best on average). The last two may be negative. All are
+    NaN while an image waits.
 
     ## Arguments
     * ``table``: path of what `instanas tabulate` wrote; by default the table of the embedded images.
@@ -118,7 +119,7 @@ class InstaNASTabularEnv(InstaNASEnv):
         self,
         render_mode: str | None = None,
         layout: str = "CHW",
-        observation: str = "features",
+        observation: str = "image",
         **table_options: Any,
     ):
         checks.render_mode(render_mode)
@@ -161,7 +162,7 @@ class InstaNASTabularVectorEnv(InstaNASVectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
         layout: str = "CHW",
-        observation: str = "features",
+        observation: str = "image",
         **table_options: Any,
     ):
         checks.render_mode(render_mode)

@@ -193,7 +193,7 @@ def build_tabular(
     if image_set.fingerprint != loaded.images[split]:
         raise ValueError(
             f"table: {file} was made with other images of {loaded.dataset!r} ({split}): fingerprint"
-            f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one of these"
+            f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one"
         )
     schedule = None if bounds is None else parse_bounds(bounds)
     return TabularBandit(loaded, split, image_set, schedule, correct_reward, wrong_reward, order)

@@ -1,8 +1,8 @@
 """A table of right and wrong answers, K masks x all images of some splits, and its file.
 
-The file is safetensors with a checksum: "masks" uint8 ``(K, num_bits)``, "latency_ms" float64 ``(K,)`` and, for
-each split, "correct.SPLIT" uint8 ``(N, ceil(K / 8))``: bit ``7 - k % 8`` of byte ``k // 8`` tells whether mask
-k classifies the image correctly. Which class was answered instead is not kept.
+The file is safetensors with a checksum: "masks" uint8 ``(K, num_bits)``, "latency_ms" float64 ``(K,)`` and,
+for each split, "correct.SPLIT" uint8 ``(N, ceil(K / 8))``: bit ``7 - k % 8`` of byte ``k // 8`` tells whether
+mask k classifies the image correctly. Which class was answered instead is not kept.
 """
 
 from __future__ import annotations
