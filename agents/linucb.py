@@ -70,6 +70,7 @@ class LinUCB:
         size = self.features + 1
         self.covariance = np.tile(self.ridge * np.eye(size), (self.arms, 1, 1))
         self.target = np.zeros((self.arms, size))
+        self._inverse, self._theta = np.empty_like(self.covariance), np.empty_like(self.target)
         self.num_timesteps = 0
         self._begun = False
         self._solve(np.arange(self.arms))
@@ -96,8 +97,6 @@ class LinUCB:
 
     def _solve(self, arms: np.ndarray) -> None:
         """Bring the inverses and theta of ``arms`` up to date."""
-        if not hasattr(self, "_inverse"):
-            self._inverse, self._theta = np.empty_like(self.covariance), np.empty_like(self.target)
         self._inverse[arms] = np.linalg.inv(self.covariance[arms])
         self._theta[arms] = (self._inverse[arms] @ self.target[arms][:, :, None])[:, :, 0]
 
