@@ -83,7 +83,7 @@ class InstaNASTabularEnv(InstaNASEnv):
     algorithms, for sweeps over seeds, and for regret, which is exact here. Arms are sorted by latency.
 
     ## Action Space
-    ``Discrete(K)``, the number of a mask: 0 is the cheapest one, K - 1 the full meta-graph in the shipped table.
+    ``Discrete(K)``, the number of a mask. In the shipped table 0 is the cheapest, K - 1 the full meta-graph.
 
     ## Observation Space
     The image, as in InstaNAS-v1. ``observation="features"``: ``Box(0, 1, (24,), float32)``, see
