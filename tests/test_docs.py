@@ -69,9 +69,11 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(place), target
 
 
-@pytest.mark.parametrize("page", [page for page in EVERY if commands(page)], ids=named)
+@pytest.mark.parametrize(
+    "page", [page for page in EVERY if commands(page) and page.parent.name != "results"], ids=named
+)
 def test_commands_parse(page, capsys):
-    """Every verb and option in a shell block exists; nothing is run."""
+    """Every verb and option in a shell block exists; nothing is run. Results tell what was typed when."""
     for verb, *arguments in commands(page):
         if verb.startswith("-") or verb == "VERB":
             continue
