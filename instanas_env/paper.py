@@ -46,8 +46,8 @@ SPREAD_FINAL = 0.9
 # CHOSEN: the alternative "sandwich" (Yu and Huang, 2019): shares of a batch's images with all modules and
 # with one module a cell, how many cells of the latter are empty at most, when all modules take part, and how
 # many images share a mask.
-SANDWICH_FULL = 1 / 8
-SANDWICH_PATHS = 1 / 2
+SANDWICH_FULL = 1 / 4
+SANDWICH_PATHS = 3 / 8
 SANDWICH_EMPTY = 0.6
 SANDWICH_RAMP = 0.2
 SANDWICH_GROUP = 4

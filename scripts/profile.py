@@ -30,8 +30,10 @@ class Options:
 
     out: Path
     """The table to write, such as runs/latency.json."""
+    meta_graph: Path | None = None
+    """Weights whose file tells search space, modules and classes; they change no latency."""
     search_space: str = "lite"
-    """Preset, with a width after an @ if it is not 1: "cifar@0.5"."""
+    """Preset, with a width after an @ if it is not 1: "cifar@0.5"; without ``meta_graph``."""
     modules: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Modules of a cell."""
     num_classes: int = 10
@@ -49,9 +51,13 @@ class Options:
 
 def main(options: Options) -> None:
     """Measure, check, write."""
-    space = parse_search_space(options.search_space).only(*options.modules)
     generator = generator_for(options.seed)
-    meta_graph = MetaGraph(space, options.num_classes, generator).eval().to(options.device)
+    if options.meta_graph is not None:
+        meta_graph = MetaGraph.load(options.meta_graph)
+    else:
+        space = parse_search_space(options.search_space).only(*options.modules)
+        meta_graph = MetaGraph(space, options.num_classes, generator).eval()
+    space = meta_graph.to(options.device).space
     controller = fold_batch_norm(Controller(space)).to(options.device)
     with Progress() as progress:
         task = progress.add_task("rounds", total=options.repetitions)

@@ -24,21 +24,21 @@ def test_masks_are_repaired(count, progress, seed):
 
 
 def test_from_the_largest_to_the_smallest():
-    """Of 800: the last 100 have all modules, the first 400 at most one a cell, some hardly any."""
+    """Of 800: the last 200 have all modules, the first 300 at most one a cell, some hardly any."""
     masks = sandwich_masks(LITE, 800, 1.0, generator_for(0))
-    assert masks[700:].all() and not masks[:700].all((1, 2)).any()
-    assert (masks[:400].sum(2) <= 1).all()
-    assert masks[:400].sum((1, 2)).min() <= 10 and masks[:400].sum((1, 2)).max() == 17
+    assert masks[600:].all() and not masks[:600].all((1, 2)).any()
+    assert (masks[:300].sum(2) <= 1).all()
+    assert masks[:300].sum((1, 2)).min() <= 10 and masks[:300].sum((1, 2)).max() == 17
     needed = [t for t, cell in enumerate(LITE.cells) if not cell.keeps_shape]
-    shares = masks[:400, needed].double().mean((0, 1))
+    shares = masks[:300, needed].double().mean((0, 1))
     assert (shares - 0.2).abs().max() < 0.04, "every module serves the smallest networks"
 
 
 def test_at_first_all_cells_have_mobilenet_v2s_module():
-    """But for the eighth with all modules; half way to the end of the ramp half of the cells have it."""
+    """But for the quarter with all modules; half way to the end of the ramp half of the cells have it."""
     masks = sandwich_masks(LITE, 800, 0.0, generator_for(0))
-    assert torch.equal(masks[:700], LITE.mobilenet_v2_mask().expand(700, -1, -1))
-    half = sandwich_masks(LITE, 800, paper.SANDWICH_RAMP / 2, generator_for(0))[:400]
+    assert torch.equal(masks[:600], LITE.mobilenet_v2_mask().expand(600, -1, -1))
+    half = sandwich_masks(LITE, 800, paper.SANDWICH_RAMP / 2, generator_for(0))[:300]
     path = (half == LITE.mobilenet_v2_mask()).all(2).double().mean().item()
     assert path == pytest.approx(0.5 + 0.5 * 0.2 * 0.8, abs=0.05), "others draw it too, a fifth of the time"
 

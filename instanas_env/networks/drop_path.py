@@ -68,11 +68,11 @@ def drop_path_masks(
 def sandwich_masks(space: SearchSpace, count: int, progress: float, generator: torch.Generator) -> Tensor:
     """Masks from the largest network to the smallest in one batch (the sandwich rule of slimmable networks).
 
-    An eighth of them has all modules, half has one random module a cell, with up to 60 % of the cells that
-    may be empty left empty, and the rest are random masks of densities up to 1/2. A cell that must not be
-    empty gets a random module, so that the smallest networks are trained whatever their modules. At first,
-    until ``progress`` reaches 0.2, ever fewer cells have MobileNetV2's module alone: sparse networks of
-    untrained modules learn nothing.
+    A quarter of them has all modules, three eighths have one random module a cell, with up to 60 % of the
+    cells that may be empty left empty, and the rest are random masks of densities up to 1/2. A cell that must
+    not be empty gets a random module, so that the smallest networks are trained whatever their modules. At
+    first, until ``progress`` reaches 0.2, ever fewer cells have MobileNetV2's module alone: sparse networks
+    of untrained modules learn nothing.
 
     Returns:
         bool ``(count, num_cells, num_modules)``, repaired.

@@ -1,6 +1,6 @@
 """The stages of an experiment: which script runs with which options, on what an earlier one made.
 
-    pretrain -> profile_latency -> search -> choose -> finetune -> evaluate -> report
+    pretrain -> profile -> search -> choose -> finetune -> evaluate -> report
 
 A search is named after its agent. With several seeds each search is made once for each; a directory's ending
 tells the further ones.

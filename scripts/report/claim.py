@@ -13,12 +13,12 @@ IDEA = "Every image gets a neural network of its own"
 
 
 def claimed(learned: list[Row]) -> Row:
-    """The policy that the page is about: the first with several networks, the user's before a shipped one.
+    """The policy that the page is about: the one with most networks, the user's before a shipped one.
 
-    The rule looks at no result, so that the claim is not the luckiest of several.
+    The rule looks at neither accuracy nor time, so that the claim is not the luckiest of several.
     """
-    several = [row for row in learned if row["architectures"] > 1] or learned
-    return next((row for row in several if "(shipped)" not in row["name"]), several[0])
+    own = [row for row in learned if row["architectures"] > 1 and "(shipped)" not in row["name"]]
+    return max(own or learned, key=lambda row: row["architectures"])
 
 
 def claim(row: Row, seeds: list[Row]) -> str:

@@ -57,7 +57,8 @@ def frontier(rows: Rows) -> Any:
                         row["name"], (x, y), (shift, -10), textcoords="offset points", fontsize=8, ha=side
                     )
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(lambda ms, _: f"{ms:g}")
     axes.minorticks_off()
     axes.grid()
