@@ -39,3 +39,8 @@ gym.register(
     entry_point="instanas_env.env:InstaNASEnv",
     vector_entry_point="instanas_env.vector_env:InstaNASVectorEnv",
 )
+gym.register(
+    id="InstaNASTabular-v1",
+    entry_point="instanas_env.tabular:InstaNASTabularEnv",
+    vector_entry_point="instanas_env.tabular:InstaNASTabularVectorEnv",
+)

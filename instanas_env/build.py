@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from instanas_env import checks, paper
-from instanas_env.bandit import InstanceBandit, Order
+from instanas_env.bandit import InstanceBandit
+from instanas_env.contextual import Order
 from instanas_env.data import LIGHT, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.counting import count_macs, count_parameters
@@ -100,7 +101,7 @@ def build_bandit(
         image_set,
         table,
         counts[cost](space, num_classes) if cost in counts else None,
-        None if bounds is None else _schedule(bounds),
+        None if bounds is None else parse_bounds(bounds),
         correct_reward,
         wrong_reward,
         order,
@@ -141,7 +142,8 @@ def search_space_name(space: SearchSpace) -> str:
     return name
 
 
-def _schedule(bounds: dict[str, Any]) -> BoundsSchedule:
+def parse_bounds(bounds: dict[str, Any]) -> BoundsSchedule:
+    """A schedule from the keyword argument; ``ValueError`` says what would do."""
     try:
         return BoundsSchedule.from_config(bounds)
     except OverflowError as error:  # a whole number too large for a float

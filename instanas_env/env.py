@@ -9,12 +9,13 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from instanas_env import checks
-from instanas_env.bandit import Contexts, Outcome
+from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.callbacks import CallbackList, EnvCallback
-from instanas_env.infos import first, step_info, waiting_info
+from instanas_env.contextual import Contexts, Outcome
+from instanas_env.infos import Info, first, step_info, waiting_info
 from instanas_env.observations import Observer
-from instanas_env.wrappers.forms import action_form
+from instanas_env.wrappers.forms import ActionForm, action_form
 
 
 class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -80,10 +81,19 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         observation: str = "image",
         **bandit_options: Any,
     ):
+        checks.render_mode(render_mode)
+        bandit = build_bandit(**bandit_options)
+        observer = Observer(bandit.space.resolution, layout, observation)
+        self._assemble(bandit, observer, action_form(actions, bandit.space), render_mode)
+
+    def _assemble(
+        self, bandit: InstanceBandit, observer: Observer, form: ActionForm, render_mode: str | None
+    ) -> None:
+        """The environment out of its parts."""
         self.render_mode = checks.render_mode(render_mode)
-        self.bandit = build_bandit(**bandit_options)
-        self.observer = Observer(self.bandit.space.resolution, layout, observation)
-        self.form = action_form(actions, self.bandit.space)
+        self.bandit = bandit
+        self.observer = observer
+        self.form = form
         self.observation_space = self.observer.space
         self.action_space = self.form.space
         self._callbacks = CallbackList()
@@ -116,7 +126,7 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         self._waiting = True
         if restart:
             self._callbacks.after_restart(self)
-        return self._observation(), first(waiting_info(self.bandit, self._contexts))
+        return self._observation(), first(self._waiting_info(self._contexts))
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Run the image through the network that ``action`` selects; ends the episode.
@@ -168,4 +178,8 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def _observation(self) -> np.ndarray:
         assert self._contexts is not None
-        return self.observer(self._contexts.images)[0]
+        return self.observer(self._contexts)[0]
+
+    def _waiting_info(self, contexts: Contexts) -> Info:
+        """What is known of an image that waits; arrays of length 1."""
+        return waiting_info(self.bandit, contexts)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env.contextual import Contexts, ContextualBandit, Outcome
 
 Info = dict[str, Any]
 
@@ -33,7 +33,7 @@ def step_info(outcome: Outcome) -> Info:
     return {name: value.copy() for name, value in vars(outcome).items() if name != "reward"}
 
 
-def waiting_info(bandit: InstanceBandit, contexts: Contexts) -> Info:
+def waiting_info(bandit: ContextualBandit, contexts: Contexts) -> Info:
     """Which images wait and the window that will judge them; placeholders for what is not known yet."""
     count, bounds, space = len(contexts), bandit.bounds, bandit.space
     return {

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from instanas_env import checks
+from instanas_env.contextual import Contexts
 
 LAYOUTS = ("CHW", "HWC")
 OBSERVATIONS = ("image", "features")
@@ -42,8 +43,9 @@ class Observer:
             shape = (3, side, side) if layout == "CHW" else (side, side, 3)
             self.space = spaces.Box(0, 255, shape, np.uint8)  # type: ignore[arg-type]
 
-    def __call__(self, images: Tensor) -> Observations:
-        """uint8 ``(n, 3, H, W)`` to ``(n, *space.shape)``; an array of its own."""
+    def __call__(self, contexts: Contexts) -> Observations:
+        """Of n images, ``(n, *space.shape)``; an array of its own."""
+        images = contexts.images
         if self.observation == "features":
             return features(images)
         array = images.numpy()

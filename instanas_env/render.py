@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env.contextual import Contexts, Outcome
 
 SIDE = 160  # of the enlarged image, px
 TILE = 14  # of one module in the grid, px
@@ -20,7 +22,7 @@ TEXT, FAINT = (40, 40, 40), (120, 120, 120)
 LINE = 20  # of text, px
 
 
-def frames(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None) -> list[np.ndarray]:
+def frames(bandit: Any, contexts: Contexts, outcome: Outcome | None) -> list[np.ndarray]:
     """One picture ``(H, W, 3)`` uint8 per image; without an outcome the grid and the bar stay empty.
 
     Columns of the grid are cells from stem to head, rows are modules. The frame around the image is
@@ -28,14 +30,15 @@ def frames(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None) 
     the light stretch on it is the reward window. Below: the true class and the answer, what the network
     costs, and what it earned.
     """
-    return [_frame(bandit, contexts, outcome, i) for i in range(len(contexts))]
+    images = bandit.images(contexts).numpy()
+    return [_frame(bandit, images[i], outcome, i) for i in range(len(contexts))]
 
 
-def _frame(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None, i: int) -> np.ndarray:
+def _frame(bandit: Any, pixels: np.ndarray, outcome: Outcome | None, i: int) -> np.ndarray:
     space = bandit.space
     width = GAP + SIDE + GAP + space.num_cells * TILE + GAP
     canvas = np.full((SIDE + 2 * GAP + 2 * LINE, width, 3), BACKGROUND, np.uint8)
-    image = contexts.images[i].numpy().transpose(1, 2, 0)
+    image = pixels.transpose(1, 2, 0)
     pick = np.arange(SIDE) * image.shape[0] // SIDE
     if outcome is not None:
         canvas[GAP - 4 : GAP + SIDE + 4, GAP - 4 : GAP + SIDE + 4] = RIGHT if outcome.correct[i] else WRONG
@@ -64,7 +67,7 @@ def _frame(bandit: InstanceBandit, contexts: Contexts, outcome: Outcome | None, 
 
 
 def _with_words(
-    canvas: np.ndarray, bandit: InstanceBandit, outcome: Outcome | None, i: int, left: int
+    canvas: np.ndarray, bandit: Any, outcome: Outcome | None, i: int, left: int
 ) -> np.ndarray:
     """The picture with a label for the grid and two lines below."""
     picture = Image.fromarray(canvas)
@@ -82,8 +85,9 @@ def _with_words(
     draw.text((left, below + 29), ", ".join(labels[2:]), FAINT, small)
     if outcome is not None:
         classes = bandit.image_set.classes
-        truth, answer = classes[outcome.label[i]], classes[outcome.prediction[i]]
-        right = bool(outcome.correct[i])
+        truth, right = classes[outcome.label[i]], bool(outcome.correct[i])
+        known = outcome.prediction[i] >= 0  # the tabular twin does not know wrong answers
+        answer = classes[outcome.prediction[i]] if known else "another"
         cost = f"{outcome.latency_ms[i]:.3f} of {full:.3f} ms, {int(outcome.mask[i].sum())} modules"
         top = SIDE + 2 * GAP
         told = f"{truth}: right" if right else f"{truth}, taken for {answer}"

@@ -11,13 +11,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from instanas_env import checks
-from instanas_env.bandit import Contexts, Outcome
+from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.callbacks import CallbackList, EnvCallback
+from instanas_env.contextual import Contexts, Outcome
 from instanas_env.env import InstaNASEnv
 from instanas_env.infos import Info, step_info, waiting_info, with_marks
 from instanas_env.observations import Observer
-from instanas_env.wrappers.forms import action_form
+from instanas_env.wrappers.forms import ActionForm, action_form
 
 
 class InstaNASVectorEnv(VectorEnv):
@@ -61,18 +62,28 @@ class InstaNASVectorEnv(VectorEnv):
         **bandit_options: Any,
     ):
         checks.render_mode(render_mode)
-        try:
-            self.autoreset_mode = AutoresetMode(autoreset_mode)
-        except ValueError as error:
-            modes = ", ".join(mode.value for mode in AutoresetMode)
-            raise ValueError(f"autoreset_mode: unknown {autoreset_mode!r}; choose from {modes}") from error
-        self.bandit = build_bandit(**bandit_options)
-        images = len(self.bandit.image_set) // self.bandit.shards
-        self.num_envs = num_envs = checks.whole("num_envs", num_envs, 1, images)
-        self.render_mode = render_mode
-        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.observer = Observer(self.bandit.space.resolution, layout, observation)
-        self.form = action_form(actions, self.bandit.space)
+        mode = autoreset_mode_of(autoreset_mode)
+        bandit = build_bandit(**bandit_options)
+        observer = Observer(bandit.space.resolution, layout, observation)
+        self._assemble(bandit, observer, action_form(actions, bandit.space), num_envs, mode, render_mode)
+
+    def _assemble(
+        self,
+        bandit: InstanceBandit,
+        observer: Observer,
+        form: ActionForm,
+        num_envs: int,
+        mode: AutoresetMode,
+        render_mode: str | None,
+    ) -> None:
+        """The environment out of its parts."""
+        self.render_mode = checks.render_mode(render_mode)
+        self.num_envs = num_envs = checks.whole(
+            "num_envs", num_envs, 1, len(bandit.image_set) // bandit.shards
+        )
+        self.autoreset_mode = mode
+        self.metadata = {**self.metadata, "autoreset_mode": mode}
+        self.bandit, self.observer, self.form = bandit, observer, form
         self.single_observation_space = self.observer.space
         self.single_action_space = self.form.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -170,13 +181,15 @@ class InstaNASVectorEnv(VectorEnv):
 
     def observation(self) -> np.ndarray:
         """The present observations ``(num_envs, ...)``; a copy."""
-        return self.observer(torch.from_numpy(self.images()))
+        if self._contexts is None:
+            raise ResetNeeded("there are no images yet: call reset() first")
+        return self.observer(self._contexts)
 
     def images(self) -> np.ndarray:
         """The present images, uint8 ``(num_envs, 3, H, W)``, whatever the layout; a copy."""
         if self._contexts is None:
             raise ResetNeeded("there are no images yet: call reset() first")
-        return self._contexts.images.numpy().copy(order="C")
+        return self.bandit.images(self._contexts).numpy().copy(order="C")
 
     def state_dict(self) -> dict[str, Any]:
         """Where the environment stands, to resume a run; the meta-graph's weights are not included.
@@ -228,7 +241,7 @@ class InstaNASVectorEnv(VectorEnv):
     def _final(self, contexts: Contexts, info: dict[str, Any]) -> dict[str, Any]:
         """Gymnasium's record of episodes that ended in the step that began the next ones."""
         final_obs = np.empty(self.num_envs, object)
-        final_obs[:] = list(self.observer(contexts.images))
+        final_obs[:] = list(self.observer(contexts))
         everyone = np.ones(self.num_envs, bool)
         return {
             "final_obs": final_obs,
@@ -240,7 +253,11 @@ class InstaNASVectorEnv(VectorEnv):
     def _info(self, marked: np.ndarray) -> Info:
         """Of the present images; marked as new are ``marked`` ``(num_envs,)``."""
         assert self._contexts is not None
-        return with_marks(waiting_info(self.bandit, self._contexts), marked)
+        return with_marks(self._waiting_info(self._contexts), marked)
+
+    def _waiting_info(self, contexts: Contexts) -> Info:
+        """What is known of images that wait."""
+        return waiting_info(self.bandit, contexts)
 
     def _show(self, marked: np.ndarray, index: torch.Tensor | None = None) -> None:
         """Put the next images, or those at ``index`` ``(num_envs,)``, in the marked places."""
@@ -261,3 +278,12 @@ class InstaNASVectorEnv(VectorEnv):
         rows = torch.from_numpy(marked)
         index[rows], images[rows] = drawn.index, drawn.images
         self._contexts = Contexts(index, images)
+
+
+def autoreset_mode_of(value: AutoresetMode | str) -> AutoresetMode:
+    """The mode of that name; ``ValueError`` names those that there are."""
+    try:
+        return AutoresetMode(value)
+    except ValueError as error:
+        modes = ", ".join(mode.value for mode in AutoresetMode)
+        raise ValueError(f"autoreset_mode: unknown {value!r}; choose from {modes}") from error

@@ -28,6 +28,7 @@ VERBS = {
     "benchmark": "rank policies on the frozen meta-graph, over seeds",
     "oneshot": "rank 10,000 fixed masks (OneshotNAS)",
     "report": "one page about a run, with all figures",
+    "tabulate": "a table of K masks by all images, for the tabular twin",
     "export": "write a run as one ONNX file that runs without PyTorch",
     "experiment": "all of the above for a preset, from nothing to the page",
     "bench": "what a mask costs: time and memory, as ratios",

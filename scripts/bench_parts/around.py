@@ -58,6 +58,23 @@ def environment(options: Options) -> Iterator[Figure]:
     yield ratio(f"lite: {count} scalar envs over the vector env", seconds["scalar"], seconds["step"], ">= 10")
 
 
+def twin(options: Options) -> Iterator[Figure]:
+    """The tabular twin: steps a second of its vector form, 1,024 environments, each kind of observation."""
+    count, steps = 1024, (5 if options.quick else 100)
+
+    def steps_of(observation: str) -> Callable[[], Any]:
+        envs = gym.make_vec("InstaNASTabular-v1", num_envs=count, observation=observation)
+        envs.reset(seed=options.seed)
+        envs.action_space.seed(options.seed)
+        arms = envs.action_space.sample()
+        return lambda: [envs.step(arms) for _ in range(steps)]
+
+    goals = {"index": ">= 1e6", "features": ">= 1e6", "image": ""}
+    seconds = interleaved({name: steps_of(name) for name in goals}, options.rounds)
+    for name, goal in goals.items():
+        yield figure(f"tabular twin, {name}: steps/s", [steps * count / s for s in seconds[name]], goal)
+
+
 def outside_the_forward(envs: gym.vector.VectorEnv, actions: np.ndarray, steps: int) -> list[float]:
     """Share of each step that is not the meta-graph's forward pass, both timed in that same step."""
     folded: torch.nn.Module = envs.unwrapped.bandit.folded  # type: ignore[attr-defined]

@@ -12,7 +12,9 @@ from typing import Any, Literal, get_args
 Actions = dict[str, Callable[[], Any]]
 
 
-Part = Literal["evaluation", "batch_sizes", "training", "environment", "learning", "children", "memory"]
+Part = Literal[
+    "evaluation", "batch_sizes", "training", "environment", "twin", "learning", "children", "memory"
+]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from scripts.experiment.wiring import wired
 
 
 def from_nothing(preset: Preset, out: Path, common: dict[str, Any]) -> Iterator[Stage]:
-    """Those stages, the meta-graph first, then MobileNetV2 of the space's own width.
+    """Those stages, MobileNetV2 of the space's own width first, then the meta-graph, which it may teach.
 
     Args:
         preset: the experiment's.
@@ -33,8 +33,9 @@ def from_nothing(preset: Preset, out: Path, common: dict[str, Any]) -> Iterator[
         file = options.out / "meta_graph.safetensors"
         return Stage("pretrain", f"pretrain {name}", pretrain.main, options, file)
 
-    yield pretrained("meta_graph", preset.pretrain)
-    yield pretrained("mobilenet_v2", preset.mobilenet_v2, modules=(2,))
+    mobilenet_v2 = pretrained("mobilenet_v2", preset.mobilenet_v2, modules=(2,))
+    yield mobilenet_v2
+    yield pretrained("meta_graph", preset.pretrain, teacher=mobilenet_v2.makes if preset.taught else None)
     for factor in preset.widths:
         yield pretrained(f"mobilenet_v2_x{factor:g}", preset.mobilenet_v2, factor, modules=(2,))
     for name, given in (("resnet18", preset.resnet18), ("shufflenet_v2", preset.shufflenet_v2)):

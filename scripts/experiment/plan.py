@@ -41,7 +41,12 @@ class Plan:
     def groups(self) -> Iterator[list[Stage]]:
         """Every stage, whether asked for or not, together with those that need nothing of each other."""
         made = [(agent, seed) for agent in self.preset.agents for seed in range(self.preset.seeds)]
-        yield list(self._from_nothing())
+        first, *others = self._from_nothing()
+        if self.preset.taught:
+            yield [first]
+            yield others
+        else:
+            yield [first, *others]
         yield [self._profile()]  # which nothing may disturb
         yield [self._search(agent, seed) for agent, seed in made]
         yield [self._choose(agent, seed) for agent, seed in made]

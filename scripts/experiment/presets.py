@@ -47,6 +47,8 @@ class Preset:
     fine_tuned: tuple[str, ...]
     """Whose meta-graph is fine-tuned: "regression" with its dial turning, "reinforce/A" under a pick of its
     search (A to E, accuracy, balanced or latency; see `instanas choose`)."""
+    taught: bool = False
+    """The meta-graph starts from MobileNetV2 trained alone, and imitates it."""
     seeds: int = 1
     """Of the searches, with what is chosen and fine-tuned after each."""
     pretrain: Pretrain = Pretrain(HERE)
@@ -172,6 +174,7 @@ def folder() -> Preset:
         images=(0, 0, 0),
         agents=("reinforce",),
         fine_tuned=("reinforce/balanced",),
+        taught=True,
         pretrain=alone,
         mobilenet_v2=alone,
         reinforce=searching,

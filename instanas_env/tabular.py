@@ -1,0 +1,190 @@
+"""InstaNASTabular-v1: the same bandit from a table, a million steps a second, with exact regret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from instanas_env import checks
+from instanas_env.callbacks import EnvCallback, MetaGraphUpdate
+from instanas_env.contextual import Contexts, Outcome
+from instanas_env.data import ImageSet
+from instanas_env.env import InstaNASEnv
+from instanas_env.infos import Info, waiting_info
+from instanas_env.observations import Observer, features
+from instanas_env.tabular_bandit import REGRETS, TabularBandit, build_tabular
+from instanas_env.vector_env import InstaNASVectorEnv, autoreset_mode_of
+from instanas_env.wrappers.forms import ActionForm
+
+OBSERVATIONS = ("image", "features", "index")
+CHUNK = 512  # images at a time, to compute features
+
+
+class TabularObserver(Observer):
+    """Turns the numbers of images into observations.
+
+    Args:
+        image_set: all images.
+        layout: of the images.
+        observation: "image", "features", or "index", the image's number in the split.
+    """
+
+    def __init__(self, image_set: ImageSet, layout: str = "CHW", observation: str = "image"):
+        checks.choice("observation", observation, OBSERVATIONS)
+        self.image_set = image_set
+        side = image_set.images[0].shape[-1]
+        super().__init__(side, layout, "image" if observation == "index" else observation)
+        self.observation = observation
+        if observation == "index":
+            self.space = spaces.Discrete(len(image_set))  # type: ignore[assignment]
+        elif observation == "features":
+            starts = range(0, len(image_set), CHUNK)
+            self._features = np.concatenate([features(image_set.images[i : i + CHUNK]) for i in starts])
+
+    def __call__(self, contexts: Contexts) -> np.ndarray:
+        """Of n images, ``(n, *space.shape)``; an array of its own."""
+        if self.observation == "index":
+            return contexts.index.numpy().copy()
+        if self.observation == "features":
+            return self._features[contexts.index.numpy()]
+        return super().__call__(Contexts(contexts.index, self.image_set.images[contexts.index]))
+
+
+class Arms(ActionForm):
+    """The numbers of the masks of a table. They stay numbers: a table needs no bits.
+
+    Args:
+        count: how many there are.
+    """
+
+    def __init__(self, count: int):
+        self.space = spaces.Discrete(count)
+        self.shape, self.highest = (), count - 1
+
+    def _bits(self, numbers: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def bits(self, actions: Any, leading: Any, several: bool = False) -> Tensor:
+        """Checked arms, int64 ``leading`` or ``(K, *leading)``."""
+        self.check_shape(actions, leading, several)
+        return checks.whole_numbers("actions", actions, self.highest)
+
+
+class InstaNASTabularEnv(InstaNASEnv):
+    """InstaNAS-v1 restricted to K masks, whose answers for all images are in a table.
+
+    ## Description
+    The same images, window and rewards as in InstaNAS-v1, to the bit, without a network: made for bandit
+    algorithms, for sweeps over seeds, and for regret, which is exact here. Arms are sorted by latency.
+
+    ## Action Space
+    ``Discrete(K)``, the number of a mask. In the shipped table 0 is the cheapest, K - 1 the full meta-graph.
+
+    ## Observation Space
+    The image, as in InstaNAS-v1. ``observation="features"``: ``Box(0, 1, (24,), float32)``, see
+    :func:`instanas_env.observations.features`. "index": ``Discrete(N)``, the image's number in the split, for
+    agents that have features of their own. These two need not copy images: a million steps a second.
+
+    ## Rewards, Starting State, Episode End
+    As in InstaNAS-v1; under the same seed the same images come.
+
+    ## Information
+    The keys of InstaNAS-v1. The table knows which answers are right, so ``prediction`` is the label where
+    ``correct``, and -1 where not. And three regrets, each what an oracle would have earned more on the image:
+    ``regret_image`` (its best mask), ``regret_class`` (the mask that is best for its class on average over
+    the split), ``regret_fixed`` (the one mask that is best on average). The last two may be negative. All are
+    NaN while an image waits.
+
+    ## Arguments
+    * ``table``: path of what `instanas tabulate` wrote; by default the table of the embedded images.
+    * ``split``: "train", "val" or "test". ``data_dir``: see :func:`instanas_env.data.load_images`.
+    * ``observation``: "image", "features" or "index". ``layout``: "CHW" or "HWC".
+    * ``bounds, correct_reward, wrong_reward, order, render_mode``: as in InstaNAS-v1.
+
+    ## Vectorized environment
+    ``gym.make_vec("InstaNASTabular-v1", num_envs=1024)``.
+
+    ## Version History
+    * v1: InstaNAS-v1 tabulated.
+    """
+
+    bandit: Any  # a TabularBandit
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        layout: str = "CHW",
+        observation: str = "image",
+        **table_options: Any,
+    ):
+        checks.render_mode(render_mode)
+        bandit: Any = build_tabular(**table_options)
+        observer = TabularObserver(bandit.image_set, layout, observation)
+        self._assemble(bandit, observer, Arms(len(bandit.table)), render_mode)
+
+    def score(self, actions: Any) -> Outcome:
+        """What arms ``()`` or ``(K,)`` would earn on this image; changes nothing.
+
+        Returns:
+            An outcome, with regrets, whose arrays have the shape () or ``(K,)``.
+        """
+        if self._contexts is None:
+            raise ResetNeeded("there is no image yet: call reset() before score()")
+        arms = self.form.bits(actions, (), several=True)
+        outcome = self.bandit.score(self._contexts, arms.unsqueeze(-1))
+        return type(outcome)(**{name: np.take(value, 0, arms.ndim) for name, value in vars(outcome).items()})
+
+    def add_callback(self, callback: EnvCallback) -> None:
+        """Run ``callback`` after every step and every pass; ``ValueError`` for one that trains a network."""
+        super().add_callback(_that_fits(callback))
+
+    def _waiting_info(self, contexts: Contexts) -> Info:
+        return _waiting(self.bandit, contexts)
+
+
+class InstaNASTabularVectorEnv(InstaNASVectorEnv):
+    """``num_envs`` images a step; spaces, rewards and arguments as in :class:`InstaNASTabularEnv`.
+
+    Modes of autoreset, infos and options of ``reset`` are those of
+    :class:`instanas_env.vector_env.InstaNASVectorEnv`.
+    """
+
+    bandit: Any  # a TabularBandit
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        layout: str = "CHW",
+        observation: str = "image",
+        **table_options: Any,
+    ):
+        checks.render_mode(render_mode)
+        mode = autoreset_mode_of(autoreset_mode)
+        bandit: Any = build_tabular(**table_options)
+        observer = TabularObserver(bandit.image_set, layout, observation)
+        self._assemble(bandit, observer, Arms(len(bandit.table)), num_envs, mode, render_mode)
+
+    def add_callback(self, callback: EnvCallback) -> None:
+        """Run ``callback`` after every step and every pass; ``ValueError`` for one that trains a network."""
+        super().add_callback(_that_fits(callback))
+
+    def _waiting_info(self, contexts: Contexts) -> Info:
+        return _waiting(self.bandit, contexts)
+
+
+def _waiting(bandit: TabularBandit, contexts: Contexts) -> Info:
+    unknown = {name: np.full(len(contexts), np.nan) for name in REGRETS}
+    return {**waiting_info(bandit, contexts), **unknown}
+
+
+def _that_fits(callback: EnvCallback) -> EnvCallback:
+    if isinstance(callback, MetaGraphUpdate):
+        raise ValueError("callback: a table has no meta-graph to train; InstaNAS-v1 has")
+    return callback

@@ -1,0 +1,211 @@
+"""The twin of the bandit: rewards looked up in a table of answers, and how far they are from the best.
+
+Images come in the order in which the live bandit shows them under the same seed, windows move as there, and
+rewards are equal to the bit: the functions of :mod:`instanas_env.reward` make both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instanas_env import checks, paper, reward
+from instanas_env.build import parse_bounds, shipped
+from instanas_env.contextual import Contexts, ContextualBandit, Order, Outcome
+from instanas_env.data import ImageSet, load_images
+from instanas_env.reward import BoundsSchedule, RewardBounds
+from instanas_env.tabulated import Tabulated, file_fingerprint
+
+TABLE = "tabular.safetensors"
+REMAKE = "instanas tabulate --out instanas_env/assets/tabular.safetensors"
+CHUNK = 4096  # images at a time, to find the best mask of each
+
+
+@dataclass(frozen=True)
+class TabularOutcome(Outcome):
+    """An outcome, and what three oracles would have earned more on the same image, float64.
+
+    Attributes:
+        regret_image: the best mask for this image; never negative.
+        regret_class: the one mask that is best, on average over the split, for this image's class.
+        regret_fixed: the one mask that is best on average over the split. Like the one before it may be
+            negative for an image; over a pass the sums are at most that of ``regret_image``.
+    """
+
+    regret_image: np.ndarray
+    regret_class: np.ndarray
+    regret_fixed: np.ndarray
+
+
+REGRETS = ("regret_image", "regret_class", "regret_fixed")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the masks of a table are worth under one window.
+
+    Attributes:
+        reward_task: R_T of a wrong and of a right answer, ``(2,)``.
+        reward_latency: R_A of each mask, ``(K,)``.
+        reward: of a wrong and of a right answer with each mask, ``(2, K)``.
+        best_of_image: the reward of each image's best mask, ``(N,)``.
+        class_arms: the best mask of each class, ``(C,)``.
+        fixed_arm: the best mask of all.
+    """
+
+    reward_task: np.ndarray
+    reward_latency: np.ndarray
+    reward: np.ndarray
+    best_of_image: np.ndarray
+    class_arms: np.ndarray
+    fixed_arm: int
+
+
+class TabularBandit(ContextualBandit):
+    """Images as contexts, the masks of a table as arms; an arm is a number, 0 to K - 1.
+
+    Args:
+        table: the answers; it also is the latency table.
+        split: which of its splits.
+        image_set: the images of that split.
+        bounds, correct_reward, wrong_reward, order: see :class:`ContextualBandit`.
+
+    Attributes:
+        correct: bool ``(N, K)``.
+    """
+
+    def __init__(
+        self,
+        table: Tabulated,
+        split: str,
+        image_set: ImageSet,
+        bounds: BoundsSchedule | None = None,
+        correct_reward: float = paper.CORRECT_REWARD,
+        wrong_reward: float = paper.WRONG_REWARD,
+        order: Order = "shuffled",
+    ):
+        self.correct = table.correct(split)
+        if len(self.correct) != len(image_set):
+            raise ValueError(f"table: has {len(self.correct)} images of {split!r}; got {len(image_set)}")
+        super().__init__(table.space, image_set, table, bounds, correct_reward, wrong_reward, order)
+        self.table = self.latency_table = table
+        self._masks = table.masks.numpy()
+        self._latency_ms = table.latency_ms.numpy()
+        self._labels = image_set.labels.numpy()
+        self._of_bounds: tuple[RewardBounds, Judged] | None = None
+
+    def contexts(self, index: Tensor) -> Contexts:
+        """The images' numbers. Their pixels stay where they are: see :meth:`images`."""
+        return Contexts(index, torch.empty(len(index), 0, dtype=torch.uint8))
+
+    def images(self, contexts: Contexts) -> Tensor:
+        return self.image_set.images[contexts.index]
+
+    # --- scoring ---------------------------------------------------------------------------------
+
+    @property
+    def judged(self) -> Judged:
+        """What the masks are worth under the present window."""
+        bounds = self.bounds
+        if self._of_bounds is None or self._of_bounds[0] != bounds:
+            self._of_bounds = bounds, self._judge(bounds)
+        return self._of_bounds[1]
+
+    def score(self, contexts: Contexts, actions: Any) -> TabularOutcome:
+        """What ``actions``, int64 ``(n,)`` or ``(K, n)``, would earn. Draws nothing, changes nothing."""
+        judged, bounds = self.judged, self.bounds
+        arm = np.asarray(actions)
+        index = np.broadcast_to(contexts.index.numpy(), arm.shape)
+        correct, label = self.correct[index, arm], self._labels[index]
+        right = correct.view(np.int8)
+        earned = judged.reward[right, arm]
+        of_class, of_all = judged.class_arms[label], judged.fixed_arm
+        return TabularOutcome(
+            reward=earned,
+            index=index.copy(),
+            label=label,
+            prediction=np.where(correct, label, -1),
+            correct=correct,
+            is_success=correct.copy(),
+            latency_ms=self._latency_ms[arm],
+            reward_task=judged.reward_task[right],
+            reward_latency=judged.reward_latency[arm],
+            mask=self._masks[arm],
+            upper_ms=np.full(arm.shape, bounds.upper),
+            lower_ms=np.full(arm.shape, bounds.lower),
+            epoch=np.full(arm.shape, self.epoch),
+            regret_image=judged.best_of_image[index] - earned,
+            regret_class=judged.reward[self.correct[index, of_class].view(np.int8), of_class] - earned,
+            regret_fixed=judged.reward[self.correct[index, of_all].view(np.int8), of_all] - earned,
+        )
+
+    def _judge(self, bounds: RewardBounds) -> Judged:
+        task = reward.task_reward(torch.tensor([False, True]), self.correct_reward, self.wrong_reward)
+        latency = reward.latency_reward(self.table.latency_ms, bounds)
+        of_answer = reward.combine(task.unsqueeze(1), latency).numpy()
+        wrong, right = of_answer
+        parts = [self.correct[start : start + CHUNK] for start in range(0, len(self.correct), CHUNK)]
+        sizes = np.bincount(self._labels, minlength=len(self.image_set.classes))[:, None]
+        hits = np.stack([self.correct[self._labels == c].sum(0) for c in range(len(sizes))])
+        total = hits * right + (sizes - hits) * wrong  # (C, K)
+        return Judged(
+            reward_task=task.numpy(),
+            reward_latency=latency.numpy(),
+            reward=of_answer,
+            best_of_image=np.concatenate([np.where(part, right, wrong).max(1) for part in parts]),
+            class_arms=total.argmax(1),
+            fixed_arm=int(total.sum(0).argmax()),
+        )
+
+
+def build_tabular(
+    table: str | None = None,
+    split: str = "train",
+    data_dir: str | None = None,
+    bounds: dict[str, Any] | None = None,
+    correct_reward: float = paper.CORRECT_REWARD,
+    wrong_reward: float = paper.WRONG_REWARD,
+    order: Order = "shuffled",
+) -> TabularBandit:
+    """Load a table and its images, see that they belong together, and make the bandit.
+
+    Args:
+        table: path of what `instanas tabulate` wrote; None means the table of the embedded images.
+        split: "train", "val" or "test".
+        data_dir: where the images are, if they are not the embedded ones.
+        bounds, correct_reward, wrong_reward, order: as in :func:`instanas_env.build.build_bandit`.
+
+    Raises:
+        ValueError: a table that is none, of other images or, if it is the package's, of other weights.
+        FileNotFoundError: files that are not there.
+    """
+    checks.text("split", split, "train")
+    file = shipped(TABLE) if table is None else checks.file("table", table)
+    loaded = Tabulated.load(file)
+    if table is None:
+        _check_shipped(loaded)
+    loaded.correct(split)  # refuses what the table does not have, before images are loaded
+    image_set = load_images(loaded.dataset, split, data_dir, loaded.space.resolution)
+    if image_set.fingerprint != loaded.images[split]:
+        raise ValueError(
+            f"table: {file} was made with other images of {loaded.dataset!r} ({split}): fingerprint"
+            f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one"
+        )
+    schedule = None if bounds is None else parse_bounds(bounds)
+    return TabularBandit(loaded, split, image_set, schedule, correct_reward, wrong_reward, order)
+
+
+def _check_shipped(table: Tabulated) -> None:
+    """``ValueError`` unless the package's table was made with the package's weights and latencies."""
+    made_with = {"meta_graph.safetensors": table.meta_graph, "latency.json": table.latency_table}
+    for name, theirs in made_with.items():
+        ours = file_fingerprint(shipped(name))
+        if theirs != ours:
+            raise ValueError(
+                f"table: the package's {TABLE} was made with another {name} (fingerprint {theirs}) than the"
+                f" package's ({ours}); `{REMAKE}` makes it anew, or give the path of a table of your own"
+            )

@@ -1,0 +1,144 @@
+"""The tabular twin: which of K masks classify which images correctly, as a small file.
+
+    instanas tabulate --out runs/tabular.safetensors
+    instanas tabulate --out instanas_env/assets/tabular.safetensors     # the table that is shipped
+
+``gym.make("InstaNASTabular-v1", table="runs/tabular.safetensors")`` plays it. The masks: the three reference
+networks; of --candidates masks sampled at every density (the second half mutated from the best) those on the
+frontier of accuracy and latency on validation images, and those good at a class; the rest spread over the
+densities as sampled. Sorted by latency: mask 0 is the cheapest, the last one is the full meta-graph.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from agents.one_shot import OneShotSearch
+from instanas_env import checks
+from instanas_env.bandit import InstanceBandit
+from instanas_env.build import shipped
+from instanas_env.data import ImageSet, load_images
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.tabulated import (
+    MOST,
+    REFERENCES,
+    Tabulated,
+    answers,
+    file_fingerprint,
+    pack,
+    reference_latencies,
+)
+from instanas_env.training.matching import META_GRAPH, check_classes, check_spaces
+from instanas_env.training.run_directory import machine
+from instanas_env.wrappers.menu import load_menu
+from scripts.log import show_log
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to tabulate."""
+
+    out: Path
+    """The file to write, such as tabular.safetensors."""
+    meta_graph: Path | None = None
+    """By default the shipped one; its file tells the search space."""
+    latency_table: Path | None = None
+    """Of the same search space; by default the shipped one."""
+    dataset: str = "embedded"
+    data_dir: Path | None = None
+    split: tuple[str, ...] = ("train", "val", "test")
+    """Those that the table is to have."""
+    masks: int = 256
+    """How many, the three reference networks among them."""
+    menu: Path | None = None
+    """A menu file (JSON or safetensors) whose masks to tabulate instead."""
+    candidates: int = 512
+    """Masks to choose from."""
+    images: int = 100
+    """Validation images that the candidates are ranked on."""
+    seed: int = 0
+    threads: int = 1
+
+
+def choose_masks(bandit: InstanceBandit, options: Options) -> Tensor:
+    """The masks ``(K, num_cells, num_modules)``, cheap to slow, each once; ``bandit`` is of validation."""
+    space, table = bandit.space, bandit.latency_table
+    if options.menu is not None:
+        masks = load_menu(options.menu, space)
+    else:
+        count = checks.whole("masks", options.masks, len(REFERENCES), MOST)
+        checks.whole("candidates", options.candidates, count)
+        masks = torch.stack([table.cheapest_mask(), space.mobilenet_v2_mask(), space.full_mask()])
+        search = OneShotSearch(bandit, options.seed, options.images)
+        for _ in track(search.rank(options.candidates), "ranking", total=options.candidates):
+            pass
+        # As many as are wanted besides the references, which may be among them.
+        masks = distinct(torch.cat([masks, search.menu(count)]))[:count]
+    masks = distinct(masks)
+    return masks[table.lookup(masks).argsort(stable=True)]
+
+
+def distinct(masks: Tensor) -> Tensor:
+    """Each mask once, in the order in which they first come."""
+    first = {tuple(mask.flatten().tolist()): mask for mask in reversed(masks)}
+    return torch.stack(list(first.values())[::-1])
+
+
+def tabulate(options: Options) -> Tabulated:
+    """Choose the masks and run all images through each."""
+    weights = options.meta_graph or shipped(META_GRAPH)
+    latencies = options.latency_table or shipped("latency.json")
+    space, table = check_spaces(weights, latencies, ())
+
+    def load(split: str) -> ImageSet:
+        return load_images(options.dataset, split, options.data_dir, space.resolution)
+
+    image_sets = {split: load(split) for split in options.split}
+    val = image_sets["val"] if "val" in image_sets else load("val")
+    check_classes(weights, (), len(val.classes))
+    bandit = InstanceBandit(MetaGraph.load(weights), val, table)
+    masks = choose_masks(bandit, options)
+    packed = {}
+    for split, images in image_sets.items():
+        rows = track(answers(bandit.folded, images, masks), f"tabulating {split}", total=len(masks))
+        packed[split] = pack(torch.stack(list(rows), 1))
+    return Tabulated(
+        space=space,
+        masks=masks,
+        latency_ms=table.lookup(masks),
+        packed=packed,
+        images={split: images.fingerprint for split, images in image_sets.items()},
+        dataset=options.dataset,
+        references=reference_latencies(table),
+        meta_graph=file_fingerprint(weights),
+        latency_table=file_fingerprint(latencies),
+        record={
+            "masks": len(masks) if options.menu is None else str(options.menu),
+            "candidates": options.candidates,
+            "images": options.images,
+            "seed": options.seed,
+            "machine": machine(),
+        },
+    )
+
+
+def main(options: Options) -> None:
+    """Tabulate, write the file, and say what is in it."""
+    if not options.split:
+        raise ValueError("split: got none; train, val or test will do")
+    torch.set_num_threads(options.threads)
+    show_log()
+    table = tabulate(options)
+    table.save(options.out)
+    for split in table.packed:
+        accuracy = table.correct(split).mean(0)
+        span = f"{100 * accuracy.min():.1f} to {100 * accuracy.max():.1f} %"
+        print(f"{split}: {len(table.packed[split])} images, masks that are {span} accurate", file=sys.stderr)
+    size = options.out.stat().st_size
+    print(f"wrote {options.out}: {len(table)} masks, {size / 1e3:.0f} kB")
