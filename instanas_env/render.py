@@ -66,9 +66,7 @@ def _frame(bandit: Any, pixels: np.ndarray, outcome: Outcome | None, i: int) -> 
     return _with_words(canvas, bandit, outcome, i, left)
 
 
-def _with_words(
-    canvas: np.ndarray, bandit: Any, outcome: Outcome | None, i: int, left: int
-) -> np.ndarray:
+def _with_words(canvas: np.ndarray, bandit: Any, outcome: Outcome | None, i: int, left: int) -> np.ndarray:
     """The picture with a label for the grid and two lines below."""
     picture = Image.fromarray(canvas)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)

@@ -25,8 +25,10 @@ def filled(options: T, runs: Sequence[Path] = ()) -> T:
     """
     known: dict[str, Any] = {}
     for run in runs[:1]:
-        config = load_json(run / "config.json") if (run / "config.json").is_file() else {}
+        config = _config(run)
         known = {name: config[name] for name in ("dataset", "data_dir") if config.get(name)}
+        if config.get("run"):  # fine-tuned: its search knows what both began with
+            config = _config(Path(config["run"]))
         if config.get("meta_graph") and Path(config["meta_graph"]).is_file():
             known["meta_graph"] = Path(config["meta_graph"])
         if (run / TABLE).is_file():
@@ -37,6 +39,10 @@ def filled(options: T, runs: Sequence[Path] = ()) -> T:
     names = {field.name for field in fields(options)}  # type: ignore[arg-type]
     missing = {name for name in names if getattr(options, name) is None}
     return replace(options, **{name: value for name, value in known.items() if name in missing})  # type: ignore[type-var]
+
+
+def _config(run: Path) -> dict[str, Any]:
+    return load_json(run / "config.json") if (run / "config.json").is_file() else {}
 
 
 def space_name(meta_graph: Path | None) -> str:
