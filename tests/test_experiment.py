@@ -91,7 +91,7 @@ def test_what_one_stage_made_the_next_one_used():
     assert search["meta_graph"] == str(out / "meta_graph" / "meta_graph.safetensors")
     assert search["latency_table"] == str(out / "latency.json")
     reference = LatencyTable.load(out / "latency.json").reference("mobilenet_v2")
-    assert search["latencies"] == [0.4, 1.2], "in multiples of MobileNetV2's"
+    assert search["agent"]["latencies"] == [0.4, 1.2], "in multiples of MobileNetV2's"
     for run in ("regression", "regression_finetuned"):
         explored = load_weights(out / run / "controller.safetensors")[1]["hyperparameters"]["latencies"]
         assert explored == pytest.approx([0.4 * reference, 1.2 * reference]), "fine-tuning keeps the dial's"
