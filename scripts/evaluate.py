@@ -50,7 +50,7 @@ from scripts.known import filled
 from scripts.log import show_log
 from scripts.oneshot import load_frontier
 
-SHIPPED_SEARCHES = ("searched_reinforce",)
+SHIPPED_SEARCHES = ("reference",)
 
 
 @dataclass(frozen=True)

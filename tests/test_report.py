@@ -157,7 +157,7 @@ def test_every_policy_has_a_mark_with_its_numbers():
 def test_a_name_is_text_and_never_markup(tmp_path):
     """``report <run>`` is the run's name; policies and classes may have worse ones."""
     assert "report <run>" not in reported().read_text() and "report &lt;run&gt;" in reported().read_text()
-    names = {row["name"]: row["name"].replace("searched_reinforce (shipped)", BAD) for row in rows()}
+    names = {row["name"]: row["name"].replace("reference (shipped)", BAD) for row in rows()}
     copied(tmp_path, policies=[{**row, "name": names[row["name"]], "group": "<b>"} for row in rows()])
     record = ImageRecord.load(run() / "images.safetensors")
     worse = {names[name]: choices for name, choices in record.policies.items()}

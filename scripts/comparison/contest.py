@@ -82,7 +82,7 @@ class Contest:
             "regression": self._regression,
             "reinforce": lambda seed: self._reinforce(seed, {}),
             "paper": lambda seed: self._reinforce(seed, PAPER_SETTINGS),
-            "shipped": lambda seed: load_agent(shipped("searched_reinforce/controller.safetensors")),
+            "shipped": lambda seed: load_agent(shipped("reference/controller.safetensors")),
             **{name: partial(self._sb3, name) for name in SB3_ALGORITHMS},
         }
 

@@ -108,7 +108,7 @@ def stage_command(stage: Stage, checkpoints: int, images: Path, out: Path) -> li
         "benchmark": f"{benchmark} --steps 240",
     }.get(stage, search).split()
     if stage == "finetune":
-        arguments += ["--run", str(shipped("searched_reinforce/controller.safetensors").parent)]
+        arguments += ["--run", str(shipped("reference/controller.safetensors").parent)]
     place = ["--dataset", "folder", "--data-dir", str(images), "--out", str(out)]
     return [sys.executable, "-m", "scripts", module, *arguments, *place]
 

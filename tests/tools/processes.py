@@ -35,7 +35,7 @@ def stages(images: Path, out: Path) -> dict[str, tuple[Callable[..., None], Any]
     new = pretrain.Options(
         out / "pretrain", search_space="lite@0.5", modules=(0, 2), learning_rate=1e-4, **fit
     )
-    shipped_run = shipped("searched_reinforce/controller.safetensors").parent
+    shipped_run = shipped("reference/controller.safetensors").parent
     tuned = finetune.Options(
         shipped_run, out / "finetune", teacher=shipped("mobilenet_v2.safetensors"), **fit
     )
