@@ -105,7 +105,7 @@ def test_runs_that_say_nothing_of_their_images_pass(tmp_path, tiny_space):
 
 
 def options(out: Path, data: Path, **changes: object) -> pretrain.Options:
-    small = {"width": 0.125, "modules": (0,), "epochs": 1, "batch_size": 8}
+    small = {"search_space": "lite@0.125", "modules": (0,), "epochs": 1, "batch_size": 8}
     return pretrain.Options(out=out, dataset="folder", data_dir=data, **{**small, **changes})
 
 

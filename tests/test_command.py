@@ -80,6 +80,8 @@ def test_a_stopped_run_says_so_and_ends_with_the_signal_s_code(number, code, tmp
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell ignores Ctrl-C for what it runs in the background, and so do all processes below.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not (out / "checkpoint.pt").exists():
