@@ -43,7 +43,8 @@ USER_ERRORS = (
     PermissionError,
     ImportError,
 )
-INTERRUPTED = "stopped; the same command goes on where it was"
+STARTS_ANEW = ("profile", "tabulate", "choose", "evaluate", "report", "export", "bench")
+"""Verbs that keep nothing of a call that was stopped."""
 
 
 def usage() -> str:
@@ -91,6 +92,12 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         module.main(options, world)
 
 
+def _told(verb: str) -> str:
+    """What is said of a call that was stopped."""
+    more = "" if verb in STARTS_ANEW else "; the same command goes on where it was"
+    return f"instanas {verb}: stopped{more}"
+
+
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """SIGTERM unwinds like Ctrl-C does, so that files are closed and workers ended."""
     raise SystemExit(128 + number)
@@ -118,11 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"instanas {verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ninstanas {verb}: {INTERRUPTED}", file=sys.stderr)
+        print(f"\n{_told(verb)}", file=sys.stderr)
         return 128 + signal.SIGINT
     except SystemExit as stop:
         if stop.code == 128 + signal.SIGTERM:
-            print(f"instanas {verb}: {INTERRUPTED}", file=sys.stderr)
+            print(_told(verb), file=sys.stderr)
         raise
     return 0
 
