@@ -93,7 +93,7 @@ class RunDirectory:
             raise ValueError(
                 f"out: {self.path} holds a run with other {', '.join(names)}; choose another folder"
             )
-        for split in sets.keys() & recorded:
+        for split in (name for name in sets if name in recorded):
             changed = difference(recorded[split], sets[split])
             if changed:
                 raise ValueError(
