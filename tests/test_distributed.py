@@ -117,6 +117,9 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor], running: bool) ->
     return sum((one[name].double() - other[name].double()).square().sum() for name in names) ** 0.5
 
 
+SHARES = {"pretrain": 0.3, "reinforce": 0.2, "finetune": 5e-3}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_end_where_one_does(stage):
     """The distance between them is a fraction of the way that both have gone; figures to two digits.
@@ -134,7 +137,7 @@ def test_two_processes_end_where_one_does(stage):
     for name in files:
         first, second = (load_weights(out / name)[0] for out in (one, two))
         assert first.keys() == second.keys()
-        start, share = start_of(stage, name), {"pretrain": 0.3, "finetune": 5e-3}.get(stage, 0.2)
+        start, share = start_of(stage, name), SHARES.get(stage, 0.03)
         for running in (False, True):
             gone, apart = distance(first, start, running), distance(first, second, running)
             assert apart <= share * gone, f"{name}: {apart} apart after {gone}"
