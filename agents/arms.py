@@ -76,6 +76,7 @@ class ModuleArms(Arms):
         return choices.unflatten(-1, (self.space.num_cells, self.space.num_modules))
 
     def best_to_onnx(self, graph: OnnxGraph, surplus: str) -> str:
+        """As :meth:`Arms.best_to_onnx`; where a cell needs a module, the best one is on."""
         shape = graph.constant(np.array([self.space.num_cells, self.space.num_modules]))
         cells = graph.op("Reshape", surplus, shape)
         first = graph.op("ArgMax", cells, axis=1, keepdims=1)
