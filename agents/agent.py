@@ -176,8 +176,7 @@ class LearningAgent(Agent):
 
     def learn(self, total_timesteps: int, progress_bar: bool = False) -> Self:
         """Learn from ``total_timesteps`` further images (rounded up to whole steps of the environment)."""
-        if total_timesteps < 1:
-            raise ValueError(f"total_timesteps: got {total_timesteps}; at least 1 will do")
+        checks.whole("total_timesteps", total_timesteps, 1)
         steps: Any = self.train(total_timesteps)
         if progress_bar:
             from rich.progress import track

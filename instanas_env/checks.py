@@ -47,6 +47,14 @@ def whole(name: str, value: Any, low: int = 0, high: int | None = None) -> int:
     return int(value)
 
 
+def pair(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST) -> tuple[float, float]:
+    """``value`` as two finite floats in ``low..high``."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise refuse(name, value, f"two numbers from {low:g} to {high:g}")
+    first, second = (number(name, each, low, high) for each in value)
+    return first, second
+
+
 def flag(name: str, value: Any) -> bool:
     """``value`` as a bool; "False" and 0 are none."""
     if not isinstance(value, (bool, np.bool_)):
