@@ -118,8 +118,8 @@ class Agent(ABC):
             raise ValueError(f"env: its search space is not the agent's, {space.config}")
         try:
             agent = cls._restore(env, space, checked["hyperparameters"])
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(f"path: {path} has other hyperparameters ({error!r})") from error
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+            raise ValueError(f"path: {path} has other hyperparameters ({error!r:.300})") from error
         agent._take(weights, path)
         return agent
 

@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+
+from instanas_env import checks
+from instanas_env.data.decoding import decode, square
+
+FORMS = "a uint8 tensor or array (3, {side}, {side}) or (B, 3, {side}, {side}), a PIL image or a path will do"
 
 
 def as_batch(images: Any, side: int) -> tuple[Tensor, bool]:
@@ -16,25 +21,38 @@ def as_batch(images: Any, side: int) -> tuple[Tensor, bool]:
 
     Args:
         images: uint8 tensor or array ``(3, side, side)`` or ``(B, 3, side, side)``; or a PIL image or the
-            path of one, which is converted to RGB, resized and cropped to the middle square.
+            path of one, which is read as those of an image folder are, see
+            :func:`instanas_env.data.decoding.square`.
         side: of the square, px.
 
     Raises:
-        ValueError: another type or shape, or an empty batch.
+        ValueError: another type or shape, an empty batch, or a damaged file.
         FileNotFoundError: no such file.
     """
     if isinstance(images, (str, os.PathLike)):
-        with Image.open(images) as image:
-            return as_batch(image, side)
+        return _as_tensor(decode(checks.file("images", images), side, "images")[0]), True
     if isinstance(images, Image.Image):
-        square = ImageOps.fit(images.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].contiguous(), True
-    will_do = f"a uint8 tensor or array (3, {side}, {side}) or (B, 3, {side}, {side}), a PIL image or a path"
+        try:
+            return _as_tensor(square(images, side)[0]), True
+        except Exception as error:  # Pillow reads a file late, and raises what it likes
+            raise ValueError(f"images: no whole picture ({error}); {FORMS.format(side=side)}") from error
+    will_do = FORMS.format(side=side)
     if not isinstance(images, (Tensor, np.ndarray)):
-        raise ValueError(f"images: got {type(images).__name__}; {will_do} will do")
+        raise ValueError(f"images: got {type(images).__name__}; {will_do}")
     shape = tuple(images.shape)
     uint8 = images.dtype in (torch.uint8, np.dtype(np.uint8))
-    if not uint8 or len(shape) not in (3, 4) or shape[-3:] != (3, side, side) or shape[0] == 0:
-        raise ValueError(f"images: got {images.dtype} {shape}; {will_do} will do")
+    if (
+        not uint8
+        or len(shape) not in (3, 4)
+        or shape[-3:] != (3, side, side)
+        or shape[0] == 0
+        or (isinstance(images, Tensor) and images.is_meta)
+    ):
+        raise ValueError(f"images: got {images.dtype} {shape}; {will_do}")
     batch = images.cpu() if isinstance(images, Tensor) else torch.from_numpy(images.copy())
     return (batch, False) if batch.ndim == 4 else (batch.unsqueeze(0), True)
+
+
+def _as_tensor(pixels: np.ndarray) -> Tensor:
+    """``(side, side, 3)`` as a batch of one."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].contiguous()

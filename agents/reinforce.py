@@ -22,6 +22,7 @@ from agents.controller import Controller, outputs_to_onnx
 from agents.exploration import encourage, greedy, linear_schedule, sample
 from instanas_env import checks, paper
 from instanas_env.deploy.onnx_graph import OnnxGraph
+from instanas_env.networks.meta_graph import MAX_CLASSES
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
@@ -138,7 +139,7 @@ class SelfCriticalReinforce(LearningAgent):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
         if num_classes is not None:
-            num_classes = checks.whole("num_classes", num_classes)
+            num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
         else:
             names = naming_coefficient > 0 and env is not None
             num_classes = len(native(env).bandit.image_set.classes) if names and env is not None else 0

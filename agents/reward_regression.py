@@ -35,6 +35,7 @@ from agents.regression_controller import RegressionController
 from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.latency import LatencyTable
+from instanas_env.networks.meta_graph import MAX_CLASSES
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
@@ -111,7 +112,7 @@ class RewardRegression(LearningAgent):
             anneal_timesteps = checks.whole("anneal_timesteps", anneal_timesteps, 1)
         self.anneal_timesteps = anneal_timesteps
         self.masks_per_image = checks.whole("masks_per_image", masks_per_image, 1)
-        self.num_classes = checks.whole("num_classes", num_classes)
+        self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
         seed = checks.whole("seed", seed)
         space = space_of(env, space)
         arms = ModuleArms(space) if menu is None else MenuArms(space, menu)

@@ -21,15 +21,13 @@ ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
-def decode(path: Path, side: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The middle square of an image, resized.
-
-    It is turned upright as its EXIF orientation says. 16-bit grey is scaled to 8 bits; transparent pixels
-    show white.
+def decode(path: Path, side: int, argument: str = "data_dir") -> tuple[np.ndarray, tuple[int, int]]:
+    """Read an image as :func:`square` has it.
 
     Args:
         path: a regular file, or a link to one.
         side: of the result, px.
+        argument: what an error's message begins with.
 
     Returns:
         uint8 ``(side, side, 3)``, and the width and height in the file, upright.
@@ -37,18 +35,28 @@ def decode(path: Path, side: int) -> tuple[np.ndarray, tuple[int, int]]:
     Raises:
         ValueError: damaged, cut off, too large, 32 bits a pixel, a pipe, or absent; the message has the path.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with open(_open_regular(path), "rb") as file, Image.open(file) as image:
-            image.load()
-            upright = _turned(_rgb(image), _orientation(image))
-            pixels = ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)
-            return np.asarray(pixels), upright.size
+            return square(image, side)
     except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, KeyError and others
         unknown = isinstance(error, UnidentifiedImageError)
         what = "of no known kind" if unknown else f"{type(error).__name__}: {error}"
-        raise ValueError(f"data_dir: {path} is no whole image ({what}); fetch or remove it") from error
+        raise ValueError(f"{argument}: {path} is no whole image ({what}); fetch or remove it") from error
+
+
+def square(image: Image.Image, side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """The middle square of an image, resized; and its width and height, upright.
+
+    It is turned upright as its EXIF orientation says. 16-bit grey is scaled to 8 bits; transparent pixels
+    show white. ``ValueError`` for 32 bits a pixel; Pillow's own errors for a damaged one.
+    """
+    from PIL import Image, ImageOps
+
+    image.load()
+    upright = _turned(_rgb(image), _orientation(image))
+    return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)), upright.size
 
 
 def _open_regular(path: Path) -> int:

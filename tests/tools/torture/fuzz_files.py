@@ -74,7 +74,11 @@ def _table(path: Path) -> Any:
 
 def _weights_of(path: Path) -> Any:
     graph = MetaGraph.load(path)
-    return [graph.space.config, graph.num_classes, {k: v for k, v in graph.state_dict().items() if "num_b" not in k}]
+    return [
+        graph.space.config,
+        graph.num_classes,
+        {k: v for k, v in graph.state_dict().items() if "num_b" not in k},
+    ]
 
 
 def _agent(path: Path) -> Any:
@@ -158,7 +162,9 @@ def damaged(rng: Rng, content: bytes) -> tuple[bytes, str]:
     kind = int(rng.integers(6))
     if kind <= 1:
         bit = 1 << int(rng.integers(8))
-        return content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :], f"bit {bit} of byte {at} flipped"
+        return content[:at] + bytes([content[at] ^ bit]) + content[
+            at + 1 :
+        ], f"bit {bit} of byte {at} flipped"
     if kind == 2:
         return content[:at], f"cut off after {at} bytes"
     if kind == 3:
@@ -238,7 +244,9 @@ def json_case(rng: Rng) -> Case:
     def call() -> None:
         path.write_text(json.dumps(value))
         found = kind.load(path)
-        if name == "table" and not same(found[1].tolist(), [list(map(float, row)) for row in value["modules"]]):
+        if name == "table" and not same(
+            found[1].tolist(), [list(map(float, row)) for row in value["modules"]]
+        ):
             raise Wrong(f"modules: {found[1]}")
         if name == "table" and not (torch.isfinite(found[1]).all() and (found[1] >= 0).all()):
             raise Wrong("costs that are none")
@@ -251,7 +259,15 @@ def json_case(rng: Rng) -> Case:
 
 
 BAD_NUMBERS = (NAN, INF, -INF)
-DTYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn)
+DTYPES = (
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+    torch.float8_e4m3fn,
+)
 
 
 def changed_tensors(rng: Rng, tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
