@@ -72,8 +72,21 @@ def _open(path: PathLike) -> int:
 
 
 def write_atomic(path: PathLike, content: bytes) -> None:
-    """Write ``content``; a reader, or a kill or power cut at any time, finds the old file or the new one."""
-    path = Path(path)
+    """Write ``content``; a reader, or a kill or power cut at any time, finds the old file or the new one.
+
+    Raises:
+        OSError: what the disk says, with the name of the file, which is as it was.
+    """
+    try:
+        _write(Path(path), content)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # A full disk is told of without a name, and nobody knows the temporary file's.
+        raise OSError(error.errno, os.strerror(error.errno), os.fspath(path)) from error
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = _temporary(path)
     try:

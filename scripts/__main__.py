@@ -35,14 +35,8 @@ VERBS = {
 }
 PLACES = {"report": "scripts.report.run_report", "experiment": "scripts.experiment.run"}
 """Verbs that are more than a file."""
-USER_ERRORS = (
-    ValueError,
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    PermissionError,
-    ImportError,
-)
+USER_ERRORS = (ValueError, OSError, ImportError)
+"""A full disk is an OSError, so are files that are absent or must not be read."""
 STARTS_ANEW = ("profile", "tabulate", "choose", "evaluate", "report", "export", "bench")
 """Verbs that keep nothing of a call that was stopped."""
 
@@ -94,8 +88,8 @@ def run(verb: str, arguments: Sequence[str]) -> None:
 
 def _told(verb: str) -> str:
     """What is said of a call that was stopped."""
-    more = "" if verb in STARTS_ANEW else "; the same command goes on where it was"
-    return f"instanas {verb}: stopped{more}"
+    then = "starts anew" if verb in STARTS_ANEW else "goes on where it was"
+    return f"instanas {verb}: stopped; the same command {then}"
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
