@@ -1,18 +1,23 @@
 # make demo   the joint search on the embedded images, and a table of policies
-# make test   the whole suite
+# make test   the suite without its slow tests; make test-all runs those too
 # make docs   the documentation, into docs/_build
 # All make a virtual environment in .venv first; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs setup lint type bench clean
+.PHONY: demo test test-all docs setup lint type bench clean
 
 demo: setup
 	$(BIN)/instanas demo
 
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-all: setup
+	$(PYTEST)
 
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
