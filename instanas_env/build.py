@@ -63,8 +63,7 @@ def build_bandit(
         correct_reward, wrong_reward: R_T.
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
         order: "shuffled" or "sequential".
-        device: torch device of the meta-graph.
-        autocast: convolutions in bfloat16.
+        device, autocast: of the meta-graph; its convolutions in bfloat16.
         shard: ``(k, n)``: n environments of one seed share every batch, and this is the k-th.
 
     Raises:
@@ -83,21 +82,17 @@ def build_bandit(
     image_set = load_images(dataset, split, data_dir, space.resolution)
     num_classes = len(image_set.classes)
     graph = _meta_graph(meta_graph, space, num_classes)
-    try:
-        graph.to(place)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(f"device: got {device!r}: {error}") from error
+    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
     if graph.num_classes != num_classes:
         raise ValueError(
             f"meta_graph: has {graph.num_classes} classes, dataset {dataset!r} has {num_classes}"
         )
-    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
     for name, other in (("meta_graph", graph.space), ("latency_table", table.space)):
         if other != space:
             raise ValueError(f"{name}: made for the search space {other.config}; got {space.config}")
     counts = {"flops": count_macs, "params": count_parameters}
     return InstanceBandit(
-        graph,
+        _moved(graph, place),
         image_set,
         table,
         counts[cost](space, num_classes) if cost in counts else None,
@@ -109,6 +104,14 @@ def build_bandit(
         autocast,
         shard,
     )
+
+
+def _moved(graph: MetaGraph, device: torch.device) -> MetaGraph:
+    """The meta-graph on a device; ``ValueError`` where there is none of that kind."""
+    try:
+        return graph.to(device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"device: got {str(device)!r}: {error}") from error
 
 
 def parse_device(name: str) -> torch.device:

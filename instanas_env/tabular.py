@@ -11,10 +11,11 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from instanas_env import checks
-from instanas_env.callbacks import EnvCallback, MetaGraphUpdate
+from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.contextual import Contexts, Outcome
 from instanas_env.data import ImageSet
 from instanas_env.env import InstaNASEnv
+from instanas_env.hooks import EnvCallback
 from instanas_env.infos import Info, waiting_info
 from instanas_env.observations import Observer, features
 from instanas_env.tabular_bandit import REGRETS, TabularBandit, build_tabular

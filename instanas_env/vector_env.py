@@ -13,9 +13,9 @@ from gymnasium.vector.utils import batch_space
 from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
-from instanas_env.callbacks import CallbackList, EnvCallback
 from instanas_env.contextual import Contexts, Outcome
 from instanas_env.env import InstaNASEnv
+from instanas_env.hooks import CallbackList, EnvCallback
 from instanas_env.infos import Info, step_info, waiting_info, with_marks
 from instanas_env.observations import Observer
 from instanas_env.wrappers.forms import ActionForm, action_form
