@@ -9,7 +9,7 @@ second loss that names the images, and an entropy bonus and a learning rate that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -17,14 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agents.agent import LearningAgent, native, space_of
+from agents.agent import changes_rewards, native, space_of
 from agents.controller import Controller, outputs_to_onnx
 from agents.exploration import encourage, greedy, linear_schedule, sample
-from instanas_env import paper
+from agents.learning import LearningAgent
+from instanas_env import checks, paper
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.epoch import set_learning_rate
 
 LogProbability = Literal["p", "p_prime"]
 
@@ -66,15 +68,6 @@ def leave_one_out(values: Tensor) -> Tensor:
     """The baseline of each of K samples ``(K, n)``: the mean of the other K - 1."""
     count = len(values)
     return (values.sum(0, keepdim=True) - values) / (count - 1)
-
-
-def changes_rewards(env: gym.vector.VectorEnv) -> bool:
-    """Whether one of the wrappers around an environment is a reward wrapper."""
-    while isinstance(env, gym.vector.VectorWrapper):
-        if isinstance(env, gym.vector.VectorRewardWrapper):
-            return True
-        env = env.env
-    return False
 
 
 class SelfCriticalReinforce(LearningAgent):
@@ -120,20 +113,6 @@ class SelfCriticalReinforce(LearningAgent):
         space: SearchSpace | None = None,
         world: World = ALONE,
     ):
-        if samples_per_image < 1:
-            raise ValueError(f"samples_per_image: got {samples_per_image}; at least 1 will do")
-        if not all(0.5 <= value <= 1 for value in alpha):
-            raise ValueError(f"alpha: got {alpha}; two numbers in [0.5, 1] will do")
-        if not 0 <= constant_rate <= 1:
-            raise ValueError(f"constant_rate: got {constant_rate}; a fraction in [0, 1] will do")
-        if not 0 <= naming_coefficient < float("inf"):
-            raise ValueError(f"naming_coefficient: got {naming_coefficient}; a number from 0 on will do")
-        if horizon is not None and horizon < 1:
-            raise ValueError(f"horizon: got {horizon}; at least 1, or None, will do")
-        if log_probability_under not in ("p", "p_prime"):
-            raise ValueError(
-                f"log_probability_under: unknown {log_probability_under!r}; p or p_prime will do"
-            )
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
@@ -144,17 +123,18 @@ class SelfCriticalReinforce(LearningAgent):
             raise ValueError("num_classes: got 0, but a naming_coefficient; 10, say, will do")
         network = self._network(space, num_classes, generator_for(seed, 0))
         super().__init__(env, space, network, seed, world)
-        self.learning_rate = learning_rate
-        self.constant_rate = constant_rate
-        self.alpha = (float(alpha[0]), float(alpha[1]))
+        self.learning_rate = checks.number("learning_rate", learning_rate, 0)
+        self.constant_rate = checks.number("constant_rate", constant_rate, 0, 1)
+        self.alpha = (checks.number("alpha", alpha[0], 0.5, 1), checks.number("alpha", alpha[1], 0.5, 1))
         coefficients = entropy_coefficient
         if not isinstance(coefficients, (tuple, list)):
             coefficients = (coefficients, coefficients)
         self.entropy_coefficient = (float(coefficients[0]), float(coefficients[1]))
-        self.horizon = horizon
-        self.samples_per_image = samples_per_image
+        self.horizon = checks.whole_or_none("horizon", horizon, 1)
+        self.samples_per_image = checks.whole("samples_per_image", samples_per_image, 1)
+        checks.choice("log_probability_under", log_probability_under, get_args(LogProbability))
         self.log_probability_under: LogProbability = log_probability_under
-        self.naming_coefficient = naming_coefficient
+        self.naming_coefficient = checks.number("naming_coefficient", naming_coefficient, 0)
         self.num_classes = num_classes
         self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
         self.generator = generator_for(seed, 1)
@@ -202,29 +182,22 @@ class SelfCriticalReinforce(LearningAgent):
                 labels = torch.from_numpy(np.asarray(info["label"])).to(names.device)
                 loss = loss + self.naming_coefficient * F.cross_entropy(names, labels)
             self._update(loss)
-            figures = (
-                reward.mean(),
-                bits_entropy.detach(),
-                info["correct"].mean(),
-                info["latency_ms"].mean(),
-            )
-            mean_reward, mean_entropy, accuracy, latency = world.mean([float(figure) for figure in figures])
-            yield {
-                "reward": mean_reward,
-                "advantage_std": world.gather(reward - baseline, dim=1).std(unbiased=False).item(),
-                "entropy": mean_entropy,
-                "alpha": alpha,
-                "accuracy": accuracy,
-                "latency_ms": latency,
+            figures = {
+                "reward": float(reward.mean()),
+                "entropy": bits_entropy.item(),
+                "accuracy": float(info["correct"].mean()),
+                "latency_ms": float(info["latency_ms"].mean()),
             }
+            means = dict(zip(figures, world.mean(list(figures.values())), strict=True))
+            spread = world.gather(reward - baseline, dim=1).std(unbiased=False).item()
+            yield {**means, "alpha": alpha, "advantage_std": spread}
 
     def _set_learning_rate(self, progress: float) -> None:
         """Constant up to :attr:`constant_rate` of the horizon, then linear to 0 at its end."""
         left = 1.0
         if self.constant_rate < 1:
             left = min(1.0, max(0.0, (1 - progress) / (1 - self.constant_rate)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = left * self.learning_rate
+        set_learning_rate(self.optimizer, left * self.learning_rate)
 
     def _rewards(self, choices: Tensor, greedy_choices: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Of sampled choices ``(K, n, outputs)``: rewards and baselines ``(K, n)``. Acts with the first."""

@@ -19,10 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from agents.agent import Agent, LearningAgent
+from agents.agent import Agent
 from agents.evaluation.picks import Pick, controller_file
 from agents.evaluation.scores import choose_masks
 from agents.files import load_agent
+from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data, table_of
 from agents.static import StaticAgent
