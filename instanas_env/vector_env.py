@@ -208,7 +208,7 @@ class InstaNASVectorEnv(VectorEnv):
         self._autodrawn = bool(state.get("autodrawn", False))
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """A picture ``(H, W, 3)`` of each image, with mask and latency where it was acted on (not SAME_STEP)."""
+        """A picture ``(H, W, 3)`` of each image, with its mask and latency if it was acted on."""
         if self.render_mode is None:
             return None
         from instanas_env.render import frames
