@@ -6,13 +6,14 @@
 The preset comes first; its numbers can be changed one by one (``--pretrain.epochs 5``). Killed at any
 moment and called again with the same options, it goes on where it was: finished stages are passed over,
 and the one that was stopped resumes. ``--stages`` runs some of them, ``--workers 2`` two at a time where that
-is possible. ``--dry-run`` prints what would run, and how long it might take on this machine. The stages that
-train also run under torchrun (``--stages pretrain``), see instanas_env.training.distributed.
+is possible. ``--dry-run`` prints what would run. The stages that train
+also run under torchrun (``--stages pretrain``), see instanas_env.training.distributed.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import tyro
@@ -20,8 +21,9 @@ import tyro
 from instanas_env.training.distributed import ALONE, World
 from scripts.experiment import dry_run
 from scripts.experiment.options import TRAINING, Options
+from scripts.experiment.own_folder import as_found
 from scripts.experiment.plan import Plan
-from scripts.experiment.presets import PRESETS, Preset, as_found
+from scripts.experiment.presets import PRESETS, Preset
 from scripts.experiment.stage import run_together
 
 
@@ -38,7 +40,7 @@ def main(options: Options, world: World = ALONE) -> None:
         )
     groups = ([stage for stage in group if stage.name in options.stages] for group in Plan(options).groups())
     if options.dry_run:
-        dry_run.show(options.preset, list(groups), options.threads, options.workers)
+        dry_run.show(options.preset, chain.from_iterable(groups))
         return
     for group in groups:
         run_together(group, options.out / "stages", options.workers, world)
