@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import tyro
 
@@ -23,7 +24,7 @@ from scripts.experiment import dry_run
 from scripts.experiment.options import TRAINING, Options
 from scripts.experiment.own_folder import as_found
 from scripts.experiment.plan import Plan
-from scripts.experiment.presets import PRESETS, Preset
+from scripts.experiment.presets import PRESETS, Preset, SearchName
 from scripts.experiment.stage import run_together
 
 
@@ -51,13 +52,26 @@ def parse(arguments: list[str] | None = None) -> Options:
     choices = {
         name: (preset_line(preset), Options(preset, Path("runs") / name)) for name, preset in PRESETS.items()
     }
-    return tyro.extras.overridable_config_cli(
+    options = tyro.extras.overridable_config_cli(
         choices,
         prog="instanas experiment",
         description=__doc__,
         args=arguments,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    refuse_unread(options.preset)
+    return options
+
+
+def refuse_unread(preset: Preset) -> None:
+    """``ValueError`` for options, set by hand, of an agent that does not search."""
+    for agent in set(get_args(SearchName)) - set(preset.agents):
+        part = agent.replace("-", "_")
+        if all(getattr(preset, part) != getattr(known, part) for known in PRESETS.values()):
+            agents = " ".join(preset.agents)
+            raise ValueError(
+                f"{part}: options are given, but the agents are {agents}; --agents {agents} {agent} will do"
+            )
 
 
 def preset_line(preset: Preset) -> str:
