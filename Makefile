@@ -1,18 +1,35 @@
 # make demo   the joint search on the embedded images, and a table of policies
-# make test   the whole suite
+# make test   the suite without its slow tests; make test-all runs those too
 # make docs   the documentation, into docs/_build
 # All make a virtual environment in .venv first; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs setup lint type bench clean
+.PHONY: demo test test-all processors oldest docs setup lint type bench clean
 
 demo: setup
 	$(BIN)/instanas demo
 
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-all: setup
+	$(PYTEST)
+
+# The same suite as other processors compute it, with one thread and with two.
+processors: setup
+	for isa in SSE41/default AVX2/avx2; do for threads in 1 2; do \
+		echo "$$isa, $$threads threads"; ONEDNN_MAX_CPU_ISA=$${isa%/*} ATEN_CPU_CAPABILITY=$${isa#*/} \
+		OMP_NUM_THREADS=$$threads $(PYTEST) -m "not slow" || exit 1; done; done
+
+# The same suite with the oldest versions that pyproject.toml allows.
+oldest:
+	$(PYTHON) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install --quiet uv
+	.venv-oldest/bin/uv pip install --python .venv-oldest/bin/python --resolution lowest-direct --editable ".[dev]"
+	$(subst $(BIN),.venv-oldest/bin,$(PYTEST)) -m "not slow"
 
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
@@ -34,4 +51,4 @@ type: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist docs/_build *.egg-info
+	rm -rf .venv .venv-oldest build dist docs/_build *.egg-info

@@ -7,7 +7,6 @@ there is something to learn; so ``stable_baselines3.common.evaluation.evaluate_p
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -19,8 +18,7 @@ from typing_extensions import Self
 from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
-from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
-from instanas_env.training.distributed import ALONE, World
+from instanas_env.storage import PathLike, load_weights, save_weights
 from instanas_env.validation import anything, record
 from instanas_env.vector_env import InstaNASVectorEnv
 
@@ -42,6 +40,15 @@ def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> Sea
     if space is None and env is None:
         raise ValueError("env: got None and no space; one of the two is needed")
     return space or native(env).bandit.space  # type: ignore[arg-type]
+
+
+def changes_rewards(env: gym.vector.VectorEnv) -> bool:
+    """Whether one of the wrappers around an environment is a reward wrapper."""
+    while isinstance(env, gym.vector.VectorWrapper):
+        if isinstance(env, gym.vector.VectorRewardWrapper):
+            return True
+        env = env.env
+    return False
 
 
 class Agent(ABC):
@@ -138,134 +145,3 @@ class Agent(ABC):
         """Take over what :meth:`_weights` gave; ``ValueError`` if ``path`` held something else."""
         if weights:
             raise ValueError(f"path: {path} has weights, {sorted(weights)[:3]}; this agent has none")
-
-
-class LearningAgent(Agent):
-    """An agent with a controller that is trained on an environment.
-
-    Args:
-        env: from ``gym.make_vec``; None for an agent that only predicts.
-        space: the search space; by default the environment's.
-        controller: the network.
-        seed: of all the agent's draws.
-        world: the processes that learn together, each from its shard of the environment.
-    """
-
-    controller: nn.Module
-
-    def __init__(
-        self,
-        env: gym.vector.VectorEnv | None,
-        space: SearchSpace,
-        controller: nn.Module,
-        seed: int,
-        world: World = ALONE,
-    ):
-        super().__init__(space)
-        self.env = env
-        self.controller = controller
-        self.seed = seed
-        self.world = world
-        world.synchronise(controller)
-        self.num_timesteps = 0
-        self._begun = False
-
-    @abstractmethod
-    def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
-        """Learn from ``total_timesteps`` further images, yielding statistics after every step."""
-
-    def learn(self, total_timesteps: int, progress_bar: bool = False) -> Self:
-        """Learn from ``total_timesteps`` further images (rounded up to whole steps of the environment)."""
-        checks.whole("total_timesteps", total_timesteps, 1)
-        steps: Any = self.train(total_timesteps)
-        if progress_bar:
-            from rich.progress import track
-
-            steps = track(steps, type(self).__name__, total=self._steps(total_timesteps))
-        for _ in steps:
-            pass
-        return self
-
-    def _native(self) -> InstaNASVectorEnv:
-        if self.env is None:
-            raise ValueError("env: this agent was made without one; assign agent.env to train it")
-        inner = native(self.env)
-        if inner.autoreset_mode is not gym.vector.AutoresetMode.SAME_STEP:
-            raise ValueError(f"env: got autoreset_mode {inner.autoreset_mode}; SAME_STEP will do")
-        if inner.form.shape != (inner.bandit.space.num_bits,):
-            raise ValueError(f"env: got actions of shape {inner.form.shape}; actions='bits' will do")
-        bandit, world = inner.bandit, self.world
-        if (bandit.shard, bandit.shards) != (world.rank, world.size):
-            shard = (bandit.shard, bandit.shards)
-            raise ValueError(f"env: got shard {shard}; this agent's, {(world.rank, world.size)}, will do")
-        return inner
-
-    def _steps(self, total_timesteps: int) -> int:
-        """How many steps of the environment bring at least so many images."""
-        return -(-total_timesteps // (self._native().num_envs * self.world.size))
-
-    def _update(self, loss: Tensor) -> None:
-        """One step of the optimizer along the gradient of the mean ``loss`` of all processes."""
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.world.average_gradients(self.controller.parameters())
-        self.optimizer.step()
-
-    def _begin(self) -> np.ndarray:
-        """The images that wait; resets the environment before this agent's very first step only."""
-        assert self.env is not None
-        if not self._begun:
-            self.env.reset(seed=self.seed)
-            self._begun = True
-        return native(self.env).images()
-
-    def _step(self, actions: Tensor) -> tuple[np.ndarray, dict[str, Any]]:
-        """Act; rewards ``(n,)`` and what became of the images acted on."""
-        assert self.env is not None
-        bits = actions.to(torch.int8).cpu().numpy()
-        _, reward, _, _, info = self.env.step(bits)
-        self.num_timesteps += len(bits) * self.world.size
-        return np.asarray(reward), info["final_info"]
-
-    # --- files -----------------------------------------------------------------------------------
-
-    @classmethod
-    def _restore(
-        cls, env: gym.vector.VectorEnv | None, space: SearchSpace, hyperparameters: dict[str, Any]
-    ) -> Self:
-        return cls(env, space=space, **hyperparameters)  # type: ignore[call-arg]
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {
-            name: tensor
-            for name, tensor in self.controller.state_dict().items()
-            if not name.endswith("num_batches_tracked")
-        }
-
-    def _take(self, weights: dict[str, Tensor], path: PathLike) -> None:
-        check_weights(weights, self.controller.state_dict(), f"path: {path}")
-        self.controller.load_state_dict(weights, strict=False)  # without BatchNorm's counters
-        self.controller.eval()
-
-    # --- resuming --------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, besides the environment's own state."""
-        return {
-            "controller": self.controller.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "num_timesteps": self.num_timesteps,
-            "begun": self._begun,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another agent of the same make stood."""
-        self.controller.load_state_dict(state["controller"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.num_timesteps = state["num_timesteps"]
-        self._begun = state["begun"]
-
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator

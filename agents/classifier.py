@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from agents.evaluation.picks import Pick
 from agents.pictures import as_batch
 from agents.saved import DataRecord, Described, check_same_classes, load_run
 from agents.singles import SingleImages
+from instanas_env import checks
 from instanas_env.deploy.timing import one_thread, time_interleaved
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
@@ -53,8 +55,7 @@ class Classification:
 class InstaNASClassifier:
     """A trained controller and its meta-graph, deployed: images in, classes out.
 
-    Both are copied with BatchNorm folded; training or dialling the originals later changes nothing here.
-    It can be pickled, and used in worker processes.
+    Both are copied; training or dialling the originals later changes nothing here. It can be pickled.
 
     Args:
         agent: chooses the masks, deterministically; its controller's time counts if it has one.
@@ -84,16 +85,13 @@ class InstaNASClassifier:
             raise ValueError(
                 f"data: has {len(data.classes)} classes, the meta-graph {meta_graph.num_classes}"
             )
-        if cache_size < 1:
-            raise ValueError(f"cache_size: got {cache_size}; at least 1 will do")
+        checks.whole("cache_size", cache_size, 1)
         self.space = space
         self.classes = data.classes
         self.latency_table = latency_table
         typical = data.typical if isinstance(data, DataRecord) else None
         record = DataRecord(data.classes, data.mean, data.std, typical)
-        self._mean, self._std = (
-            255 * torch.tensor(values).view(3, 1, 1) for values in (record.mean, record.std)
-        )
+        self._mean, self._std = (255 * torch.tensor(rgb).view(3, 1, 1) for rgb in (record.mean, record.std))
         self._controller_ms = 0.0 if agent.controller is None else latency_table.controller
         self._network = meta_graph.folded()
         self._device = next(self._network.parameters()).device
@@ -154,11 +152,10 @@ class InstaNASClassifier:
         labels = probabilities.argmax(1)
         latency_ms = (self.latency_table.lookup(masks) + self._controller_ms).numpy()
         names = tuple(self.classes[label] for label in labels)
+        chosen = masks.numpy()
         if single:
-            return Classification(
-                int(labels[0]), names[0], probabilities[0], masks[0].numpy(), float(latency_ms[0])
-            )
-        return Classification(labels, names, probabilities, masks.numpy(), latency_ms)
+            return Classification(int(labels[0]), names[0], probabilities[0], chosen[0], float(latency_ms[0]))
+        return Classification(labels, names, probabilities, chosen, latency_ms)
 
     def measure(self, images: Any, repetitions: int = 20) -> np.ndarray | float:
         """Measured milliseconds of classifying each image by itself: controller, choice, network.
@@ -173,8 +170,7 @@ class InstaNASClassifier:
         Returns:
             float64 ``(B,)``, or a float for one image.
         """
-        if repetitions < 1:
-            raise ValueError(f"repetitions: got {repetitions}; at least 1 will do")
+        checks.whole("repetitions", repetitions, 1)
         batch, single = as_batch(images, self.space.resolution)
         on_cpu = self._device.type == "cpu"
 
@@ -185,19 +181,19 @@ class InstaNASClassifier:
             self._singles.choose(image)
             child(image.numpy())
 
+        def call(image: Tensor) -> Callable[[], None]:
+            if not on_cpu:
+                return lambda: on_device(image)
+            child = self._singles.child(self._singles.choose(image))
+            return lambda: in_onnxruntime(image, child)
+
         with one_thread(), torch.inference_mode():
-            calls: list[Any] = []
-            for image in batch.split(1):
-                if on_cpu:
-                    child = self._singles.child(self._singles.choose(image))
-                    calls.append(lambda image=image, child=child: in_onnxruntime(image, child))
-                else:
-                    calls.append(lambda image=image: on_device(image))
+            calls = [call(image) for image in batch.split(1)]
             generator = torch.Generator().manual_seed(0)
             times = time_interleaved(calls, repetitions, generator, self._device).median(1).values.numpy()
         return float(times[0]) if single else times
 
-    def dial(self, latency_ms: float, images: Any) -> float:
+    def dial(self, images: Any, latency_ms: float) -> float:
         """Let the networks of ``images`` take ``latency_ms`` on average, the controller's time not counted.
 
         Gives the agent's new lambda; see :meth:`agents.reward_regression.RewardRegression.dial`.
@@ -221,8 +217,6 @@ class InstaNASClassifier:
         # Bytes, not tensors: those PyTorch would hand to a worker process one by one, as shared memory.
         return _unpickled, (pickle.dumps(self.__dict__),)
 
-    # --- inside ----------------------------------------------------------------------------------
-
     def _choose(self, batch: Tensor) -> Tensor:
         """Repaired masks ``(B, num_cells, num_modules)`` on the CPU.
 
@@ -230,8 +224,7 @@ class InstaNASClassifier:
         the verge, as a dial leaves some, an image's network would depend on how it came.
         """
         if self._device.type == "cpu" and self._singles.has_onnx:
-            masks = [self._singles.choose(image) for image in batch.split(1)]
-            return torch.from_numpy(np.concatenate(masks))
+            return torch.from_numpy(np.concatenate([self._singles.choose(image) for image in batch.split(1)]))
         return self.space.repair(self._agent.masks(batch)).cpu()
 
     def _normalize(self, batch: Tensor) -> Tensor:
@@ -252,7 +245,6 @@ def _for_inference(agent: Agent, fold: bool = True) -> Agent:
         if hasattr(alone, name):
             setattr(alone, name, None)
     if agent.controller is not None:
-        alone.controller = (
-            fold_batch_norm(agent.controller) if fold else copy.deepcopy(agent.controller).eval()
-        )
+        own = agent.controller
+        alone.controller = fold_batch_norm(own) if fold else copy.deepcopy(own).eval()
     return alone

@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agents.agent import LearningAgent, space_of
+from agents.agent import space_of
 from agents.controller import Controller
+from agents.learning import LearningAgent
 from instanas_env import checks
 from instanas_env.networks.gated import gated_logits
 from instanas_env.search_space import SearchSpace

@@ -17,15 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agents.agent import LearningAgent, native, space_of
+from agents.agent import changes_rewards, native, space_of
 from agents.controller import Controller, outputs_to_onnx
 from agents.exploration import encourage, greedy, linear_schedule, sample
+from agents.learning import LearningAgent
 from instanas_env import checks, paper
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.networks.meta_graph import MAX_CLASSES
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.epoch import set_learning_rate
 
 LogProbability = Literal["p", "p_prime"]
 
@@ -67,15 +69,6 @@ def leave_one_out(values: Tensor) -> Tensor:
     """The baseline of each of K samples ``(K, n)``: the mean of the other K - 1."""
     count = len(values)
     return (values.sum(0, keepdim=True) - values) / (count - 1)
-
-
-def changes_rewards(env: gym.vector.VectorEnv) -> bool:
-    """Whether one of the wrappers around an environment is a reward wrapper."""
-    while isinstance(env, gym.vector.VectorWrapper):
-        if isinstance(env, gym.vector.VectorRewardWrapper):
-            return True
-        env = env.env
-    return False
 
 
 class SelfCriticalReinforce(LearningAgent):
@@ -128,7 +121,7 @@ class SelfCriticalReinforce(LearningAgent):
         if not isinstance(coefficients, (tuple, list)):
             coefficients = (coefficients, coefficients)
         self.entropy_coefficient = checks.pair("entropy_coefficient", coefficients)
-        self.horizon = None if horizon is None else checks.whole("horizon", horizon, 1)
+        self.horizon = checks.whole_or_none("horizon", horizon, 1)
         self.samples_per_image = checks.whole("samples_per_image", samples_per_image, 1)
         self.log_probability_under: LogProbability = checks.choice(
             "log_probability_under", log_probability_under, get_args(LogProbability)
@@ -194,29 +187,22 @@ class SelfCriticalReinforce(LearningAgent):
                 labels = torch.from_numpy(np.asarray(info["label"])).to(names.device)
                 loss = loss + self.naming_coefficient * F.cross_entropy(names, labels)
             self._update(loss)
-            figures = (
-                reward.mean(),
-                bits_entropy.detach(),
-                info["correct"].mean(),
-                info["latency_ms"].mean(),
-            )
-            mean_reward, mean_entropy, accuracy, latency = world.mean([float(figure) for figure in figures])
-            yield {
-                "reward": mean_reward,
-                "advantage_std": world.gather(reward - baseline, dim=1).std(unbiased=False).item(),
-                "entropy": mean_entropy,
-                "alpha": alpha,
-                "accuracy": accuracy,
-                "latency_ms": latency,
+            figures = {
+                "reward": float(reward.mean()),
+                "entropy": bits_entropy.item(),
+                "accuracy": float(info["correct"].mean()),
+                "latency_ms": float(info["latency_ms"].mean()),
             }
+            means = dict(zip(figures, world.mean(list(figures.values())), strict=True))
+            spread = world.gather(reward - baseline, dim=1).std(unbiased=False).item()
+            yield {**means, "alpha": alpha, "advantage_std": spread}
 
     def _set_learning_rate(self, progress: float) -> None:
         """Constant up to :attr:`constant_rate` of the horizon, then linear to 0 at its end."""
         left = 1.0
         if self.constant_rate < 1:
             left = min(1.0, max(0.0, (1 - progress) / (1 - self.constant_rate)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = left * self.learning_rate
+        set_learning_rate(self.optimizer, left * self.learning_rate)
 
     def _rewards(self, choices: Tensor, greedy_choices: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Of sampled choices ``(K, n, outputs)``: rewards and baselines ``(K, n)``. Acts with the first."""

@@ -17,7 +17,6 @@ direct method.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -27,10 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agents.agent import LearningAgent, native, space_of
+from agents.agent import native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
 from agents.controller import outputs_to_onnx
-from agents.dial import trade_off_at
+from agents.dial import Priced
+from agents.learning import LearningAgent
+from agents.memory import Memory
 from agents.regression_controller import RegressionController
 from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
@@ -39,9 +40,7 @@ from instanas_env.networks.meta_graph import MAX_CLASSES
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
-
-Experience = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Images uint8 ``(n, 3, H, W)``, choices bool ``(K, n, arms)``, correct bool ``(K, n)``, labels ``(n,)``."""
+from instanas_env.training.epoch import set_learning_rate
 
 
 class RewardRegression(LearningAgent):
@@ -59,8 +58,7 @@ class RewardRegression(LearningAgent):
         replay: steps of the environment that are kept and trained on again.
         gradient_steps: batches, of as many images as the environment has, per step.
         weight_decay: of Adam (decoupled).
-        anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it. A bit
-            per image is noisy feedback, and the noise is averaged out at the end.
+        anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it.
         masks_per_image: masks tried on each image; the environment is stepped with the first and asked for
             the score of the others. With a menu, as many as it holds give a full answer for every image.
         menu: masks to choose from, ``(K, bits)`` or ``(K, num_cells, num_modules)``, repaired; None means
@@ -108,9 +106,7 @@ class RewardRegression(LearningAgent):
         self.replay = checks.whole("replay", replay, 1)
         self.gradient_steps = checks.whole("gradient_steps", gradient_steps, 1)
         self.weight_decay = checks.number("weight_decay", weight_decay, 0)
-        if anneal_timesteps is not None:
-            anneal_timesteps = checks.whole("anneal_timesteps", anneal_timesteps, 1)
-        self.anneal_timesteps = anneal_timesteps
+        self.anneal_timesteps = checks.whole_or_none("anneal_timesteps", anneal_timesteps, 1)
         self.masks_per_image = checks.whole("masks_per_image", masks_per_image, 1)
         self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
         seed = checks.whole("seed", seed)
@@ -124,7 +120,7 @@ class RewardRegression(LearningAgent):
             controller.parameters(), self.learning_rate, weight_decay=self.weight_decay
         )
         self.generator = generator_for(seed, 1)
-        self._memory: deque[Experience] = deque(maxlen=replay)
+        self._memory = Memory(self.replay)
         if table is None and env is not None:
             table = native(env).bandit.latency_table
         if table is not None:
@@ -135,7 +131,10 @@ class RewardRegression(LearningAgent):
 
     controller: RegressionController
 
-    @torch.no_grad()
+    @property
+    def _priced(self) -> Priced:
+        return Priced(self.arms, self.controller.latencies, self.controller.fixed_ms)
+
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The masks at :attr:`trade_off`; the policy has no chance in it, whatever ``deterministic``."""
         return self.masks_at(images, torch.tensor(self.trade_off))
@@ -148,7 +147,7 @@ class RewardRegression(LearningAgent):
         best module even if none does. With a menu: the mask of the largest surplus.
         """
         _, gains, _ = self.controller.eval()(images)
-        return self.arms.masks(self._worthwhile(gains, trade_offs))
+        return self.arms.masks(self._priced.choices(gains, trade_offs))
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         """As :meth:`Agent.bits_to_onnx`: the gains less the price at :attr:`trade_off`."""
@@ -175,7 +174,7 @@ class RewardRegression(LearningAgent):
         Give it validation images. Returns the new lambda; where none gets there, one that comes near.
         """
         gains = torch.cat([self.controller.eval()(part)[1] for part in images.split(500)])
-        self.trade_off = self._trade_off_at(gains, latency_ms)
+        self.trade_off = self._priced.trade_off_at(gains, latency_ms)
         return self.trade_off
 
     @torch.no_grad()
@@ -192,43 +191,24 @@ class RewardRegression(LearningAgent):
         unless all processes have as many.
         """
         gains = self.world.gather(self.controller.eval()(images)[1], total)
-        return self.arms.masks(self._spread(gains, latencies, generator))
-
-    def _spread(self, gains: Tensor, latencies: tuple[float, float], generator: torch.Generator) -> Tensor:
-        """The choices of :meth:`spread_masks`, from w(x) ``(B, arms)`` of the whole batch."""
-        fast, slow = (np.log(self._trade_off_at(gains, latency)) for latency in latencies)
-        draws = torch.rand(len(gains), generator=generator)
-        return self._worthwhile(gains, torch.exp(slow + (fast - slow) * draws))
-
-    def _trade_off_at(self, gains: Tensor, latency_ms: float) -> float:
-        """The lambda at which masks take ``latency_ms`` on average."""
-        return trade_off_at(lambda trade_off: self._mean_ms(gains, trade_off), latency_ms)
-
-    def _mean_ms(self, gains: Tensor, trade_off: float) -> float:
-        choices = self._worthwhile(gains, torch.tensor(trade_off))
-        return ((choices * self.controller.latencies).sum(1).mean() + self.controller.fixed_ms).item()
-
-    def _worthwhile(self, gains: Tensor, trade_offs: Tensor) -> Tensor:
-        """Choices bool ``(B, arms)`` from w(x) ``(B, arms)`` and lambdas ``(B,)`` or one."""
-        return self.arms.best(gains - trade_offs.reshape(-1, 1) * self.controller.latencies)
+        return self.arms.masks(self._priced.spread(gains, latencies, generator))
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
         for _ in range(self._steps(total_timesteps)):
             if self.anneal_timesteps is not None:
                 remaining = max(0.0, 1 - self.num_timesteps / self.anneal_timesteps)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = remaining * self.learning_rate
+                set_learning_rate(self.optimizer, remaining * self.learning_rate)
             images = torch.from_numpy(self._begin())
             choices = self.world.own(self._explore(images), dim=1)
             actions = self.arms.masks(choices).flatten(2)
             others = self._native().score(actions[1:].numpy()).correct if len(actions) > 1 else None
             _, info = self._step(actions[0])
             correct, labels = (torch.from_numpy(np.asarray(info[name])) for name in ("correct", "label"))
-            answers = (
-                correct[None] if others is None else torch.cat([correct[None], torch.from_numpy(others)])
-            )
-            self._memory.append((images, choices, answers, labels))
+            answers = correct[None]
+            if others is not None:
+                answers = torch.cat([answers, torch.from_numpy(others)])
+            self._memory.keep((images, choices, answers, labels))
             losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
             figures = {
                 "loss": sum(losses) / len(losses),
@@ -248,15 +228,13 @@ class RewardRegression(LearningAgent):
         gains = self.world.gather(self.controller.eval()(images)[1])
         explored = []
         for _ in range(tries):
-            choices = self._spread(gains, self.latencies, self.generator)
+            choices = self._priced.spread(gains, self.latencies, self.generator)
             explored.append(self.arms.explore(choices, self.flip, self.generator))
         return torch.stack(explored)
 
     def _gradient_step(self, number: int) -> float:
         """One step on the newest experience (``number`` 0) or on one drawn from the memory."""
-        memory = len(self._memory)
-        chosen = -1 if number == 0 else int(torch.randint(memory, (), generator=self.generator))
-        images, choices, correct, labels = self._memory[chosen]
+        images, choices, correct, labels = self._memory.recall(number, self.generator)
         base, gains, classes = self.controller.train()(images)
         loss = F.binary_cross_entropy_with_logits(base + (gains * choices).sum(-1), correct.float())
         total = loss + F.cross_entropy(classes, labels) if self.num_classes else loss
@@ -265,18 +243,11 @@ class RewardRegression(LearningAgent):
 
     def state_dict(self) -> dict[str, Any]:
         """As in :class:`LearningAgent`, with the memory of all processes and the dial."""
-        gather = self.world.gather
-        memory = [
-            (gather(images), gather(choices, dim=1), gather(correct, dim=1), gather(labels))
-            for images, choices, correct, labels in self._memory
-        ]
-        return {**super().state_dict(), "memory": memory, "trade_off": self.trade_off}
+        own = {"memory": self._memory.state(self.world), "trade_off": self.trade_off}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As in :class:`LearningAgent`, with the memory."""
         super().load_state_dict(state)
         self.trade_off = state["trade_off"]
-        self._memory.clear()
-        for images, choices, correct, labels in state["memory"]:
-            own = self.world.own
-            self._memory.append((own(images), own(choices, dim=1), own(correct, dim=1), own(labels)))
+        self._memory.restore(state["memory"], self.world)

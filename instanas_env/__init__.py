@@ -8,9 +8,10 @@
 import gymnasium as gym
 
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
-from instanas_env.callbacks import EnvCallback, MetaGraphUpdate
+from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.env import InstaNASEnv
 from instanas_env.forking import survive_forks
+from instanas_env.hooks import EnvCallback
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.reward import BoundsSchedule, RewardBounds

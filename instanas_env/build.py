@@ -21,8 +21,6 @@ from instanas_env.search_space import SearchSpace
 Cost = Literal["latency", "flops", "params"]
 SHIPPED_SPACE = "lite"
 DEVICES = ("cpu", "cuda", "mps", "xpu")
-WIDEST = 16.0
-"""Width of a search space: beyond it a slip of the hand would fill the memory."""
 
 
 def shipped(name: str) -> Path:
@@ -63,8 +61,7 @@ def build_bandit(
         correct_reward, wrong_reward: R_T.
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
         order: "shuffled" or "sequential".
-        device: torch device of the meta-graph.
-        autocast: convolutions in bfloat16.
+        device, autocast: of the meta-graph; its convolutions in bfloat16.
         shard: ``(k, n)``: n environments of one seed share every batch, and this is the k-th.
 
     Raises:
@@ -83,21 +80,17 @@ def build_bandit(
     image_set = load_images(dataset, split, data_dir, space.resolution)
     num_classes = len(image_set.classes)
     graph = _meta_graph(meta_graph, space, num_classes)
-    try:
-        graph.to(place)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(f"device: got {device!r}: {error}") from error
+    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
     if graph.num_classes != num_classes:
         raise ValueError(
             f"meta_graph: has {graph.num_classes} classes, dataset {dataset!r} has {num_classes}"
         )
-    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
     for name, other in (("meta_graph", graph.space), ("latency_table", table.space)):
         if other != space:
             raise ValueError(f"{name}: made for the search space {other.config}; got {space.config}")
     counts = {"flops": count_macs, "params": count_parameters}
     return InstanceBandit(
-        graph,
+        _moved(graph, place),
         image_set,
         table,
         counts[cost](space, num_classes) if cost in counts else None,
@@ -109,6 +102,14 @@ def build_bandit(
         autocast,
         shard,
     )
+
+
+def _moved(graph: MetaGraph, device: torch.device) -> MetaGraph:
+    """The meta-graph on a device; ``ValueError`` where there is none of that kind."""
+    try:
+        return graph.to(device)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"device: got {str(device)!r}: {error}") from error
 
 
 def parse_device(name: str) -> torch.device:
@@ -123,13 +124,10 @@ def parse_device(name: str) -> torch.device:
 
 
 def parse_search_space(name: str) -> SearchSpace:
-    """ "lite" or "cifar@0.5": a preset, and its width after an @, at most :data:`WIDEST`."""
+    """ "lite" or "cifar@0.5": a preset, and its width after an @, see :meth:`SearchSpace.preset`."""
     preset, at, width = checks.text("search_space", name, "lite").partition("@")
     try:
-        factor = float(width) if at else 1.0
-        if factor > WIDEST:
-            raise ValueError(f"the width is {factor:g}; at most {WIDEST:g} will do")
-        return SearchSpace.preset(preset, factor)
+        return SearchSpace.preset(preset, float(width) if at else 1.0)
     except ValueError as error:
         raise ValueError(f"search_space: got {name!r}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""What may happen between an agent's steps, inside the environment: hooks, and the joint training.
+"""Interleaved training (section 3.3), inside the environment, between an agent's steps.
 
 The agent sees the standard API only; so every agent gets interleaved training without a line of its own.
 """
@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,94 +17,10 @@ from torch import Tensor, nn
 from instanas_env import checks
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import LIGHT, Augmentation
+from instanas_env.hooks import BanditEnv, EnvCallback
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import Teacher, sgd, train_epoch
-
-
-class BanditEnv(Protocol):
-    """What a callback may rely on: the scalar and the vector environment both have it."""
-
-    bandit: InstanceBandit
-
-
-class EnvCallback:
-    """Hooks of an environment; override what you need and give it to ``env.unwrapped.add_callback``.
-
-    A hook that raises ends the call of ``step`` or ``reset`` with its error; the environment stays in order:
-
-    * The step has happened: its images are counted once, the next ones wait, other callbacks are told. Only
-      the returned values are lost; ``reset()`` shows what waits. An ``on_step`` is not called again for it.
-    * The end of an epoch stays due: the next ``step`` or ``reset`` first calls the ``on_epoch_end`` that
-      raised and those after it. Once all have returned, the bounds move. A seeded ``reset`` drops it.
-    """
-
-    def on_step(self, step: Outcome) -> None:
-        """After every step, with what became of its actions."""
-
-    def on_restart(self, env: BanditEnv) -> None:
-        """After ``reset(seed=...)``: the bandit stands at the start of epoch 0 again."""
-
-    def on_epoch_end(self, env: BanditEnv) -> None:
-        """After every pass over the split, before the bounds move; ``env.bandit`` is at hand."""
-
-
-class CallbackList:
-    """The callbacks of one environment, the order of events, and what is still to happen after an error."""
-
-    def __init__(self) -> None:
-        self.callbacks: list[EnvCallback] = []
-        self._untold: list[tuple[EnvCallback, Outcome]] = []
-        self._due: list[EnvCallback] | None = None  # None: no end of an epoch is due
-
-    def add(self, callback: EnvCallback) -> None:
-        """Append a callback; ``ValueError`` for what has no hooks."""
-        if not isinstance(callback, EnvCallback):
-            raise ValueError(f"callback: got {type(callback).__name__}; an EnvCallback will do")
-        self.callbacks.append(callback)
-
-    @property
-    def epoch_is_due(self) -> bool:
-        """Whether the end of an epoch has failed so far."""
-        return self._due is not None
-
-    def after_restart(self, env: BanditEnv) -> None:
-        """Tell all callbacks that the bandit starts again; then raise the first error, if any."""
-        self._untold, self._due = [], None
-        failed: Exception | None = None
-        for callback in self.callbacks:
-            try:
-                callback.on_restart(env)
-            except Exception as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
-
-    def after_step(self, env: BanditEnv, outcome: Outcome, ended_epoch: bool) -> None:
-        """Run the hooks; on the last step of an epoch let the bandit move on after them."""
-        self._untold = [(callback, outcome) for callback in self.callbacks]
-        if ended_epoch:
-            self._due = list(self.callbacks)
-        self.settle(env)
-
-    def settle(self, env: BanditEnv) -> None:
-        """Do what is still to happen, here or after an error: tell of the step, then end the epoch."""
-        failed: Exception | None = None
-        while self._untold:
-            callback, outcome = self._untold.pop(0)
-            try:
-                callback.on_step(outcome)
-            except Exception as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
-        if self._due is None:
-            return
-        while self._due:
-            self._due[0].on_epoch_end(env)
-            self._due.pop(0)
-        self._due = None
-        env.bandit.next_epoch()
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 LARGEST = 1e6
@@ -55,6 +56,11 @@ def pair(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST) ->
     return first, second
 
 
+def whole_or_none(name: str, value: Any, low: int = 0) -> int | None:
+    """None, or ``value`` as :func:`whole` takes it."""
+    return None if value is None else whole(name, value, low)
+
+
 def flag(name: str, value: Any) -> bool:
     """``value`` as a bool; "False" and 0 are none."""
     if not isinstance(value, (bool, np.bool_)):
@@ -74,6 +80,15 @@ def render_mode(value: Any) -> str | None:
     if value is not None and not (isinstance(value, str) and value == "rgb_array"):
         raise ValueError(f"render_mode: unknown {value!r:.200}; rgb_array will do")
     return value
+
+
+def autoreset_mode(value: Any) -> AutoresetMode:
+    """The mode of that name, or the mode itself."""
+    try:
+        return AutoresetMode(value)
+    except ValueError as error:
+        modes = ", ".join(mode.value for mode in AutoresetMode)
+        raise ValueError(f"autoreset_mode: unknown {value!r}; choose from {modes}") from error
 
 
 def text(name: str, value: Any, example: str) -> str:

@@ -29,6 +29,12 @@ class Contexts:
     def __len__(self) -> int:
         return len(self.index)
 
+    def replaced(self, rows: Tensor, others: Contexts) -> Contexts:
+        """A copy with ``others`` in the marked rows, bool ``(n,)``."""
+        index, images = self.index.clone(), self.images.clone()
+        index[rows], images[rows] = others.index, others.images
+        return Contexts(index, images)
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -11,8 +11,8 @@ from gymnasium.error import ResetNeeded
 from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
-from instanas_env.callbacks import CallbackList, EnvCallback
 from instanas_env.contextual import Contexts, Outcome
+from instanas_env.hooks import CallbackList, EnvCallback
 from instanas_env.infos import Info, first, step_info, waiting_info
 from instanas_env.observations import Observer
 from instanas_env.wrappers.forms import ActionForm, action_form

@@ -66,3 +66,17 @@ def first(info: Info) -> Info:
         name: value[0].copy() if value.ndim > 1 else np.array(value[0]) if value.dtype == bool else value[0]
         for name, value in info.items()
     }
+
+
+def final_info(observations: np.ndarray, info: Info) -> dict[str, Any]:
+    """Gymnasium's record of episodes that ended in the step that began the next ones.
+
+    Args:
+        observations: those acted on, ``(n, ...)``.
+        info: what became of them, with its marks.
+    """
+    final_obs = np.empty(len(observations), object)
+    final_obs[:] = list(observations)
+    everyone = np.ones(len(observations), bool)
+    marks = {"_final_obs": everyone, "_final_info": everyone.copy()}
+    return {"final_obs": final_obs, "final_info": info, **marks}

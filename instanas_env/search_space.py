@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import paper
+from instanas_env import checks, paper
 from instanas_env.storage import PathLike, load_config
 from instanas_env.validation import integer, items, number, record, text
 
@@ -239,16 +238,7 @@ class SearchSpace:
         Raises:
             ValueError: a last dimension other than ``num_bits``, or a value that is neither 0 nor 1.
         """
-        bits = actions
-        if not isinstance(actions, Tensor):
-            array = np.ascontiguousarray(actions)
-            if array.dtype.kind not in "biuf":
-                raise ValueError(f"{name}: got {array.dtype}; numbers of 0 and 1 will do")
-            bits = torch.from_numpy(array)
+        bits = checks.whole_numbers(name, actions, 1).bool()
         if bits.ndim == 0 or bits.shape[-1] != self.num_bits:
             raise ValueError(f"{name}: got shape {tuple(bits.shape)}; (..., {self.num_bits}) will do")
-        on = bits == 1
-        wrong = ~(on | (bits == 0))
-        if wrong.any():
-            raise ValueError(f"{name}: got the value {bits[wrong][0].item()}; only 0 and 1 will do")
-        return on.reshape(*bits.shape[:-1], self.num_cells, self.num_modules)
+        return bits.reshape(*bits.shape[:-1], self.num_cells, self.num_modules)

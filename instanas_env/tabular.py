@@ -11,14 +11,15 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from instanas_env import checks
-from instanas_env.callbacks import EnvCallback, MetaGraphUpdate
+from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.contextual import Contexts, Outcome
 from instanas_env.data import ImageSet
 from instanas_env.env import InstaNASEnv
+from instanas_env.hooks import EnvCallback
 from instanas_env.infos import Info, waiting_info
 from instanas_env.observations import Observer, features
 from instanas_env.tabular_bandit import REGRETS, TabularBandit, build_tabular
-from instanas_env.vector_env import InstaNASVectorEnv, autoreset_mode_of
+from instanas_env.vector_env import InstaNASVectorEnv
 from instanas_env.wrappers.forms import ActionForm
 
 OBSERVATIONS = ("image", "features", "index")
@@ -166,7 +167,7 @@ class InstaNASTabularVectorEnv(InstaNASVectorEnv):
         **table_options: Any,
     ):
         checks.render_mode(render_mode)
-        mode = autoreset_mode_of(autoreset_mode)
+        mode = checks.autoreset_mode(autoreset_mode)
         bandit: Any = build_tabular(**table_options)
         observer = TabularObserver(bandit.image_set, layout, observation)
         self._assemble(bandit, observer, Arms(len(bandit.table)), num_envs, mode, render_mode)

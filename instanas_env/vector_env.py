@@ -13,10 +13,10 @@ from gymnasium.vector.utils import batch_space
 from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
-from instanas_env.callbacks import CallbackList, EnvCallback
 from instanas_env.contextual import Contexts, Outcome
 from instanas_env.env import InstaNASEnv
-from instanas_env.infos import Info, step_info, waiting_info, with_marks
+from instanas_env.hooks import CallbackList, EnvCallback
+from instanas_env.infos import Info, final_info, step_info, waiting_info, with_marks
 from instanas_env.observations import Observer
 from instanas_env.wrappers.forms import ActionForm, action_form
 
@@ -62,7 +62,7 @@ class InstaNASVectorEnv(VectorEnv):
         **bandit_options: Any,
     ):
         checks.render_mode(render_mode)
-        mode = autoreset_mode_of(autoreset_mode)
+        mode = checks.autoreset_mode(autoreset_mode)
         bandit = build_bandit(**bandit_options)
         observer = Observer(bandit.space.resolution, layout, observation)
         self._assemble(bandit, observer, action_form(actions, bandit.space), num_envs, mode, render_mode)
@@ -78,14 +78,12 @@ class InstaNASVectorEnv(VectorEnv):
     ) -> None:
         """The environment out of its parts."""
         self.render_mode = checks.render_mode(render_mode)
-        self.num_envs = num_envs = checks.whole(
-            "num_envs", num_envs, 1, len(bandit.image_set) // bandit.shards
-        )
+        most = len(bandit.image_set) // bandit.shards
+        self.num_envs = num_envs = checks.whole("num_envs", num_envs, 1, most)
         self.autoreset_mode = mode
         self.metadata = {**self.metadata, "autoreset_mode": mode}
         self.bandit, self.observer, self.form = bandit, observer, form
-        self.single_observation_space = self.observer.space
-        self.single_action_space = self.form.space
+        self.single_observation_space, self.single_action_space = observer.space, form.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._callbacks = CallbackList()
@@ -107,9 +105,9 @@ class InstaNASVectorEnv(VectorEnv):
         """
         seed, options = checks.seed(seed), checks.options(options, ("index", "reset_mask"))
         everyone, index = np.ones(self.num_envs, bool), None
-        marked = (
-            checks.reset_mask(options["reset_mask"], self.num_envs) if "reset_mask" in options else everyone
-        )
+        marked = everyone
+        if "reset_mask" in options:
+            marked = checks.reset_mask(options["reset_mask"], self.num_envs)
         if "index" in options:
             index = checks.index(options["index"], self.num_envs, len(self.bandit.image_set))
         restart = seed is not None or self._contexts is None
@@ -136,8 +134,7 @@ class InstaNASVectorEnv(VectorEnv):
             ValueError: another shape or value; nothing has changed then.
             ResetNeeded: no images wait.
         """
-        if self._contexts is None:
-            raise ResetNeeded("there are no images yet: call reset() before step()")
+        acted_on = self._present("step")
         everyone, count = np.ones(self.num_envs, bool), (self.num_envs,)
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and not self._waiting.any():
             self.form.check_shape(actions, count)
@@ -149,7 +146,6 @@ class InstaNASVectorEnv(VectorEnv):
             raise ResetNeeded("every episode is one step long: call reset() for the images acted on")
         bits = self.form.bits(actions, count)
         self._callbacks.settle(self)
-        acted_on = self._contexts
         outcome, ended_epoch = self.bandit.act(acted_on, bits)
         # All that is ours moves on before the hooks, which may raise.
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -161,7 +157,7 @@ class InstaNASVectorEnv(VectorEnv):
         self._callbacks.after_step(self, outcome, ended_epoch)
         info = with_marks(step_info(outcome), everyone)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            info = {**self._info(everyone), **self._final(acted_on, info)}
+            info = {**self._info(everyone), **final_info(self.observer(acted_on), info)}
         return self.observation(), outcome.reward.copy(), *self._flags(True), info
 
     def score(self, actions: Any) -> Outcome:
@@ -170,10 +166,8 @@ class InstaNASVectorEnv(VectorEnv):
         Args:
             actions: ``(n, 85)`` or ``(K, n, 85)`` with K of at least 1, or of the environment's other form.
         """
-        if self._contexts is None:
-            raise ResetNeeded("there are no images yet: call reset() before score()")
-        bits = self.form.bits(actions, (self.num_envs,), several=True)
-        return self.bandit.score(self._contexts, bits)
+        contexts = self._present("score")
+        return self.bandit.score(contexts, self.form.bits(actions, (self.num_envs,), several=True))
 
     def add_callback(self, callback: EnvCallback) -> None:
         """Run ``callback`` after every step and every pass over the split."""
@@ -181,15 +175,11 @@ class InstaNASVectorEnv(VectorEnv):
 
     def observation(self) -> np.ndarray:
         """The present observations ``(num_envs, ...)``; a copy."""
-        if self._contexts is None:
-            raise ResetNeeded("there are no images yet: call reset() first")
-        return self.observer(self._contexts)
+        return self.observer(self._present("observation"))
 
     def images(self) -> np.ndarray:
         """The present images, uint8 ``(num_envs, 3, H, W)``, whatever the layout; a copy."""
-        if self._contexts is None:
-            raise ResetNeeded("there are no images yet: call reset() first")
-        return self.bandit.images(self._contexts).numpy().copy(order="C")
+        return self.bandit.images(self._present("images")).numpy().copy(order="C")
 
     def state_dict(self) -> dict[str, Any]:
         """Where the environment stands, to resume a run; the meta-graph's weights are not included.
@@ -203,11 +193,9 @@ class InstaNASVectorEnv(VectorEnv):
                 f"state_dict: the end of epoch {self.bandit.epoch} failed and is still due;"
                 " the next step() or reset() tries it again"
             )
-        contexts = self._contexts
-        waiting = None if contexts is None else {"index": contexts.index, "images": contexts.images}
         return {
             "bandit": self.bandit.state_dict(),
-            "contexts": waiting,
+            "contexts": None if self._contexts is None else dict(vars(self._contexts)),
             "waiting": self._waiting.tolist(),
             "autodrawn": self._autodrawn,
         }
@@ -220,40 +208,28 @@ class InstaNASVectorEnv(VectorEnv):
         self._autodrawn = bool(state.get("autodrawn", False))
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """A picture ``(H, W, 3)`` of each image with the mask and latency of its last step, if acted on.
-
-        In SAME_STEP the present images are new, so they are shown without a mask.
-        """
+        """A picture ``(H, W, 3)`` of each image, with its mask and latency if it was acted on."""
         if self.render_mode is None:
             return None
-        if self._contexts is None:
-            raise ResetNeeded("there are no images yet: call reset() before render()")
         from instanas_env.render import frames
 
         new = self.autoreset_mode is AutoresetMode.SAME_STEP
-        return tuple(frames(self.bandit, self._contexts, None if new else self._outcome))
+        return tuple(frames(self.bandit, self._present("render"), None if new else self._outcome))
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _present(self, method: str) -> Contexts:
+        """The images that are shown; ``ResetNeeded`` before the first reset."""
+        if self._contexts is None:
+            raise ResetNeeded(f"there are no images yet: call reset() before {method}()")
+        return self._contexts
 
     def _flags(self, terminated: bool) -> tuple[np.ndarray, np.ndarray]:
         return np.full(self.num_envs, terminated), np.zeros(self.num_envs, bool)
 
-    def _final(self, contexts: Contexts, info: dict[str, Any]) -> dict[str, Any]:
-        """Gymnasium's record of episodes that ended in the step that began the next ones."""
-        final_obs = np.empty(self.num_envs, object)
-        final_obs[:] = list(self.observer(contexts))
-        everyone = np.ones(self.num_envs, bool)
-        return {
-            "final_obs": final_obs,
-            "_final_obs": everyone,
-            "final_info": info,
-            "_final_info": everyone.copy(),
-        }
-
     def _info(self, marked: np.ndarray) -> Info:
         """Of the present images; marked as new are ``marked`` ``(num_envs,)``."""
-        assert self._contexts is not None
-        return with_marks(self._waiting_info(self._contexts), marked)
+        return with_marks(self._waiting_info(self._present("info")), marked)
 
     def _waiting_info(self, contexts: Contexts) -> Info:
         """What is known of images that wait."""
@@ -265,25 +241,8 @@ class InstaNASVectorEnv(VectorEnv):
             drawn = self.bandit.draw(int(marked.sum()))
         else:
             drawn = self.bandit.contexts(index[torch.from_numpy(marked)])
-        if marked.all():
-            self._contexts = drawn
-        else:
-            self._replace(marked, drawn)
+        if self._contexts is not None and not marked.all():
+            drawn = self._contexts.replaced(torch.from_numpy(marked), drawn)
+        self._contexts = drawn
         self._outcome = None
         self._waiting |= marked
-
-    def _replace(self, marked: np.ndarray, drawn: Contexts) -> None:
-        assert self._contexts is not None
-        index, images = self._contexts.index.clone(), self._contexts.images.clone()
-        rows = torch.from_numpy(marked)
-        index[rows], images[rows] = drawn.index, drawn.images
-        self._contexts = Contexts(index, images)
-
-
-def autoreset_mode_of(value: AutoresetMode | str) -> AutoresetMode:
-    """The mode of that name; ``ValueError`` names those that there are."""
-    try:
-        return AutoresetMode(value)
-    except ValueError as error:
-        modes = ", ".join(mode.value for mode in AutoresetMode)
-        raise ValueError(f"autoreset_mode: unknown {value!r}; choose from {modes}") from error

@@ -22,7 +22,7 @@ from instanas_env.data import LIGHT, Augmentation, load_images
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import predict_classes
-from instanas_env.training.fitting import fit
+from instanas_env.training.fitting import Recipe, fit
 from instanas_env.training.run_directory import RunDirectory
 from scripts.comparison.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 from scripts.log import show_log
@@ -86,11 +86,6 @@ def main(options: Options, world: World = ALONE) -> None:
         evaluate,
         network.save,
         run,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        warmup_epochs=1,
-        augmentation=options.augmentation,
-        seed=options.seed,
+        Recipe.of(options),
         file=NETWORK,
     )

@@ -19,10 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from agents.agent import Agent, LearningAgent
+from agents.agent import Agent
 from agents.evaluation.picks import Pick, controller_file
 from agents.evaluation.scores import choose_masks
 from agents.files import load_agent
+from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data, table_of
 from agents.static import StaticAgent
@@ -34,7 +35,7 @@ from instanas_env.storage import write_atomic
 from instanas_env.training.bound import check_same_images
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import accuracy
-from instanas_env.training.fitting import Optimizer, fit
+from instanas_env.training.fitting import Optimizer, Recipe, fit
 from instanas_env.training.run_directory import RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.known import filled
@@ -129,14 +130,8 @@ def main(options: Options, world: World = ALONE) -> None:
         lambda: {"policy": accuracy(meta_graph, val, val_masks, world)},
         meta_graph.save,
         run,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        warmup_epochs=0,
-        augmentation=options.augmentation,
-        seed=options.seed,
-        teacher=load_teacher(options.teacher, world.device),
-        optimizer_name=options.optimizer,
+        Recipe.of(options, warmup_epochs=0, optimizer=options.optimizer),
+        load_teacher(options.teacher, world.device),
     )
     if world.is_main and source is not None:
         write_atomic(options.out / "controller.safetensors", source.read_bytes())

@@ -28,7 +28,7 @@ from instanas_env.search_space import MOBILENET_V2_BLOCK
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import accuracy
-from instanas_env.training.fitting import fit
+from instanas_env.training.fitting import Recipe, fit
 from instanas_env.training.run_directory import RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.log import show_log
@@ -121,11 +121,6 @@ def main(options: Options, world: World = ALONE) -> None:
         lambda: evaluate_densities(meta_graph, val, options.seed, world),
         meta_graph.save,
         run,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        warmup_epochs=1,
-        augmentation=options.augmentation,
-        seed=options.seed,
-        teacher=load_teacher(options.teacher, world.device),
+        Recipe.of(options),
+        load_teacher(options.teacher, world.device),
     )

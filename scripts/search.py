@@ -21,8 +21,9 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from agents.agent import LearningAgent, native
+from agents.agent import native
 from agents.evaluation.scores import choose_masks, score_masks, shuffle_between_images, some_images
+from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data
 from instanas_env import paper

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 import tyro
 
-from agents.agent import LearningAgent, native
+from agents.agent import native
 from agents.blockdrop import BlockDrop, RewardName
 from agents.convnet_aig import ConvNetAIG
+from agents.learning import LearningAgent
 from agents.reinforce import LogProbability, SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env import paper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -15,8 +16,9 @@ from instanas_env.search_space import SearchSpace
 # No deadline: machines are shared. Derandomised: a test that fails once fails again.
 settings.register_profile("instanas", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("instanas")
-# One thread: with two on a busy machine of two cores the same tests took 30 times as long.
-torch.set_num_threads(1)
+# One thread: with two on a busy machine of two cores the same tests took 30 times as long. `make processors`
+# asks for two.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 RandomiseBatchNorm = Callable[[nn.Module, int], nn.Module]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ def test_ratios_golden_values():
     assert (figure("y", [5.0]).low, figure("y", [5.0]).high) == (5, 5)
 
 
+@pytest.mark.slow
 def test_a_quick_run_writes_every_figure(tmp_path):
     main(Options(tmp_path / "bench.json", quick=True, rounds=1, threads=1))
     results = read_strictly(tmp_path / "bench.json")

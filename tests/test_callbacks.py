@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from instanas_env.callbacks import EnvCallback, MetaGraphUpdate, shuffle_policies
+from instanas_env.callbacks import MetaGraphUpdate, shuffle_policies
+from instanas_env.hooks import EnvCallback
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, save_checkpoint
 from tests.tools.scratch import SCRATCH

@@ -247,7 +247,7 @@ def test_measuring_runs_every_image_by_itself(diverse):
     assert times.shape == (3,) and times.dtype == np.float64 and (times > 0).all()
     assert isinstance(diverse.measure(IMAGES[0], repetitions=1), float)
     assert torch.get_num_threads() == before
-    with pytest.raises(ValueError, match="^repetitions: got 0; at least 1 will do"):
+    with pytest.raises(ValueError, match="^repetitions: got 0; a whole number of at least 1 will do"):
         diverse.measure(IMAGES[0], repetitions=0)
 
 
@@ -291,7 +291,7 @@ def test_the_dial_moves_the_latency_and_not_the_agent_it_came_from(tiny_graph, t
     classifier = InstaNASClassifier(agent, tiny_graph, DATA, table)
     classifier(IMAGES[0])
     for latency_ms in (8.0, 16.0):
-        assert classifier.dial(latency_ms, IMAGES) > 0
+        assert classifier.dial(IMAGES, latency_ms) > 0
         batch = classifier(IMAGES)
         assert abs(batch.latency_ms.mean() - table.controller - latency_ms) < 1, "as near as 12 images get"
         assert [classifier(image).latency_ms for image in IMAGES] == batch.latency_ms.tolist()
@@ -300,7 +300,7 @@ def test_the_dial_moves_the_latency_and_not_the_agent_it_came_from(tiny_graph, t
 
 def test_an_agent_without_a_dial_says_so(diverse):
     with pytest.raises(ValueError, match="^dial: SelfCriticalReinforce has none; RewardRegression will do"):
-        diverse.dial(1.0, IMAGES)
+        diverse.dial(IMAGES, 1.0)
 
 
 def test_choosing_without_a_controller_costs_nothing(tiny_graph, tiny_space):
@@ -320,7 +320,7 @@ def test_parts_that_do_not_belong_together_are_refused(tiny_graph, lite_space, t
     two_classes = dataclasses.replace(DATA, classes=("cat", "dog"))
     with pytest.raises(ValueError, match="^data: has 2 classes, the meta-graph 10"):
         InstaNASClassifier(tiny_agent, tiny_graph, two_classes, table_of(tiny_space))
-    with pytest.raises(ValueError, match="^cache_size: got 0; at least 1 will do"):
+    with pytest.raises(ValueError, match="^cache_size: got 0; a whole number of at least 1 will do"):
         InstaNASClassifier(tiny_agent, tiny_graph, DATA, table_of(tiny_space), cache_size=0)
 
 

@@ -120,6 +120,7 @@ def distance(one: dict[str, Tensor], other: dict[str, Tensor], running: bool) ->
 SHARES = {"pretrain": 0.3, "reinforce": 0.2, "finetune": 5e-3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_end_where_one_does(stage):
     """The distance between them is a fraction of the way that both have gone; figures to two digits.
@@ -148,12 +149,14 @@ def test_two_processes_end_where_one_does(stage):
             assert row[figure] == pytest.approx(expected[figure], rel=1e-2, abs=0.02), figure
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_in_two_processes_equals_unbroken():
     """Every file to the bit: the memory of both processes, and the images that waited, were kept."""
     unbroken, killed = two_processes() / "regression", two_processes() / "killed"
     assert {file.name: file.differences for file in compare_runs(unbroken, killed) if file.differences} == {}
 
 
+@pytest.mark.slow
 def test_one_process_writes_and_prints():
     log = (two_processes().parent / "torchrun.txt").read_text()
     for stage in STAGES:
@@ -163,6 +166,7 @@ def test_one_process_writes_and_prints():
     assert not [path for path in two_processes().rglob(".*") if path.is_file()], "a file half written"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_does_not_tell_how_many_processes_wrote_it():
     """The same keys, shapes and numbers of entries: so another number of processes may resume."""
     one, two = (

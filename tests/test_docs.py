@@ -49,6 +49,7 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", DOCS, tmp_path]
     done = subprocess.run(build, capture_output=True, text=True)

@@ -15,7 +15,6 @@ from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from instanas_env.training.distributed import World
-from scripts.experiment.dry_run import elapsed
 from scripts.experiment.options import STAGES, Options
 from scripts.experiment.plan import Plan
 from scripts.experiment.presets import HERE, PRESETS, Preset
@@ -213,12 +212,6 @@ def test_a_stage_that_fails_lets_the_others_end(tmp_path):
     assert not (tmp_path / "stages" / "search_blockdrop.json").exists()
 
 
-def test_time_of_stages_at_a_time_golden_values():
-    """Two workers: 4 and 2 take 4, the longest; 3, 3 and 2 take (3 + 3 + 2) / 2 = 4 at least."""
-    assert elapsed([4.0, 2.0], 2) == 4.0 and elapsed([4.0, 2.0], 1) == 6.0
-    assert elapsed([3.0, 3.0, 2.0], 2) == 4.0 and elapsed([], 2) == 0.0
-
-
 def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
     changed = replace(tiny(), finetune=replace(tiny().finetune, prefer="A"))
     with pytest.raises(ValueError, match="^finetune.prefer: got 'A', but the experiment sets it"):
@@ -266,29 +259,29 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     assert "159,386" in shown and "80 training, 40 validation and 40 test images" in shown
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
-    steps = {line[0]: line[1] for line in lines if len(line) == 4 and line[0]}
+    steps = {line[0]: line[1] for line in lines if len(line) == 3 and line[0][:1].islower()}
+    del steps["meta-graph, all modules"], steps["controller"]
     assert steps == {
         "pretrain meta_graph": "2",
         "pretrain mobilenet_v2": "2",
         "pretrain mobilenet_v2_x0.5": "2",
         "baseline resnet18": "2",
-        "profile": "5",
+        "profile": "",
         "search reinforce": "10",
         "search reinforce_seed1": "10",
         "search regression": "10",
         "search regression_seed1": "10",
-        "choose reinforce": "2",
-        "choose reinforce_seed1": "2",
-        "choose regression": "8",
-        "choose regression_seed1": "8",
+        "choose reinforce": "",
+        "choose reinforce_seed1": "",
+        "choose regression": "",
+        "choose regression_seed1": "",
         "finetune reinforce/balanced": "2",
         "finetune reinforce/balanced_seed1": "2",
         "finetune regression": "2",
         "finetune regression_seed1": "2",
-        "evaluate": "24",
-        "report": "0",
+        "evaluate": "",
+        "report": "",
     }
-    assert "in all, with 1 thread" in shown
 
 
 def test_here_is_no_path_that_anybody_has():

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from instanas_env.callbacks import CallbackList, EnvCallback, MetaGraphUpdate
+from instanas_env.callbacks import MetaGraphUpdate
+from instanas_env.hooks import CallbackList, EnvCallback
 from tests.tools.scratch import SCRATCH
 
 N, IMAGES = 4, 8

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from agents.agent import LearningAgent
 from agents.files import AGENTS, load_agent
+from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
 from instanas_env.data import load_images
 from instanas_env.networks.meta_graph import MetaGraph

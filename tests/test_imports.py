@@ -23,7 +23,7 @@ LAYERS = [
     ["deploy", "training"],
     ["contextual"],
     ["bandit", "tabulated"],
-    ["build", "forking"],
+    ["build", "forking", "hooks"],
     ["tabular_bandit"],
     ["infos", "observations"],
     ["env", "vector_env", "tabular", "callbacks", "render", "wrappers", "__init__"],

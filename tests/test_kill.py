@@ -49,6 +49,7 @@ def differing(expected: Path, run: Path) -> dict[str, tuple[str, ...]]:
     return {file.name: file.differences for file in compare_runs(expected, run) if file.differences}
 
 
+@pytest.mark.slow
 def test_pretraining_killed_twice_ends_as_if_nobody_had(tmp_path, capsys):
     assert main(Options(tmp_path, "pretrain", kills=2, checkpoints=3))
     printed = capsys.readouterr().out
@@ -57,6 +58,7 @@ def test_pretraining_killed_twice_ends_as_if_nobody_had(tmp_path, capsys):
         main(Options(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_whole_experiment_killed_twice_ends_as_if_nobody_had(tmp_path, capsys):
     """All stages; the figures and the page are compared byte by byte."""
     assert main(Options(tmp_path, "experiment", kills=2))

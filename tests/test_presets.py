@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -11,8 +13,10 @@ from instanas_env import paper
 from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
 from scripts.experiment.options import Options
+from scripts.experiment.own_folder import as_found
 from scripts.experiment.plan import Plan
-from scripts.experiment.presets import PRESETS, as_found
+from scripts.experiment.presets import PRESETS
+from scripts.experiment.run import parse
 from tests.tools.pipeline_fixtures import image_folder
 
 PAPER = [name for name in PRESETS if name.startswith("paper-")]
@@ -111,3 +115,82 @@ def test_further_seeds_go_to_other_places(tmp_path):
     assert searched.meta_graph == tmp_path / "meta_graph" / "meta_graph.safetensors"
     assert searched.out == chosen.run == tuned.run == tmp_path / "reinforce_seed1"
     assert tuned.out == tmp_path / "reinforce_finetuned_balanced_seed1"
+
+
+# --- every option of every preset --------------------------------------------------------------------
+
+SECTIONS = {
+    "pretrain": "pretrain meta_graph",
+    "mobilenet_v2": "pretrain mobilenet_v2",
+    "resnet18": "baseline resnet18",
+    "shufflenet_v2": "baseline shufflenet_v2",
+    "reinforce": "search reinforce",
+    "regression": "search regression",
+    "blockdrop": "search blockdrop",
+    "convnet_aig": "search convnet-aig",
+    "profile": "profile",
+    "choose": "choose ",
+    "finetune": "finetune ",
+    "evaluate": "evaluate",
+}
+"""A preset's part, and how the labels of the stages begin that it belongs to."""
+
+
+def another(value: Any, hint: Any) -> Any:
+    """A value of the same type that differs."""
+    words = [
+        choice for kind in (hint, *get_args(hint)) for choice in get_args(kind) if isinstance(choice, str)
+    ]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    if isinstance(value, tuple):
+        return tuple(another(entry, None) for entry in value) or (0.25,)
+    if isinstance(value, str):
+        return next((word for word in words if word != value), value + "x")
+    return Path("other") if value is None or isinstance(value, Path) else None
+
+
+def changes(options: Any) -> Iterator[tuple[str, Any]]:
+    """Every option of a stage, and the options with that one changed."""
+    hints = get_type_hints(type(options))
+    for entry in fields(options):
+        value = getattr(options, entry.name)
+        if entry.name == "name":
+            continue
+        if is_dataclass(value):
+            yield from ((f"{entry.name}.{n}", replace(options, **{entry.name: c})) for n, c in changes(value))
+        else:
+            yield entry.name, replace(options, **{entry.name: another(value, hints[entry.name])})
+
+
+def planned(preset: Any, out: Path) -> dict[str, Any]:
+    return {stage.label: stage.options for stage in Plan(Options(preset, out, Path("data"))).stages()}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_option_changes_its_own_stage_or_is_refused(name, tmp_path):
+    """What the experiment sets itself is refused by name; what nobody reads has no part in the preset."""
+    preset, tried = PRESETS[name], 0
+    before = planned(preset, tmp_path)
+    for part, label in SECTIONS.items():
+        own = {stage for stage in before if stage.startswith(label)}
+        for option, changed in changes(getattr(preset, part)) if getattr(preset, part) is not None else ():
+            tried += 1
+            try:
+                after = planned(replace(preset, **{part: changed}), tmp_path)
+            except ValueError as error:
+                told = str(error).replace("-", "_")
+                assert told.startswith(f"{part}.{option.split('.')[0]}: got ") or not own, error
+                continue
+            differ = {stage for stage in before if after[stage] != before[stage]}
+            assert differ == own, f"{part}.{option}"
+    assert tried > 80
+
+
+@pytest.mark.parametrize("part", ["blockdrop", "regression", "convnet_aig"])
+def test_options_of_an_agent_that_does_not_search_are_refused(part):
+    with pytest.raises(ValueError, match=f"^{part}: options are given, but the agents are reinforce"):
+        parse(["paper-cifar10", f"--{part.replace('_', '-')}.epochs", "3"])
+    assert parse(["paper-cifar10", "--reinforce.epochs", "3"]).preset.reinforce.epochs == 3

@@ -76,8 +76,7 @@ def train_epoch(
             and with the teacher's probabilities (distillation).
         world: the processes that share every batch; statistics are those of the whole batch.
     """
-    meta_graph.train()
-    device = next(meta_graph.parameters()).device
+    device = next(meta_graph.train().parameters()).device
     index = torch.arange(len(image_set)) if index is None else index
     order = torch.randperm(len(index), generator=generator)
     for step, positions in enumerate(order.split(batch_size)):
@@ -85,8 +84,7 @@ def train_epoch(
             break
         chosen = index[world.own(positions)]
         if learning_rate_at is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step)
+            set_learning_rate(optimizer, learning_rate_at(step))
         images = image_set.images[chosen]
         if augmentation is not None:
             uniforms = torch.rand(len(positions), DRAWS_PER_IMAGE, generator=generator)
@@ -96,23 +94,24 @@ def train_epoch(
         elsewhere = None if world.size == 1 else masks.any(0)
         logits = meta_graph(inputs, world.own(masks), elsewhere)
         labels = image_set.labels[chosen].to(device)
-        loss = F.cross_entropy(logits, labels)
-        if teacher is not None:
-            with torch.no_grad():
-                target = teacher(inputs).softmax(1)
-            loss = (loss + F.cross_entropy(logits, target)) / 2
+        loss = _loss(logits, labels, inputs, teacher)
         share = len(chosen) * world.size / len(positions)  # 1 where all have as many images
         optimizer.zero_grad()
         (loss * share).backward()
         optimizer.step()
         right = (logits.argmax(1) == labels).float().mean()
         mean_loss, mean_right = world.mean([loss.item(), right.item()], share)
-        yield BatchStatistics(
-            loss=mean_loss,
-            accuracy=mean_right,
-            count=len(positions),
-            learning_rate=optimizer.param_groups[0]["lr"],
-        )
+        yield BatchStatistics(mean_loss, mean_right, len(positions), optimizer.param_groups[0]["lr"])
+
+
+def _loss(logits: Tensor, labels: Tensor, inputs: Tensor, teacher: Teacher | None) -> Tensor:
+    """Cross-entropy with the labels; with a teacher the mean of that and of the one with its answers."""
+    loss = F.cross_entropy(logits, labels)
+    if teacher is None:
+        return loss
+    with torch.no_grad():
+        target = teacher(inputs).softmax(1)
+    return (loss + F.cross_entropy(logits, target)) / 2
 
 
 @torch.inference_mode()
@@ -147,6 +146,12 @@ def accuracy(meta_graph: MetaGraph, image_set: ImageSet, masks: Tensor, world: W
     predictions = predict_classes(meta_graph.eval().folded(), image_set, masks, world=world)
     meta_graph.train(was_training)
     return (predictions == image_set.labels).float().mean().item()
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """The learning rate of all parameters from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 def sgd(module: nn.Module, learning_rate: float, momentum: float, weight_decay: float) -> torch.optim.SGD:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from instanas_env import paper
 from instanas_env.data import Augmentation, ImageSet
 from instanas_env.seeding import generator_for
+from instanas_env.training.distributed import World
 from instanas_env.training.epoch import Teacher, sgd, train_epoch, warmup_cosine
 from instanas_env.training.matching import META_GRAPH
 from instanas_env.training.run_directory import RunDirectory, machine
@@ -26,6 +28,39 @@ and a generator, to the masks of the whole batch ``(B, cells, modules)``."""
 Optimizer = Literal["sgd", "adam"]
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs, batch_size: how long, and how many images a step.
+        learning_rate: the peak, after ``warmup_epochs``; then cosine to 0.
+        augmentation: of the images.
+        seed: of order, augmentation and masks.
+        optimizer: SGD with Nesterov momentum, or Adam.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    augmentation: Augmentation
+    seed: int = 0
+    warmup_epochs: int = 1
+    optimizer: Optimizer = "sgd"
+
+    @classmethod
+    def of(cls, options: Any, **others: Any) -> Recipe:
+        """What a command's options say, and ``others``."""
+        names = ("epochs", "batch_size", "learning_rate", "augmentation", "seed")
+        return cls(**{name: getattr(options, name) for name in names}, **others)
+
+    def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
+        """A new optimizer of its parameters, with the paper's momentum and weight decay."""
+        if self.optimizer == "sgd":
+            return sgd(network, self.learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
+        return torch.optim.Adam(network.parameters(), self.learning_rate, weight_decay=paper.WEIGHT_DECAY)
+
+
 def fit(
     meta_graph: nn.Module,
     train: ImageSet,
@@ -33,15 +68,8 @@ def fit(
     evaluate: Callable[[], dict[str, float]],
     save: Callable[[Path, dict[str, Any]], None],
     run: RunDirectory,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    warmup_epochs: int,
-    augmentation: Augmentation,
-    seed: int,
+    recipe: Recipe,
     teacher: Teacher | None = None,
-    optimizer_name: Optimizer = "sgd",
     file: str = META_GRAPH,
 ) -> None:
     """Train ``meta_graph`` in place to the last epoch, from the checkpoint of ``run`` if it has one.
@@ -56,54 +84,22 @@ def fit(
         evaluate: validation figures after an epoch.
         save: writes the weights with their record, such as :meth:`MetaGraph.save`.
         run: keeps history and checkpoint; the processes of its world share every batch.
-        epochs, batch_size, learning_rate, warmup_epochs: of the optimizer; cosine to 0.
-        augmentation: of the images.
-        seed: of order, augmentation and masks.
+        recipe: how to train.
         teacher: gives logits to imitate.
-        optimizer_name: SGD with Nesterov momentum, or Adam.
         file: name of the weights in the run's directory.
     """
     world = run.world
-    replica = world.replicate(meta_graph)
-    optimizer: torch.optim.Optimizer = sgd(meta_graph, learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
-    if optimizer_name == "adam":
-        optimizer = torch.optim.Adam(meta_graph.parameters(), learning_rate, weight_decay=paper.WEIGHT_DECAY)
-    steps = -(-len(train) // batch_size)
+    replica, optimizer = world.replicate(meta_graph), recipe.optimizer_of(meta_graph)
     state = run.restore()
     if state is not None:
         meta_graph.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     run.claim()
-    for epoch in range(len(run.history), epochs):
-        generator = generator_for(seed, 2, epoch)
-
-        def masks_of_batch(
-            images: Tensor, index: Tensor, epoch: int = epoch, generator: torch.Generator = generator
-        ) -> Tensor:
-            return masks_for(images, len(index), epoch / epochs, generator)
-
-        def rate_at(step: int, epoch: int = epoch) -> float:
-            return warmup_cosine(epoch * steps + step, epochs * steps, learning_rate, warmup_epochs * steps)
-
+    for epoch in range(len(run.history), recipe.epochs):
         start = time.perf_counter()
-        batches = train_epoch(
-            replica,
-            train,
-            masks_of_batch,
-            optimizer,
-            batch_size=batch_size,
-            generator=generator,
-            learning_rate_at=rate_at,
-            augmentation=augmentation,
-            teacher=teacher,
-            world=world,
-        )
-        label = f"epoch {epoch + 1}/{epochs}"
-        done = list(track(batches, label, total=steps, disable=not world.is_main))
         row: dict[str, Any] = {
             "epoch": epoch + 1,
-            "loss": sum(batch.loss for batch in done) / len(done),
-            "train_accuracy": sum(batch.accuracy for batch in done) / len(done),
+            **_train_epoch(replica, train, masks_for, optimizer, recipe, epoch, teacher, world),
             "val": evaluate(),
             "seconds": round(time.perf_counter() - start, 1),
         }
@@ -115,3 +111,38 @@ def fit(
         record = {"options": run.config, "machine": machine(world), "history": run.history[-1:]}
         save(run.path / file, record)
         print(f"wrote {run.path / file}")
+
+
+def _train_epoch(
+    replica: nn.Module,
+    train: ImageSet,
+    masks_for: EpochMasks,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    epoch: int,
+    teacher: Teacher | None,
+    world: World,
+) -> dict[str, float]:
+    """One epoch under a progress bar: its mean loss and accuracy."""
+    steps = -(-len(train) // recipe.batch_size)
+    generator = generator_for(recipe.seed, 2, epoch)
+    batches = train_epoch(
+        replica,
+        train,
+        lambda images, index: masks_for(images, len(index), epoch / recipe.epochs, generator),
+        optimizer,
+        batch_size=recipe.batch_size,
+        generator=generator,
+        learning_rate_at=lambda step: warmup_cosine(
+            epoch * steps + step, recipe.epochs * steps, recipe.learning_rate, recipe.warmup_epochs * steps
+        ),
+        augmentation=recipe.augmentation,
+        teacher=teacher,
+        world=world,
+    )
+    label = f"epoch {epoch + 1}/{recipe.epochs}"
+    done = list(track(batches, label, total=steps, disable=not world.is_main))
+    return {
+        "loss": sum(batch.loss for batch in done) / len(done),
+        "train_accuracy": sum(batch.accuracy for batch in done) / len(done),
+    }

@@ -25,19 +25,19 @@ def from_nothing(preset: Preset, out: Path, common: dict[str, Any]) -> Iterator[
     """
     name_of_space, _, width = preset.search_space.partition("@")
 
-    def pretrained(name: str, given: pretrain.Options, factor: float = 1.0, **more: Any) -> Stage:
-        """MobileNetV2 or the meta-graph, at ``factor`` times the width of the space."""
+    def pretrained(name: str, part: str, factor: float = 1.0, **more: Any) -> Stage:
+        """MobileNetV2 or the meta-graph, as a part of the preset has it, at ``factor`` times the width."""
         space = preset.search_space if factor == 1 else f"{name_of_space}@{factor * float(width or 1):g}"
         both = {**common, "search_space": space, **more}
-        options = wired("pretrain", given, out=out / name, **both)
+        options = wired(part, getattr(preset, part), out=out / name, **both)
         file = options.out / "meta_graph.safetensors"
         return Stage("pretrain", f"pretrain {name}", pretrain.main, options, file)
 
-    mobilenet_v2 = pretrained("mobilenet_v2", preset.mobilenet_v2, modules=(2,))
+    mobilenet_v2 = pretrained("mobilenet_v2", "mobilenet_v2", modules=(2,))
     yield mobilenet_v2
-    yield pretrained("meta_graph", preset.pretrain, teacher=mobilenet_v2.makes if preset.taught else None)
+    yield pretrained("meta_graph", "pretrain", teacher=mobilenet_v2.makes if preset.taught else None)
     for factor in preset.widths:
-        yield pretrained(f"mobilenet_v2_x{factor:g}", preset.mobilenet_v2, factor, modules=(2,))
+        yield pretrained(f"mobilenet_v2_x{factor:g}", "mobilenet_v2", factor, modules=(2,))
     for name, given in (("resnet18", preset.resnet18), ("shufflenet_v2", preset.shufflenet_v2)):
         if given is not None:
             options = wired(name, given, out=out / name, **common)

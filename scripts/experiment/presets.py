@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from instanas_env import paper
-from instanas_env.build import parse_search_space
-from instanas_env.data import Augmentation, load_images
+from instanas_env.data import Augmentation
 from scripts.baseline import Options as TrainBaseline
 from scripts.choose import Options as Choose
 from scripts.evaluate import Options as Evaluate
@@ -21,8 +20,6 @@ from scripts.pretrain import Options as Pretrain
 from scripts.profile import Options as Profile
 from scripts.search_options import BlockDropOptions, ConvNetAIGOptions, Regression, Reinforce
 from scripts.search_options import Options as Search
-
-SPLITS = ("train", "val", "test")
 
 HERE = Path("set by the experiment")
 """Stands for every path that `instanas experiment` chooses in the directory of its run."""
@@ -164,7 +161,7 @@ def laptop_cifar10() -> Preset:
 
 
 def folder() -> Preset:
-    """A folder of one's own (docs/images.md), however many images and classes: see :func:`as_found`."""
+    """A folder of one's own (docs/images.md), however many images and classes: see own_folder.py."""
     alone = Pretrain(HERE, learning_rate=0.05)
     searching = Search(HERE, Reinforce(), meta_graph_learning_rate=0.01)
     return Preset(
@@ -180,35 +177,6 @@ def folder() -> Preset:
         reinforce=searching,
         finetune=Finetune(HERE, HERE),
         evaluate=Evaluate(HERE, one_shot_masks=60, control_masks=20, time_real=False),
-    )
-
-
-STEPS = 2_000
-"""Of training from new weights in the preset "folder"; a search and fine-tuning take fewer."""
-
-
-def as_found(preset: Preset, data_dir: Path | None) -> Preset:
-    """A preset that knows neither images nor classes, with those of its folder.
-
-    Epochs and batches follow the number of images: about :data:`STEPS` steps, 4 to 60 epochs, batches of a
-    twentieth of the images, 16 to 128.
-    """
-    if preset.classes:
-        return preset
-    space = parse_search_space(preset.search_space)
-    sets = [load_images(preset.dataset, split, data_dir, space.resolution) for split in SPLITS]
-    train = len(sets[0])
-    batch = min(128, max(16, train // 20))
-    epochs = min(60, max(4, STEPS * batch // train))
-    shorter = max(3, epochs // 4)
-    return replace(
-        preset,
-        classes=len(sets[0].classes),
-        images=(train, len(sets[1]), len(sets[2])),
-        pretrain=replace(preset.pretrain, epochs=epochs, batch_size=batch),
-        mobilenet_v2=replace(preset.mobilenet_v2, epochs=epochs, batch_size=batch),
-        reinforce=replace(preset.reinforce, epochs=shorter, num_envs=min(256, batch)),
-        finetune=replace(preset.finetune, epochs=shorter, batch_size=batch),
     )
 
 

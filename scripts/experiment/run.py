@@ -6,22 +6,25 @@
 The preset comes first; its numbers can be changed one by one (``--pretrain.epochs 5``). Killed at any
 moment and called again with the same options, it goes on where it was: finished stages are passed over,
 and the one that was stopped resumes. ``--stages`` runs some of them, ``--workers 2`` two at a time where that
-is possible. ``--dry-run`` prints what would run, and how long it might take on this machine. The stages that
-train also run under torchrun (``--stages pretrain``), see instanas_env.training.distributed.
+is possible. ``--dry-run`` prints what would run. The stages that train
+also run under torchrun (``--stages pretrain``), see instanas_env.training.distributed.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import tyro
 
 from instanas_env.training.distributed import ALONE, World
 from scripts.experiment import dry_run
 from scripts.experiment.options import TRAINING, Options
+from scripts.experiment.own_folder import as_found
 from scripts.experiment.plan import Plan
-from scripts.experiment.presets import PRESETS, Preset, as_found
+from scripts.experiment.presets import PRESETS, Preset, SearchName
 from scripts.experiment.stage import run_together
 
 
@@ -38,7 +41,7 @@ def main(options: Options, world: World = ALONE) -> None:
         )
     groups = ([stage for stage in group if stage.name in options.stages] for group in Plan(options).groups())
     if options.dry_run:
-        dry_run.show(options.preset, list(groups), options.threads, options.workers)
+        dry_run.show(options.preset, chain.from_iterable(groups))
         return
     for group in groups:
         run_together(group, options.out / "stages", options.workers, world)
@@ -49,13 +52,26 @@ def parse(arguments: list[str] | None = None) -> Options:
     choices = {
         name: (preset_line(preset), Options(preset, Path("runs") / name)) for name, preset in PRESETS.items()
     }
-    return tyro.extras.overridable_config_cli(
+    options = tyro.extras.overridable_config_cli(
         choices,
         prog="instanas experiment",
         description=__doc__,
         args=arguments,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    refuse_unread(options.preset)
+    return options
+
+
+def refuse_unread(preset: Preset) -> None:
+    """``ValueError`` for options, set by hand, of an agent that does not search."""
+    for agent in set(get_args(SearchName)) - set(preset.agents):
+        part = agent.replace("-", "_")
+        if all(getattr(preset, part) != getattr(known, part) for known in PRESETS.values()):
+            agents = " ".join(preset.agents)
+            raise ValueError(
+                f"{part}: options are given, but the agents are {agents}; --agents {agents} {agent} will do"
+            )
 
 
 def preset_line(preset: Preset) -> str:

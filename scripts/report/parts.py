@@ -39,7 +39,7 @@ def drawn(run: RunFiles) -> list[Part]:
     """All parts, with what they show."""
     import matplotlib
 
-    parts = list(_parts(run))
+    parts = [*_comparison(run), *_networks(run), *_search(run)]
     with matplotlib.rc_context(STYLE):
         for part in parts:
             try:
@@ -52,7 +52,8 @@ def drawn(run: RunFiles) -> list[Part]:
     return parts
 
 
-def _parts(run: RunFiles) -> Iterator[Part]:
+def _comparison(run: RunFiles) -> Iterator[Part]:
+    """Policies beside each other."""
     yield Part(
         "frontier",
         "Accuracy against time (Figures 5 and 6)",
@@ -72,6 +73,10 @@ def _parts(run: RunFiles) -> Iterator[Part]:
         yield Part(
             "seeds", "Over seeds", f"{over_seeds.CAPTION} {told}", lambda: over_seeds.seed_table(summary)
         )
+
+
+def _networks(run: RunFiles) -> Iterator[Part]:
+    """Which image got which network."""
     yield Part(
         "images",
         "From easy to hard (Figure 7)",
@@ -98,6 +103,10 @@ def _parts(run: RunFiles) -> Iterator[Part]:
         " umap-learn is installed, otherwise principal components). Pictures are images that got them.",
         lambda: {"map": figures_by_image.architecture_map(*run.by_image)},
     )
+
+
+def _search(run: RunFiles) -> Iterator[Part]:
+    """How the controllers came about, and what their latencies are worth."""
     yield Part(
         "search",
         "Course of the search (section 3.3)",

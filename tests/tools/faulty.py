@@ -87,9 +87,7 @@ class Teacher:
         return torch.zeros(len(inputs), 10)
 
 
-def taught(
-    at: int, error: type[BaseException] = RuntimeError
-) -> tuple[Any, MetaGraphUpdate, list[Any]]:
+def taught(at: int, error: type[BaseException] = RuntimeError) -> tuple[Any, MetaGraphUpdate, list[Any]]:
     """Three epochs of two batches each; the ``at``-th batch fails. What there was before and after it."""
     update = MetaGraphUpdate(batch_size=4, teacher=Teacher(at, error))
     envs = make(update, augment=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from agents.agent import LearningAgent
+from agents.learning import LearningAgent
 from instanas_env.seeding import generator_for
 
 NUM_IMAGES = 64

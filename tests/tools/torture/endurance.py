@@ -89,6 +89,8 @@ def epochs(tally: Tally, count: int) -> Iterator[int]:
     def check() -> None:
         finite = all(torch.isfinite(weight).all() for weight in envs.bandit.meta_graph.state_dict().values())
         if len(update.history) != count or envs.bandit.epoch != count or not finite:
-            raise Wrong(f"{len(update.history)} epochs of training, {envs.bandit.epoch} passes, finite: {finite}")
+            raise Wrong(
+                f"{len(update.history)} epochs of training, {envs.bandit.epoch} passes, finite: {finite}"
+            )
 
     tally.try_case(Case(f"{count} interleaved epochs", check, (), True), "endurance")

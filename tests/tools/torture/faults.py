@@ -52,7 +52,9 @@ def play_with(where: str, at: int, mode: str, steps: int, error: type[BaseExcept
         raise Lost("other images were shown than without the error")
     for callback in (*others, faulty):
         if callback.seen != seen or callback.ends != ends:
-            raise Lost(f"told of {len(callback.seen)} images and {callback.ends} epochs, not {len(seen)}, {ends}")
+            raise Lost(
+                f"told of {len(callback.seen)} images and {callback.ends} epochs, not {len(seen)}, {ends}"
+            )
     if len(seen) != steps * 4 or np.bincount(seen, minlength=IMAGES).max() > -(-steps * 4 // IMAGES):
         raise Lost("an image was counted twice")
 
@@ -79,7 +81,9 @@ def callbacks_case(rng: Rng) -> Case:
     error = pick(rng, ERRORS)
     if rng.random() < 0.1:
         at = int(rng.integers(1, 7))
-        return Case(f"batch {at} of training raises {error.__name__}", lambda: train_with(at, error), (), True)
+        return Case(
+            f"batch {at} of training raises {error.__name__}", lambda: train_with(at, error), (), True
+        )
     where, mode = pick(rng, ("step", "epoch")), pick(rng, MODES)
     steps, at = int(rng.integers(2, 12)), int(rng.integers(1, 8))
     call = functools.partial(play_with, where, at, mode, steps, error)

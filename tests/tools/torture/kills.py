@@ -110,9 +110,13 @@ def kill_stage(stage: str, seed: int, kills: int, deadline: float) -> Tally:
         writing = claims and sent == signal.SIGKILL and bool(rng.random() < 0.5)
         with Life(command, run, claims) as life:
             died = life.kill_after(moment, writing, sent)
-            told = f"{stage}, seed {seed}, {sent.name} {moment:.2f} s after its start-up: `{' '.join(command)}`"
+            told = (
+                f"{stage}, seed {seed}, {sent.name} {moment:.2f} s after its start-up: `{' '.join(command)}`"
+            )
             wrong, broken = what_is_wrong(life, died, sent), unreadable(run)
-        tally.add(told, Verdict.ELSE if wrong else Verdict.LOST if broken else Verdict.RIGHT, wrong or str(broken))
+        tally.add(
+            told, Verdict.ELSE if wrong else Verdict.LOST if broken else Verdict.RIGHT, wrong or str(broken)
+        )
         tally.done[f"kills by {sent.name}" if died else "ended before the signal"] += 1
         if life.process.returncode == 0:
             finished.append(run.rename(out / f"finished_{turn}"))
