@@ -116,9 +116,7 @@ class BlockDrop(SelfCriticalReinforce):
     ):
         self.reward: RewardName = checks.choice("reward", reward, get_args(RewardName))
         self.gamma = checks.number("gamma", gamma, 0)
-        if curriculum_timesteps is not None:
-            curriculum_timesteps = checks.whole("curriculum_timesteps", curriculum_timesteps, 1)
-        self.curriculum_timesteps = curriculum_timesteps
+        self.curriculum_timesteps = checks.whole_or_none("curriculum_timesteps", curriculum_timesteps, 1)
         self._blocks = space_of(env, space).mobilenet_v2_mask()
         super().__init__(
             env,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from agents.agent import Agent, native
+from instanas_env import checks
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, check_weights
 from instanas_env.training.distributed import ALONE, World
@@ -55,8 +56,7 @@ class LearningAgent(Agent):
 
     def learn(self, total_timesteps: int, progress_bar: bool = False) -> Self:
         """Learn from ``total_timesteps`` further images (rounded up to whole steps of the environment)."""
-        if total_timesteps < 1:
-            raise ValueError(f"total_timesteps: got {total_timesteps}; at least 1 will do")
+        checks.whole("total_timesteps", total_timesteps, 1)
         steps: Any = self.train(total_timesteps)
         if progress_bar:
             from rich.progress import track

@@ -41,6 +41,9 @@ STARTS_ANEW = ("profile", "tabulate", "choose", "evaluate", "report", "export", 
 """Verbs that keep nothing of a call that was stopped."""
 
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
 def usage() -> str:
     """The screen of ``instanas --help``."""
     lines = [f"  {verb:<11} {line}" for verb, line in VERBS.items()]
@@ -93,7 +96,11 @@ def _told(verb: str) -> str:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds like Ctrl-C does, so that files are closed and workers ended."""
+    """SIGTERM and Ctrl-C unwind, so that files are closed and workers ended.
+
+    Not as a KeyboardInterrupt: one that came while a library was imported ends Python as if nobody had
+    caught it, with another exit code.
+    """
     raise SystemExit(128 + number)
 
 
@@ -110,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"instanas: unknown verb {verb!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, _stop)
+    before = {number: signal.signal(number, _stop) for number in STOPPING}
     try:
         run(verb, rest)
     except USER_ERRORS as error:
@@ -118,13 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"instanas {verb}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\n{_told(verb)}", file=sys.stderr)
-        return 128 + signal.SIGINT
     except SystemExit as stop:
-        if stop.code == 128 + signal.SIGTERM:
-            print(_told(verb), file=sys.stderr)
-        raise
+        if stop.code not in [128 + number for number in STOPPING]:
+            raise
+        print(f"\n{_told(verb)}", file=sys.stderr)
+        return int(stop.code)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 

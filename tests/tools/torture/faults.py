@@ -24,7 +24,7 @@ from tests.tools.compare_runs import compare_runs
 from tests.tools.faulty import IMAGES, Faulty, equal, make, play, taught
 from tests.tools.life import temporary_files
 from tests.tools.pipeline_fixtures import search_options, searched
-from tests.tools.torture.fuzz_files import folder, kinds, same, whole
+from tests.tools.torture.our_files import folder, kinds, same, whole
 from tests.tools.torture.values import Rng, pick
 from tests.tools.torture.verdicts import Case, Lost
 

@@ -16,7 +16,8 @@ from PIL import Image
 from agents.pictures import as_batch
 from instanas_env.data import load_images
 from instanas_env.data.decoding import decode
-from tests.tools.torture.fuzz_files import damaged, folder
+from tests.tools.torture.fuzz_files import damaged
+from tests.tools.torture.our_files import folder
 from tests.tools.torture.values import Rng, odd, pick, told
 from tests.tools.torture.verdicts import Case, Wrong
 
