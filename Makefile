@@ -1,12 +1,13 @@
 # make demo   the joint search on the embedded images, and a table of policies
 # make test   the suite without its slow tests; make test-all runs those too
+# make torture   kills, fuzzed cases, faults and a million steps: twenty minutes of two cores
 # make docs   the documentation, into docs/_build
 # All make a virtual environment in .venv first; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all processors oldest docs setup lint type bench clean
+.PHONY: demo test test-all processors oldest torture docs setup lint type bench clean
 
 demo: setup
 	$(BIN)/instanas demo
@@ -18,6 +19,9 @@ test: setup
 
 test-all: setup
 	$(PYTEST)
+
+torture: setup
+	$(BIN)/python -m tests.tools.torture
 
 # The same suite as other processors compute it, with one thread and with two.
 processors: setup

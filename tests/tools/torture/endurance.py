@@ -1,4 +1,4 @@
-"""A million images acted on, a hundred interleaved epochs: every image as often as it must, memory as before."""
+"""A million images acted on, a hundred interleaved epochs: images counted, memory measured."""
 
 from __future__ import annotations
 

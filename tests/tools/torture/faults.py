@@ -178,8 +178,8 @@ def stage_with(place: str, code: int, at: int) -> None:
     except OSError as error:
         failed = error
         search.main(options)
-    lost = [f"{each.name}: {each.differences[:2]}" for each in compare_runs(searched("regression"), options.out)
-            if each.differences and each.name != "config.json"]  # fmt: skip
+    files = [each for each in compare_runs(searched("regression"), options.out) if each.differences]
+    lost = [f"{each.name}: {each.differences[:2]}" for each in files if each.name != "config.json"]
     if lost:
         raise Lost("; ".join(lost))
     if failed is not None:

@@ -25,7 +25,8 @@ THREADS = (*COUNT, "0")
 NO_PATH = ("/nowhere/at/all", "/dev/null", "/tmp")
 BAD: dict[str, dict[str, tuple[str, ...]]] = {
     "pretrain": {
-        "epochs": COUNT, "batch-size": (*COUNT, "0", "1"), "learning-rate": RATE, "threads": THREADS, "seed": COUNT,
+        "epochs": COUNT, "batch-size": (*COUNT, "0", "1"), "learning-rate": RATE, "threads": THREADS,
+        "seed": COUNT,
         "search-space": ("lite@0", "lite@nan", "cifr", ""), "modules": ("5", "-1", "a"), "teacher": NO_PATH,
         "dataset": ("nope", ""), "data-dir": NO_PATH,
     },
@@ -36,27 +37,33 @@ BAD: dict[str, dict[str, tuple[str, ...]]] = {
         "shuffle": ("maybe", ""), "teacher": NO_PATH, "learning-rate": RATE,
     },
     "finetune": {
-        "epochs": COUNT, "batch-size": (*COUNT, "0", "1"), "learning-rate": RATE, "threads": THREADS, "seed": COUNT,
-        "run": NO_PATH, "controller": NO_PATH, "prefer": ("speed", ""), "masks": ("some", ""), "optimizer": ("sdg",),
+        "epochs": COUNT, "batch-size": (*COUNT, "0", "1"), "learning-rate": RATE, "threads": THREADS,
+        "seed": COUNT,
+        "run": NO_PATH, "controller": NO_PATH, "prefer": ("speed", ""), "masks": ("some", ""),
+        "optimizer": ("sdg",),
     },
     "benchmark": {
-        "steps": COUNT, "masks": (*COUNT, "0"), "menu": (*COUNT, "0"), "seeds": (*COUNT, "0"), "threads": THREADS,
+        "steps": COUNT, "masks": (*COUNT, "0"), "menu": (*COUNT, "0"), "seeds": (*COUNT, "0"),
+        "threads": THREADS,
         "seed": COUNT, "policies": ("nope", "no_module:Policy", "nope.zip", "/nowhere.safetensors"),
         "meta-graph": NO_PATH, "latency-table": NO_PATH,
     },
     "oneshot": {
         "masks": (*COUNT, "0"), "images": (*COUNT, "0"), "finalists": (*COUNT, "0"), "chunk": (*COUNT, "0"),
-        "seed": COUNT, "threads": THREADS, "meta-graph": NO_PATH, "latency-table": NO_PATH, "dataset": ("nope",),
+        "seed": COUNT, "threads": THREADS, "meta-graph": NO_PATH, "latency-table": NO_PATH,
+        "dataset": ("nope",),
     },
     "tabulate": {
         "masks": (*COUNT, "0"), "candidates": (*COUNT, "0"), "images": (*COUNT, "0"), "split": ("tset", ""),
         "seed": COUNT, "threads": THREADS, "menu": NO_PATH, "meta-graph": NO_PATH,
     },
     "profile": {
-        "fitted": (*COUNT, "0"), "children": COUNT, "repetitions": (*COUNT, "0"), "num-classes": (*COUNT, "0"),
+        "fitted": (*COUNT, "0"), "children": COUNT, "repetitions": (*COUNT, "0"), "num-classes": (*COUNT,
+        "0"),
         "seed": COUNT, "search-space": ("lite@0", "cifr"), "device": ("hpu", "meta", ""), "backend": ("tpu",),
     },
-    "choose": {"run": NO_PATH, "count": (*COUNT, "0", "9"), "snapshots": (*COUNT, "0"), "dials": (*COUNT, "0")},
+    "choose": {"run": NO_PATH, "count": (*COUNT, "0", "9"), "snapshots": (*COUNT, "0"), "dials": (*COUNT,
+    "0")},
     "evaluate": {"runs": NO_PATH, "meta-graph": NO_PATH, "one-shot": NO_PATH, "alone": NO_PATH,
                  "one-shot-masks": COUNT, "dataset": ("nope",), "backend": ("tpu",), "threads": THREADS},
     "export": {},

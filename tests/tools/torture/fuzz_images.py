@@ -23,8 +23,9 @@ from tests.tools.torture.verdicts import Case, Wrong
 
 SIDE = 32
 FORMATS = {
-    "png": ("L", "RGB", "RGBA", "P", "1", "LA", "I;16"), "bmp": ("L", "RGB", "1", "P"), "ppm": ("L", "RGB", "1"),
-    "gif": ("L", "P", "RGB"), "tif": ("L", "RGB", "RGBA", "CMYK", "1", "I;16"), "jpg": ("L", "RGB", "CMYK"),
+    "png": ("L", "RGB", "RGBA", "P", "1", "LA", "I;16"), "bmp": ("L", "RGB", "1", "P"), 
+    "ppm": ("L", "RGB", "1"), "gif": ("L", "P", "RGB"), "tif": ("L", "RGB", "RGBA", "CMYK", "1", "I;16"),
+    "jpg": ("L", "RGB", "CMYK"),
     "webp": ("RGB", "RGBA"),
 }  # fmt: skip
 LOSSLESS = ("png", "bmp", "ppm", "tif")
@@ -132,7 +133,8 @@ def tree() -> Path:
 ADDED: dict[str, tuple[bool | None, str]] = {
     "train/cat/x.txt": (True, ""), "train/cat/.x.png": (True, ""), "train/.git/x.png": (True, ""),
     "train/__MACOSX/x.png": (True, ""), "train/Cat/x.png": (None, ""), "val/Cat/x.png": (False, "Cat"),
-    "val/bird/x.png": (False, "bird"), "train/cat/x.png": (False, "x.png"), "train/cat/y.tiff": (False, "y.tiff"),
+    "val/bird/x.png": (False, "bird"), "train/cat/x.png": (False, "x.png"), 
+    "train/cat/y.tiff": (False, "y.tiff"),
     "test/dog/z.jpg": (True, ""), "notes.txt": (True, ""), "train/x.png": (None, "x.png"),
 }  # fmt: skip
 

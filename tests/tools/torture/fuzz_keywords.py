@@ -64,17 +64,18 @@ ENV: dict[str, Argument] = {
     "latency_table": Argument((SCRATCH["latency_table"],), (3, "/nowhere", "", "/tmp", [1], "\0", {})),
     "cost": names("latency", "flops", "params"),
     "order": names("shuffled", "sequential"),
-    "device": Argument(("cpu",), ("hpu", "meta", "cuda:99", "", 3, None, "x" * 300, "cpu:-1", ["cpu"], b"cpu")),
+    "device": Argument(("cpu",), ("hpu", "meta", "cuda:99", "", 3, None, "x" * 300, ["cpu"], b"cpu")),
     "correct_reward": numbers(1, 2.5, np.float32(1), 0),
     "wrong_reward": numbers(-1, 0, 0.5, np.int64(-2)),
     "bounds": Argument(
-        (None, BOUNDS, {**BOUNDS, "epochs": 3}, {"upper": [[1, "full"], [0.9, "full"]], "best": BOUNDS["best"]}),
+        (None, BOUNDS, {**BOUNDS, "epochs": 3}, {**BOUNDS, "upper": [[1, "full"], [0.9, "full"]]}),
         ({}, 3, "full", [], {"upper": 1}, {**BOUNDS, "epochs": 0}, {**BOUNDS, "epochs": 10**400},
          {**BOUNDS, "epochs": 1.5}, {**BOUNDS, "lower": [0.1, "full"]}, {**BOUNDS, "upper": [NAN, "full"]},
          {**BOUNDS, "upper": [10**400, "full"]},
          {**BOUNDS, "upper": ["1", "full"]}, {**BOUNDS, "more": 1}, {**BOUNDS, "upper": [[[]], "full"]},
-         {"upper": BOUNDS["upper"]}, {**BOUNDS, "upper": [1e308, "full"]}, {**BOUNDS, "upper": [True, "full"]},
-         {**BOUNDS, "upper": [0, "full"]}, {**BOUNDS, "upper": [1, "fool"]}),
+         {"upper": BOUNDS["upper"]}, {**BOUNDS, "upper": [1e308, "full"]}, 
+         {**BOUNDS, "upper": [True, "full"]}, {**BOUNDS, "upper": [0, "full"]}, {**BOUNDS, "upper": [1,
+         "fool"]}),
     ),
     "shard": Argument(
         ((0, 1), [1, 2], (0, 500)),
@@ -82,7 +83,7 @@ ENV: dict[str, Argument] = {
     ),
     "actions": Argument(
         ("bits", "multi_discrete", "cells", "blocks", MENU),
-        (None, 3, "", "bit", "/nowhere", [], [[]], [[0] * 84], [[2] * 85], [[NAN] * 85], {}, [0] * 85, "\0", True),
+        (None, 3, "", "bit", "/nowhere", [], [[]], [[0] * 84], [[2] * 85], [[NAN] * 85], {}, [0] * 85, "\0"),
     ),
     "layout": names("CHW", "HWC"),
     "observation": names("image", "features"),
@@ -177,15 +178,20 @@ def _bounds(given: dict[str, Any]) -> Any:
     return BoundsSchedule.from_config(given["bounds"])
 
 
+MASK = Argument(
+    ([0] * 85, [1] * 85, np.ones((17, 5))),
+    ([2] * 85, [0] * 84, NAN, [NAN] * 85, None, "0" * 85, [], [[0] * 85], {}, 1j),
+)
+KEEP = Argument((0, 0.5, 1), (*NO_NUMBERS, 1.5, -0.1))
+SPACE = Argument(("cifar", "lite@0.5", "imagenet"), ENV["search_space"].bad[:-1])
+SCHEDULE = Argument(ENV["bounds"].good[1:], ENV["bounds"].bad[:-4])
 SMALL: dict[str, tuple[Make, dict[str, Argument]]] = {
     "MetaGraphUpdate": (lambda given: MetaGraphUpdate(**given), UPDATE),
-    "StaticAgent": (_static, {"mask": Argument(([0] * 85, [1] * 85, np.ones((17, 5))), ([2] * 85, [0] * 84, NAN,
-                    [NAN] * 85, None, "0" * 85, [], [[0] * 85], {}, 1j))}),
-    "RandomAgent": (_random, {"keep": Argument((0, 0.5, 1), (*NO_NUMBERS, 1.5, -0.1)), "seed": counts(0, 5)}),
-    "parse_search_space": (lambda given: parse_search_space(given["search_space"]),
-                           {"search_space": Argument(("cifar", "lite@0.5", "imagenet"), ENV["search_space"].bad[:-1])}),
-    "BoundsSchedule.from_config": (_bounds, {"bounds": Argument(ENV["bounds"].good[1:], ENV["bounds"].bad[:-4])}),
-}  # fmt: skip
+    "StaticAgent": (_static, {"mask": MASK}),
+    "RandomAgent": (_random, {"keep": KEEP, "seed": counts(0, 5)}),
+    "parse_search_space": (lambda given: parse_search_space(given["search_space"]), {"search_space": SPACE}),
+    "BoundsSchedule.from_config": (_bounds, {"bounds": SCHEDULE}),
+}
 
 
 def _case(rng: Rng, what: str, make: Make, known: dict[str, Argument], base: dict[str, Any]) -> Case:

@@ -20,8 +20,8 @@ from tests.tools.pipeline_fixtures import image_folder, searched
 from tests.tools.torture.verdicts import Tally, Verdict
 
 RESUMING = (
-    "oneshot", "pretrain", "search_regression", "search_reinforce", "finetune", "benchmark", "search_blockdrop",
-    "search_convnet-aig", "baseline",
+    "oneshot", "pretrain", "search_regression", "search_reinforce", "finetune", "benchmark",
+    "search_blockdrop", "search_convnet-aig", "baseline",
 )  # fmt: skip
 ANEW = ("export", "tabulate", "evaluate", "profile", "choose")
 STAGES = tuple(stage for pair in zip(RESUMING, ANEW, strict=False) for stage in pair) + RESUMING[len(ANEW) :]
@@ -36,7 +36,8 @@ def command_of(stage: str, run: Path) -> list[str]:
     further = {
         "oneshot": f"oneshot --masks 200 --images 20 --finalists 8 --chunk 20 --out {run} {place}",
         "export": f"export {shipped('reference/controller.safetensors').parent} {run / 'model.onnx'}",
-        "tabulate": f"tabulate --masks 8 --candidates 16 --images 20 --out {run / 'tabular.safetensors'} {place}",
+        "tabulate": "tabulate --masks 8 --candidates 16 --images 20"
+        f" --out {run / 'tabular.safetensors'} {place}",
         "profile": "profile --search-space lite@0.25 --modules 0 2 --fitted 30 --children 3 --repetitions 3"
         f" --out {run / 'latency.json'}",
         "choose": f"choose --snapshots 2 --dials 3 --run {run}",
