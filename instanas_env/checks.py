@@ -143,10 +143,7 @@ def options(value: Any, known: Sequence[str]) -> dict[str, Any]:
 
 def index(value: Any, count: int, size: int) -> Tensor:
     """``options["index"]`` as int64 ``(count,)``, each in ``0..size - 1``."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0)
+    array = _array("options['index']", value)
     fits = array.shape == (count,) and np.issubdtype(array.dtype, np.integer)
     if not (fits and ((array >= 0) & (array < size)).all()):
         raise refuse("options['index']", value, f"{count} whole number(s) in 0..{size - 1}")
@@ -155,10 +152,7 @@ def index(value: Any, count: int, size: int) -> Tensor:
 
 def reset_mask(value: Any, count: int) -> np.ndarray:
     """``options["reset_mask"]`` as bool ``(count,)`` with at least one True."""
-    try:
-        marked = np.asarray(value)
-    except ValueError:
-        marked = np.empty(0)
+    marked = _array("options['reset_mask']", value)
     if marked.shape != (count,) or marked.dtype != bool or not marked.any():
         came = _Shown(f"{marked.dtype} {marked.shape}")
         raise refuse("options['reset_mask']", came, f"bool ({count},) with at least one True")

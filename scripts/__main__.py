@@ -80,6 +80,9 @@ def run(verb: str, arguments: Sequence[str]) -> None:
     """Parse and call one verb; in every process of torchrun where the verb shares its work."""
     module = import_module(PLACES.get(verb, f"scripts.{verb}"))
     options = parse(module, verb, arguments)
+    from scripts.limits import check_options  # it needs torch
+
+    check_options(options)
     if "world" not in inspect.signature(module.main).parameters:
         module.main(options)
         return

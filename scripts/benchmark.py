@@ -100,6 +100,8 @@ def main(options: Options) -> None:
     budget = Budget(options.steps, options.masks, options.menu, options.gradient_steps)
     given = environment(options)
     contest = Contest(options.out, given, budget, options.seed, options.trust)
+    for name in options.policies:
+        contest.check(name)
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     results = []

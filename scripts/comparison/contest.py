@@ -135,27 +135,36 @@ class Contest:
             return load_agent(name)
         if name.endswith(".zip"):
             return Predicting(self.space, self._unzipped(Path(name)))
+        kind = self._of_user(name)
+        policy = kind(self.envs(), seed=seed)
+        if hasattr(policy, "learn"):
+            policy.learn(self.budget.steps)
+        return policy if isinstance(policy, Agent) else Predicting(self.space, policy)
+
+    def check(self, name: str) -> None:
+        """See that a policy can be made, before others are trained; errors as :meth:`make`."""
+        if name.endswith(".safetensors"):
+            load_agent(name)
+        elif name.endswith(".zip"):
+            self._unzipped(Path(name))
+        elif name not in self.makers:
+            self._of_user(name)
+
+    def _of_user(self, name: str) -> Any:
+        """The class of ``module:Class``: made as ``Class(envs, seed=seed)``, it learns if it can."""
         module, _, attribute = name.partition(":")
         if not attribute:
             raise ValueError(
                 f"policies: unknown {name!r}; choose from {', '.join(self.makers)}, or give a .safetensors"
                 " file, a .zip of Stable-Baselines3 or module:Class"
             )
-        return self._of_user(module, attribute, seed)
-
-    def _of_user(self, module: str, attribute: str, seed: int) -> Agent:
-        """``Class(envs, seed=seed)``, which learns if it can; an :class:`Agent` or anything that predicts."""
         sys.path.insert(0, "")
         try:
-            kind = getattr(import_module(module), attribute)
+            return getattr(import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"policies: {module}:{attribute} cannot be imported ({error})") from error
+            raise ValueError(f"policies: {name} cannot be imported ({error})") from error
         finally:
             sys.path.remove("")
-        policy = kind(self.envs(), seed=seed)
-        if hasattr(policy, "learn"):
-            policy.learn(self.budget.steps)
-        return policy if isinstance(policy, Agent) else Predicting(self.space, policy)
 
     def _regression(self, seed: int) -> Agent:
         """Dialled to be as accurate as the best fixed mask on the validation images."""

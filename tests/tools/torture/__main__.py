@@ -152,7 +152,7 @@ def show(results: dict[str, Tally], console: Console) -> bool:
 def main(options: Options) -> bool:
     """Torture, print, write; True if all is well."""
     torch.set_num_threads(1)
-    console = Console(width=110)
+    console = Console(width=110, file=sys.stdout)  # as it is now: cases are silenced
     if options.repeat is not None:
         name, number = options.repeat
         repeated = case(name, options.seed, number)

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from instanas_env.build import shipped
 from scripts.__main__ import main
-from tests.tools.pipeline_fixtures import image_folder
+from tests.tools.pipeline_fixtures import image_folder, searched
 from tests.tools.torture.our_files import folder
 from tests.tools.torture.values import Rng, pick
 from tests.tools.torture.verdicts import Case, Lost
@@ -72,6 +73,9 @@ POSITIONAL = {"search": ["regression"], "export": ["/nowhere/at/all"]}
 PLACED = ("pretrain", "search", "finetune", "benchmark", "oneshot", "tabulate", "evaluate")
 """Verbs that are told where the images are."""
 
+SEVERAL = ("modules", "split", "policies", "runs", "alone")
+"""Options that may also have no value."""
+
 
 class _TooLong(BaseException):
     """The command went on for longer than a refusal takes."""
@@ -119,13 +123,15 @@ def commands_case(rng: Rng) -> Case:
     out = folder() / "command"
     place = ["--dataset", "folder", "--data-dir", str(image_folder())] if verb in PLACED else []
     where = [] if verb == "choose" else ["--out", str(out)]
-    base = [verb, *POSITIONAL.get(verb, []), *place, *where]
     name = pick(rng, list(BAD[verb]))
+    runs = {"finetune": shipped("reference/data.json").parent, "choose": searched("regression")}
+    run = ["--run", str(runs[verb])] if verb in runs and name != "run" else []
+    base = [verb, *POSITIONAL.get(verb, []), *place, *where, *run]
     kind = rng.random()
     if kind < 0.08:
         name = "colour"
         arguments = [*base, "--colour", "red"]
-    elif kind < 0.12:
+    elif kind < 0.12 and name not in SEVERAL:
         arguments = [*base, f"--{name}"]
     else:
         value = pick(rng, BAD[verb][name])

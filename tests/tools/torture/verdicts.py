@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from enum import Enum
+from io import StringIO
 
 NAMED_ERRORS = (ValueError, TypeError, FileNotFoundError)
 
@@ -50,7 +52,7 @@ class Case:
 def judge(case: Case) -> tuple[Verdict, str]:
     """Make the call; how it ended, and why that is wrong where it is."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             case.call()
     except Lost as error:
