@@ -1,12 +1,13 @@
 # make demo   the joint search on the embedded images, and a table of policies
 # make test   the whole suite
 # make docs   the documentation, into docs/_build
+# make try    the page on which anyone can play with the network, docs/_build/try/index.html
 # All make a virtual environment in .venv first; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs setup lint type bench clean
+.PHONY: demo test docs try setup lint type bench clean
 
 demo: setup
 	$(BIN)/instanas demo
@@ -16,6 +17,9 @@ test: setup
 
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
+try: setup
+	$(BIN)/python docs/try/build.py
 
 setup: .venv/installed
 
