@@ -159,9 +159,7 @@ def test_every_policy(name, tiny_graph, tiny_space):
 def test_a_dial_is_an_input(name, tiny_graph, tiny_space):
     """One file for every trade-off, whatever the agent's own is."""
     agent = agents(tiny_space)[name]
-    network = OnnxNetwork(
-        export(agent, tiny_graph, table_of(tiny_space), CLASSES, MEAN, STD, dial=True)
-    )
+    network = OnnxNetwork(export(agent, tiny_graph, table_of(tiny_space), CLASSES, MEAN, STD, dial=True))
     image = some_images(1, 8)
     masks = []
     for trade_off in (0.0, agent.trade_off, 5.0):

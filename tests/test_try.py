@@ -1,4 +1,4 @@
-"""The page that anyone can play with, in headless Chromium: what Python gives, nothing fetched, nothing spilled."""
+"""The page that anyone can play with, in headless Chromium: what Python gives, and nothing fetched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import http.server
 import importlib.util
 import io
-import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from test_report_in_browser import BROWSER, FLAGS, SIZES, SPILLED, chromium, pytestmark  # noqa: F401
+from test_report_in_browser import SIZES, SPILLED, chromium, pytestmark  # noqa: F401
 
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
@@ -35,7 +34,11 @@ SPEC.loader.exec_module(build)
 CLASSES = ("<img src=x onerror=alert(1)>", "</script><b>bold", "{{ data }}", *"defghij")
 
 NEWEST = """before => new Promise(resolve => {
-  const look = () => (asked > before && !busy ? resolve(shown) : setTimeout(look, 20));
+  const look = () => shown.number > before && shown.number === asked ? resolve(shown) : setTimeout(look, 20);
+  look();
+})"""
+MEASURED = """() => new Promise(resolve => {
+  const look = () => (shown.times ? resolve(shown.times) : setTimeout(look, 50));
   look();
 })"""
 DROP = """([bytes, name]) => {
@@ -64,14 +67,14 @@ def grey_images(count: int) -> torch.Tensor:
     return images
 
 
-@pytest.fixture(scope="module", params=["reinforce", "regression"])
+@pytest.fixture(scope="module", params=SIZES)
 def made(archive, tiny_graph, tiny_space, tmp_path_factory, request) -> tuple[Path, bytes]:
-    """The page of an agent that tells images apart, and its dynamic file; only regression has a dial."""
+    """The page of an agent that tells images apart, and its dynamic file; the one for a phone has a dial."""
     modules = torch.rand(17, 5, generator=generator_for(3), dtype=torch.float64) + 0.1
     table = LatencyTable(tiny_space, modules, fixed=0.25, controller=0.125)
     agents = {
-        "reinforce": lambda: SelfCriticalReinforce(None, space=tiny_space),
-        "regression": lambda: RewardRegression(None, trade_off=0.4, space=tiny_space, table=table),
+        "desktop": lambda: SelfCriticalReinforce(None, space=tiny_space),
+        "phone": lambda: RewardRegression(None, trade_off=0.4, space=tiny_space, table=table),
     }
     agent = agents[request.param]()
     for parameter in agent.controller.parameters():
@@ -83,12 +86,163 @@ def made(archive, tiny_graph, tiny_space, tmp_path_factory, request) -> tuple[Pa
     return path, next(each["model"] for each in build.networks(run) if each["name"] == "dynamic")
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """`python -m http.server`, without a line for each request."""
+
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture(scope="module")
-def server(made) -> Iterator[str]:
-    """The page as `python -m http.server` has it."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=made[0].parent)
-    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_port}/index.html"
-        served.shutdown()
+def page(chromium, made) -> Iterator:  # noqa: F811
+    """The page at one width, from its file on a desktop and from a server on a phone.
+
+    An error, or a request for anything but the page itself, fails.
+    """
+    width, height = SIZES[made[0].parent.name.rstrip("0")]
+    handler = functools.partial(Quiet, directory=made[0].parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        served = f"http://127.0.0.1:{server.server_port}/index.html"
+        address = made[0].as_uri() if width > 1000 else served
+        context = chromium.new_context(viewport={"width": width, "height": height})
+        opened, trouble = context.new_page(), []
+        inside = (address, "data:", "blob:")
+        opened.on("request", lambda r: trouble.append(r.url) if not r.url.startswith(inside) else None)
+        opened.on("pageerror", lambda error: trouble.append(str(error)))
+        opened.on(
+            "console", lambda message: trouble.append(message.text) if message.type == "error" else None
+        )
+        opened.goto(address)
+        opened.wait_for_selector("#times .bar", timeout=120_000)
+        yield opened
+        context.close()
+        server.shutdown()
+    assert trouble == []
+
+
+def after(page, action) -> dict:
+    """What the page shows, and what it keeps of it, once ``action`` has changed the picture."""
+    before = page.evaluate("asked")
+    action()
+    return page.evaluate(NEWEST, before)
+
+
+def drop(page, picture: np.ndarray, name: str = "<i>mine</i>.png") -> dict:
+    """Drop a picture, uint8 ``(H, W)`` or ``(H, W, 3)``, as a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return after(page, lambda: page.evaluate(DROP, [list(file.getvalue()), name]))
+
+
+def check(page, made, shown: dict) -> np.ndarray:
+    """What is shown is what onnxruntime says in Python of the same pixels, which are returned."""
+    image = np.array(shown["seen"], np.uint8).reshape(1, 3, 32, 32)
+    given = {"image": image}
+    if dial := page.evaluate("DATA.dial && DATA.dial[$('dial').value].value"):
+        given["dial"] = np.array([dial], np.float32)
+    session = onnxruntime.InferenceSession(made[1], providers=["CPUExecutionProvider"])
+    logits, mask, latency_ms = session.run(["logits", "mask", "latency_ms"], given)
+    np.testing.assert_allclose(shown["logits"], logits[0], atol=1e-4, rtol=1e-4)
+    assert shown["latency"] == pytest.approx(latency_ms[0], rel=1e-5)
+    lit = np.array(page.eval_on_selector_all("#grid .row:not(.heads)", LIT))
+    assert np.array_equal(lit.T, mask[0])
+    assert f"{mask.sum()} of 85 modules" in page.inner_text("#chosen")
+    assert page.inner_text("#answer") == CLASSES[logits.argmax()] == page.inner_text("#bars span >> nth=0")
+    likely = np.exp(logits[0] - logits.max())
+    shares = np.sort(likely / likely.sum())[::-1]
+    widths = page.eval_on_selector_all(
+        "#bars .bar span", "all => all.map(one => parseFloat(one.style.width))"
+    )
+    np.testing.assert_allclose(widths, 100 * shares, atol=0.01)
+    return image[0]
+
+
+def test_a_picked_image(page, made):
+    buttons = page.locator("#examples button")
+    assert buttons.count() == 12
+    seen = []
+    for place in (0, 11):
+        shown = after(page, buttons.nth(place).click)
+        seen.append(check(page, made, shown).tobytes())
+        assert buttons.nth(place).get_attribute("aria-pressed") == "true"
+        assert buttons.nth(place).inner_text().split()[0] == str(sum(shown["mask"]))
+        name = buttons.nth(place).get_attribute("title")
+        right = page.inner_text("#answer") == name
+        assert page.inner_text("#truth") == (
+            "That is right." if right else f"That is wrong: it is of class {name}."
+        )
+    assert len(set(seen)) == 2 and set(seen) <= {image.numpy().tobytes() for image in grey_images(40)}
+
+
+def test_a_drawn_one(page, made):
+    after(page, page.locator("#clear").click)
+    box = page.locator("#picture").bounding_box()
+    x, y, step = box["x"] + box["width"] / 4, box["y"] + box["height"] / 4, box["width"] / 2
+
+    def draw() -> None:
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + step, y, steps=4)
+        page.mouse.move(x + step, y + step, steps=4)
+        page.mouse.up()
+
+    page.locator("#picture").scroll_into_view_if_needed()
+    image = check(page, made, after(page, draw))
+    assert image[:, 8, 12:20].min() > 200 and image[:, 12:20, 24].min() > 200, "along the stroke"
+    assert image[:, 14:, :20].max() == 0, "and nowhere else"
+    assert page.inner_text("#truth") == "" and page.locator("[aria-pressed=true]").count() == 0
+
+
+def test_a_dropped_file(page, made):
+    """Seen pixel by pixel; inverted if light around, made grey, cropped and shrunk."""
+    dark = grey_images(9)[8, 0].numpy()
+    for picture in (dark, 255 - dark):
+        assert (check(page, made, drop(page, picture)) == dark).all()
+    assert "<i>mine</i>.png" in page.inner_text("#hint") and "Inverted" in page.inner_text("#hint")
+    wide = np.zeros((64, 128, 3), np.uint8)
+    wide[:, 32:96] = (200, 100, 50)
+    seen = check(page, made, drop(page, wide))[:, 2:-2, 2:-2].astype(int)
+    assert np.abs(seen - (0.299 * 200 + 0.587 * 100 + 0.114 * 50)).max() <= 1
+
+
+def test_a_file_that_is_no_picture(page, made):
+    page.evaluate(DROP, [[1, 2, 3], "<b>.txt"])
+    page.wait_for_selector("#hint:has-text('no picture')")
+    assert page.inner_text("#hint").startswith("<b>.txt is no picture")
+
+
+def test_times_are_beside_those_of_other_networks(page):
+    times = page.evaluate(MEASURED)
+    assert set(times) == {"dynamic", "mobilenet_v2", "all"} and min(times.values()) > 0
+    assert page.locator("#times .bar").count() == 3 and "of what all modules take" in page.inner_text(
+        "#verdict"
+    )
+
+
+def test_the_dial_of_an_agent_that_has_one(page, made):
+    dial = page.locator("#dial")
+    assert dial.is_visible() == (page.evaluate("DATA.dial?.length ?? 0") > 1)
+    if dial.is_visible():
+        last = page.evaluate("DATA.dial.length - 1")
+        shown = [after(page, lambda at=at: dial.fill(str(at))) for at in (0, last)]
+        check(page, made, shown[1])
+        assert shown[0]["latency"] < shown[1]["latency"]
+
+
+def test_nothing_runs_off_the_page(page):
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.evaluate(SPILLED) == []
+
+
+def test_an_archive_that_is_not_the_pinned_one_is_refused(tmp_path):
+    (tmp_path / Path(build.ARCHIVE).name).write_bytes(b"somebody else's")
+    with pytest.raises(ValueError, match="onnxruntime-web.*: SHA-512 is .*; the pinned one, .*, will do"):
+        build.fetched(tmp_path)
+
+
+def test_images_that_are_light_on_black():
+    images = grey_images(4)
+    assert build.light_on_black(images) and not build.light_on_black(255 - images)
+    images[0, 0, 8, 8] ^= 1
+    assert not build.light_on_black(images), "a colour"

@@ -69,13 +69,15 @@ def fetched(cache: Path) -> tarfile.TarFile:
         ValueError: the archive is another than the one that was pinned.
     """
     path = cache.expanduser() / Path(ARCHIVE).name
-    if not path.is_file():
-        with urllib.request.urlopen(ARCHIVE, timeout=60) as response:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, response.read())
-    content = path.read_bytes()
+    is_new = not path.is_file()
+    with urllib.request.urlopen(ARCHIVE, timeout=60) if is_new else path.open("rb") as file:
+        content = file.read()
     if (got := digest("sha512", content)) != SHA512:
-        raise ValueError(f"{path}: SHA-512 is {got}; {SHA512}, the pinned one, will do: remove the file")
+        raise ValueError(
+            f"{ARCHIVE if is_new else path}: SHA-512 is {got}; the pinned one, {SHA512}, will do"
+        )
+    if is_new:
+        write_atomic(path, content)
     return tarfile.open(fileobj=io.BytesIO(content))
 
 
@@ -86,7 +88,7 @@ def digest(kind: str, content: bytes) -> str:
 
 def packed(content: bytes) -> str:
     """Compressed, as text."""
-    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
 
 
 def row_label(module: ModuleSpec) -> str:
@@ -215,7 +217,6 @@ def main(options: Options) -> None:
     images = load_images(options.dataset, "test", options.data_dir, run.meta_graph.space.resolution)
     check_same_classes(run.data.classes, images.classes)
     text = page(run, images, fetched(options.cache))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(options.out, text.encode())
     print(
         f"wrote {options.out}, {len(text) / 1e6:.1f} MB: open it in a browser, from there or from any server"

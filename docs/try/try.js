@@ -124,8 +124,9 @@ function paint(colour, how = "source-over") {
 }
 
 function place(image) { // its middle square, as the classifier in Python takes it
-  const square = Math.min(image.width, image.height);
-  const left = (image.width - square) / 2, top = (image.height - square) / 2;
+  const width = image.naturalWidth ?? image.width, height = image.naturalHeight ?? image.height;
+  const square = Math.min(width, height);
+  const left = (width - square) / 2, top = (height - square) / 2;
   paint("#000");
   paper.imageSmoothingQuality = "high";
   paper.drawImage(image, left, top, square, square, 0, 0, side, side);
@@ -227,7 +228,7 @@ async function refresh() { // of calls that come while another is at work, the l
     answered = asked;
     const seen = planes();
     const { logits, mask, latency_ms } = await run("dynamic", seen);
-    globalThis.shown = { seen: [...seen], logits: [...logits.data], mask: [...mask.data].map(Boolean), latency: latency_ms.data[0] };
+    globalThis.shown = { number: answered, seen: [...seen], logits: [...logits.data], mask: [...mask.data].map(Boolean), latency: latency_ms.data[0] };
     showAnswer();
     if (!drawing) await measure(seen, () => answered !== asked);
   }

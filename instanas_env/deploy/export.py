@@ -85,9 +85,7 @@ def export(
     }
     statistics = (tuple(mean), tuple(std))
     write_bits = partial(agent.bits_to_onnx, dial="dial") if dial else agent.bits_to_onnx
-    return dynamic_model(
-        folded.cpu(), write_bits, table, controller_ms, *statistics, metadata, typical, dial
-    )
+    return dynamic_model(folded.cpu(), write_bits, table, controller_ms, *statistics, metadata, typical, dial)
 
 
 def _version() -> str:
