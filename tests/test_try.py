@@ -6,6 +6,7 @@ import functools
 import http.server
 import importlib.util
 import io
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -206,6 +207,13 @@ def test_a_dropped_file(page, made):
     assert np.abs(seen - (0.299 * 200 + 0.587 * 100 + 0.114 * 50)).max() <= 1
 
 
+def test_a_dropped_file_of_a_network_that_knows_colours(page, made):
+    coloured = np.random.default_rng(0).integers(128, 256, (32, 32, 3), dtype=np.uint8)
+    page.evaluate("DATA.light_on_black = false")
+    assert (check(page, made, drop(page, coloured)) == coloured.transpose(2, 0, 1)).all()
+    page.evaluate("DATA.light_on_black = true")
+
+
 def test_a_file_that_is_no_picture(page, made):
     page.evaluate(DROP, [[1, 2, 3], "<b>.txt"])
     page.wait_for_selector("#hint:has-text('no picture')")
@@ -246,3 +254,14 @@ def test_images_that_are_light_on_black():
     assert build.light_on_black(images) and not build.light_on_black(255 - images)
     images[0, 0, 8, 8] ^= 1
     assert not build.light_on_black(images), "a colour"
+
+
+def test_the_command_writes_the_page_of_the_shipped_run(archive, tmp_path):
+    build.main(build.Options(out=tmp_path / "index.html"))
+    text = (tmp_path / "index.html").read_text()
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert [each["name"] for each in data["networks"]] == ["dynamic", "mobilenet_v2", "all"]
+    assert len(data["images"]) == 12 and len({image["name"] for image in data["images"]}) == 4
+    assert {image["name"] for image in data["images"]} < set(data["classes"])
+    assert data["light_on_black"] and "dial" not in data and "{{" not in text
+    assert "docs/try/build.py" in (HERE.parent.parent / "Makefile").read_text()

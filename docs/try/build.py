@@ -214,6 +214,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     options = filled(options, [options.run])
     run = load_run(options.run, options.prefer)
+    assert options.dataset is not None, "filled"
     images = load_images(options.dataset, "test", options.data_dir, run.meta_graph.space.resolution)
     check_same_classes(run.data.classes, images.classes)
     text = page(run, images, fetched(options.cache))

@@ -14,6 +14,7 @@ const sessions = {};
 const squares = DATA.rows.map(() => []); // of the grid, [module][cell]
 let truth = null; // class of the picture, while it is one of ours
 let drawing = false;
+let latest = Promise.resolve(); // run of a network
 let asked = 0, answered = 0, busy = false;
 
 function add(parent, tag, text = "") {
@@ -204,10 +205,11 @@ function mark(button) {
 
 // --- the networks ---
 
-function run(name, seen) {
-  const image = new ort.Tensor("uint8", seen, [1, 3, side, side]);
-  const dial = sessions[name].inputNames.includes("dial");
-  return sessions[name].run(dial ? { image, dial: new ort.Tensor("float32", [DATA.dial[$("dial").value].value], [1]) } : { image });
+function run(name, seen) { // one after the other: the runtime has one stack for all
+  const feeds = { image: new ort.Tensor("uint8", seen, [1, 3, side, side]) };
+  if (sessions[name].inputNames.includes("dial"))
+    feeds.dial = new ort.Tensor("float32", [DATA.dial[$("dial").value].value], [1]);
+  return (latest = latest.then(() => sessions[name].run(feeds)));
 }
 
 async function countModules() { // below each example

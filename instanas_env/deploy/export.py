@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from instanas_env.deploy.choice import WriteBits
 from instanas_env.deploy.dynamic import dynamic_model
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.latency import LatencyTable
@@ -84,7 +85,9 @@ def export(
         "version": _version(),
     }
     statistics = (tuple(mean), tuple(std))
-    write_bits = partial(agent.bits_to_onnx, dial="dial") if dial else agent.bits_to_onnx
+    write_bits: WriteBits = agent.bits_to_onnx
+    if dial:
+        write_bits = partial(agent.bits_to_onnx, dial="dial")  # type: ignore[call-arg]
     return dynamic_model(folded.cpu(), write_bits, table, controller_ms, *statistics, metadata, typical, dial)
 
 
