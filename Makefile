@@ -1,12 +1,13 @@
 # make demo   the joint search on the embedded images, and a table of policies
 # make test   the whole suite
 # make docs   the documentation, into docs/_build
+# make examples   the packages of the examples, and all of examples/ in full
 # All make a virtual environment in .venv first; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs setup lint type bench clean
+.PHONY: demo test docs examples setup lint type bench clean
 
 demo: setup
 	$(BIN)/instanas demo
@@ -16,6 +17,10 @@ test: setup
 
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
+examples: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,examples]"
+	EXAMPLES_IN_FULL=1 $(BIN)/python -m pytest -s tests/test_examples.py tests/test_frameworks.py
 
 setup: .venv/installed
 
