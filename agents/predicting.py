@@ -65,8 +65,8 @@ def form_of(action_space: spaces.Space, space: SearchSpace, menu: Tensor) -> Act
     for form in forms:
         if form.space == action_space:
             return form
-    known = ", ".join(str(form.space) for form in forms)
-    raise ValueError(f"policy: chooses from {action_space}; one of {known} will do")
+    known = f"actions as in {', '.join(NAMES)}, or Discrete({len(menu)})"
+    raise ValueError(f"policy: chooses from {action_space}; {known}, the menu, will do")
 
 
 def observer_of(observation_space: spaces.Space, side: int) -> Observer:

@@ -57,9 +57,9 @@ def _parts(run: RunFiles) -> Iterator[Part]:
     yield Part(
         "frontier",
         "Accuracy against time (Figures 5 and 6)",
-        "Higher is more often right, further left is faster. Bars are 95 % intervals over images, in a benchmark over seeds; lines join"
-        " the settings of one policy. MobileNetV2 is a well-known small network. Hover over a mark for its"
-        " numbers.",
+        "Higher is more often right, further left is faster. Bars are 95 % intervals over images, in a"
+        " benchmark over seeds; lines join the settings of one policy. MobileNetV2 is a well-known small"
+        " network. Hover over a mark for its numbers.",
         lambda: {"frontier": figures.frontier(run.first)},
     )
     if run.benchmark:
