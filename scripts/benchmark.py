@@ -15,7 +15,7 @@ which ``--verify`` scores again; `instanas report` draws the frontier and the le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,6 +78,8 @@ class Options:
 
 FREE = ("out", "data_dir", "seeds", "policies", "trust", "clock", "jobs", "verify")
 """Options that change no result."""
+FILES = ("data_dir", "meta_graph", "latency_table", "table")
+"""Of the environment's arguments those that may lie elsewhere on another machine."""
 
 
 def environment(options: Options) -> dict[str, Any]:
@@ -99,12 +101,10 @@ def check(options: Options) -> None:
     file = options.verify
     assert file is not None
     record = load_json(file)
-    elsewhere = {
-        name: value for name, value in environment(options).items() if name not in ("dataset", "search_space")
-    }
-    contest = Contest(
-        file.parent, {**record["environment"], **elsewhere}, Budget(**record["budget"]), env=record["env"]
-    )
+    elsewhere = environment(replace(options, env=record["env"]))
+    files = {name: elsewhere[name] for name in FILES if name in elsewhere}
+    given, budget = {**record["environment"], **files}, Budget(**record["budget"])
+    contest = Contest(file.parent, given, budget, env=record["env"])
     now = fingerprints(contest.test, contest.environment, contest.twin)
     found = [row for row in record["rows"] if (file.parent / row["replay"]).is_file()]
     if not found:
@@ -122,7 +122,8 @@ def check(options: Options) -> None:
                 raise ValueError(
                     f"verify: the {name} of {row['policy']} is not {mean:.6f}, that of its replay"
                 )
-        how = "to the bit" if exact else f"{len(differ)} answers differ by rounding"
+        how = f"{len(differ)} answers differ by rounding" if differ else "rewards differ by rounding"
+        how = "to the bit" if exact else how
         named = f", of images {', '.join(map(str, differ[:20]))}" if differ else ""
         print(f"{row['policy']} seed {row['seed']}: {len(replay.network):,} images, {how}{named}")
     without = len(record["rows"]) - len(found)

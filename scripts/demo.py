@@ -54,7 +54,7 @@ class Options:
     """Fixed masks that the one-shot search ranks."""
     menu: int = 24
     """So many of these the regression controller chooses from."""
-    steps: int = 80_000
+    steps: int = 160_000
     """Answers that each of the two learns from, about any of the 4,000 training images."""
     stopwatch_images: int = 200
     """Test images that the one file with everything in it is timed on."""

@@ -89,7 +89,7 @@ class Meter(EnvCallback):
 
     def on_step(self, step: Outcome) -> None:
         """Judge if a tenth of the budget has gone; the last point waits for the end."""
-        if len(self.curve) < min(POINTS - 1, self.answers * POINTS // self.budget):
+        if self.answers < self.budget and len(self.curve) < self.answers * POINTS // self.budget:
             self.mark()
 
     def mark(self) -> None:
