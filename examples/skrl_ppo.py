@@ -59,7 +59,7 @@ def main(steps: int = 30_000, seed: int = 0) -> tuple[float, float]:
     settings.experiment.write_interval = settings.experiment.checkpoint_interval = 0
     memory = RandomMemory(memory_size=ROLLOUTS, num_envs=NUM_ENVS, device="cpu")
     agent = PPO(models=models, memory=memory, cfg=settings, **of_env)
-    quiet = {"headless": True, "disable_progressbar": True}
+    quiet = {"headless": True, "disable_progressbar": True, "close_environment_at_exit": False}
     trainer = SequentialTrainer(env=env, agents=agent, cfg={"timesteps": steps // NUM_ENVS, **quiet})
 
     @torch.no_grad()

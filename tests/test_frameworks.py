@@ -51,12 +51,14 @@ def test_torchrl_accepts_every_form_and_layout(form, look):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("look", ["image", "features", "index"])
 def test_torchrl_accepts_the_twin(look):
+    """Numbers of images become one-hot there, for which it has no placeholder in SAME_STEP."""
     torchrl = pytest.importorskip("torchrl.envs")
     from torchrl.envs.utils import check_env_specs
 
     options = {"observation": look, "split": "val"}
     envs = [gym.make("InstaNASTabular-v1", **options)]
-    envs += [gym.make_vec("InstaNASTabular-v1", num_envs=N, autoreset_mode=mode, **options) for mode in MODES]
+    modes = MODES[:1] if look == "index" else MODES
+    envs += [gym.make_vec("InstaNASTabular-v1", num_envs=N, autoreset_mode=mode, **options) for mode in modes]
     for env in envs:
         check_env_specs(torchrl.GymWrapper(env))
 
@@ -67,7 +69,9 @@ def test_torchrl_sees_the_rewards_of_the_images_it_acted_on(mode, earned):
     """Two rollouts: observation, info and reward of a frame are of one image; no image comes twice."""
     torchrl = pytest.importorskip("torchrl.envs")
     envs = gym.make_vec("InstaNAS-v1", num_envs=N, autoreset_mode=mode, **SCRATCH)
-    env = torchrl.GymWrapper(envs).auto_register_info_dict()
+    env = torchrl.GymWrapper(envs)  # which reads infos by itself in SAME_STEP
+    if mode == "Disabled":
+        env.auto_register_info_dict()
     env.set_seed(0)
     bandit, shown = envs.unwrapped.bandit, []
     for _ in range(2):
