@@ -2,12 +2,14 @@
 # make test   the suite without its slow tests; make test-all runs those too
 # make torture   kills, fuzzed cases, faults and a million steps: twenty minutes of two cores
 # make docs   the documentation, into docs/_build
+# make try    the page on which anyone can play with the network, docs/_build/try/index.html
+# make examples   the packages of the examples, and all of examples/ in full
 # All make a virtual environment in .venv first; a second call installs nothing.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all processors oldest torture docs setup lint type bench clean
+.PHONY: demo test test-all processors oldest torture docs try examples setup lint type bench clean
 
 demo: setup
 	$(BIN)/instanas demo
@@ -37,6 +39,13 @@ oldest:
 
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
+try: setup
+	$(BIN)/python docs/try/build.py
+
+examples: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,examples]"
+	EXAMPLES_IN_FULL=1 $(BIN)/python -m pytest -s tests/test_examples.py tests/test_frameworks.py
 
 setup: .venv/installed
 

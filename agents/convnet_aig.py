@@ -20,14 +20,16 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import gymnasium as gym
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from agents.agent import space_of
-from agents.controller import Controller
+from agents.controller import Controller, outputs_to_onnx
 from agents.learning import LearningAgent
 from instanas_env import checks
+from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.networks.gated import gated_logits
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
@@ -151,6 +153,12 @@ class ConvNetAIG(LearningAgent):
                 "accuracy": float(info["correct"].mean()),
                 "latency_ms": float(info["latency_ms"].mean()),
             }
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
+        """As :meth:`Agent.bits_to_onnx`."""
+        assert isinstance(self.controller, Controller)
+        logits = outputs_to_onnx(self.controller, graph, image, 0, self.space.num_bits)
+        return graph.op("Greater", logits, graph.constant(np.float32(0)))
 
     def _noise(self, logits: Tensor) -> Tensor:
         return logistic_noise(torch.rand(logits.shape, generator=self.generator))

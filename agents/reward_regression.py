@@ -149,11 +149,17 @@ class RewardRegression(LearningAgent):
         _, gains, _ = self.controller.eval()(images)
         return self.arms.masks(self._priced.choices(gains, trade_offs))
 
-    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
-        """As :meth:`Agent.bits_to_onnx`: the gains less the price at :attr:`trade_off`."""
-        price = self.trade_off * self.controller.latencies
-        network = self.controller.network
+    def bits_to_onnx(self, graph: OnnxGraph, image: str, dial: str | None = None) -> str:
+        """As :meth:`Agent.bits_to_onnx`: the gains less the price at :attr:`trade_off`.
+
+        ``dial`` names a value of the graph, float ``(1,)``, that is used instead of :attr:`trade_off`.
+        """
+        latencies, network = self.controller.latencies, self.controller.network
+        price = None if dial else self.trade_off * latencies
         surplus = outputs_to_onnx(network, graph, image, 1, 1 + self.arms.count, less=price)
+        if dial:
+            dialled = graph.op("Mul", dial, graph.constant(latencies[None].float()))
+            surplus = graph.op("Sub", surplus, dialled)
         return self.arms.best_to_onnx(graph, surplus)
 
     @torch.no_grad()

@@ -113,6 +113,10 @@ class InstanceBandit(ContextualBandit):
             epoch=constant(self.epoch, np.int64),
         )
 
+    def actions_of(self, masks: Tensor) -> Tensor:
+        """Their bits, ``(n, num_bits)``."""
+        return masks.flatten(1)
+
     def _check_shape(self, contexts: Contexts, actions: Any, several: bool) -> None:
         """Refuse actions other than ``(n, num_bits)`` or, if there may be several, ``(K, n, num_bits)``."""
         shape, one = checks.shape("actions", actions), (len(contexts), self.space.num_bits)

@@ -129,16 +129,20 @@ def seed(value: Any) -> int | None:
     return int(value)
 
 
+MINARI = "minari_autoseed"
+"""An option of Minari's ``DataCollector``, which hands it on to the environment that it wraps."""
+
+
 def options(value: Any, known: Sequence[str]) -> dict[str, Any]:
-    """The options of a reset as a dict, which may be empty; unknown ones are refused."""
+    """The options of a reset as a dict, which may be empty; unknown ones are refused, Minari's is dropped."""
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise refuse("options", value, f"a dict with {' or '.join(known)}, or None,")
-    unknown = [name for name in value if name not in known]
+    unknown = [name for name in value if name not in (*known, MINARI)]
     if unknown:
         raise refuse("options", _Shown(f"unknown {unknown!r}"), " or ".join(known))
-    return value
+    return {name: given for name, given in value.items() if name != MINARI}
 
 
 def index(value: Any, count: int, size: int) -> Tensor:

@@ -151,6 +151,10 @@ class ContextualBandit(ABC):
     def score(self, contexts: Contexts, actions: Any) -> Outcome:
         """What ``actions`` would earn on ``contexts``. Draws nothing, changes nothing."""
 
+    @abstractmethod
+    def actions_of(self, masks: Tensor) -> Tensor:
+        """The actions of repaired masks ``(n, num_cells, num_modules)``, for :meth:`score`."""
+
     def _score_one(self, contexts: Contexts, actions: Any) -> Outcome:
         """:meth:`score`, for one action an image only."""
         return self.score(contexts, actions)

@@ -143,6 +143,14 @@ class TabularBandit(ContextualBandit):
             regret_fixed=judged.reward[self.correct[index, of_all].view(np.int8), of_all] - earned,
         )
 
+    def actions_of(self, masks: Tensor) -> Tensor:
+        """Their numbers, int64 ``(n,)``; ``ValueError`` for a mask that is not in the table."""
+        arms = {mask.tobytes(): arm for arm, mask in enumerate(self._masks)}
+        found = [arms.get(mask.tobytes(), -1) for mask in masks.numpy()]
+        if -1 in found:
+            raise ValueError(f"masks: got one that is not among the {len(arms)} of the table")
+        return torch.tensor(found)
+
     def _judge(self, bounds: RewardBounds) -> Judged:
         task = reward.task_reward(torch.tensor([False, True]), self.correct_reward, self.wrong_reward)
         latency = reward.latency_reward(self.table.latency_ms, bounds)

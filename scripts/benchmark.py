@@ -1,32 +1,36 @@
 """Rank policies on the frozen meta-graph: train each over several seeds, compare on the test split.
 
-    instanas benchmark --out runs/benchmark --dataset fashion_mnist --seeds 5
+    instanas benchmark --out runs/benchmark --dataset fashion_mnist --seeds 5 --jobs 2
     instanas benchmark --out runs/mine --policies fixed reinforce ppo my_module:MyPolicy
+    instanas benchmark --out runs/twin --env InstaNASTabular-v1 --policies random fixed linucb dqn
     instanas benchmark --verify runs/benchmark/benchmark.json
 
-A policy is a name (random, fixed, regression, reinforce, paper, shipped, ppo, a2c), a .safetensors file, a
-.zip of Stable-Baselines3, or ``module:Class``: made as ``Class(envs, seed=0)``, trained by ``learn(steps)``
-if it has that, and asked by ``predict(images, deterministic=True)``, which gives ``(actions, None)``. Resumes
-after the last finished policy. Writes ``benchmark.json``, ``leaderboard.md``, and for each policy and seed
-its figures and a replay, which ``--verify`` scores again.
+A policy is a name (random, fixed, regression, reinforce, paper, shipped, linucb, convnet-aig, blockdrop; of
+Stable-Baselines3: ppo, a2c, trpo, dqn), a .safetensors file, a .zip of Stable-Baselines3, or
+``module:Class``: made as ``Class(envs, seed=0)``, trained by ``learn(steps)`` if it has that, and asked by
+``predict(images, deterministic=True)``, which gives ``(actions, None)``. Resumes after the last finished
+ones. Writes ``benchmark.json``, ``leaderboard.md``, and for each policy and seed its figures and a replay,
+which ``--verify`` scores again; `instanas report` draws the frontier and the learning curves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json, write_atomic
 from instanas_env.training.run_directory import RunDirectory, machine
-from scripts.comparison import leaderboard
-from scripts.comparison.contest import Budget, Contest
-from scripts.comparison.ranking import LARGEST_DIFFERENCE, bounds, fingerprints, rows, summary, verify
+from scripts.comparison import leaderboard, ranking
+from scripts.comparison.contest import TWIN, Budget, Contest
+from scripts.comparison.replays import Replay, fingerprints
 from scripts.known import space_name
 from scripts.log import show_log
+
+FIGURE_ROUNDING = 1e-6
+"""Of a mean of float32 rewards."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,25 @@ class Options:
     out: Path = Path("runs/benchmark")
     """Directory of the run."""
     policies: tuple[str, ...] = ("random", "fixed", "regression", "reinforce")
+    env: Literal["InstaNAS-v1", "InstaNASTabular-v1"] = "InstaNAS-v1"
+    """The second takes the policies that choose from K masks: random, fixed, linucb, ppo, a2c, trpo, dqn, and
+    models and classes that do."""
     dataset: str = "embedded"
-    """Data set, see instanas_env.data.load_images."""
+    """Data set, see instanas_env.data.load_images; the twin's is that of its table."""
     data_dir: Path | None = None
     """Where its files are."""
     meta_graph: Path | None = None
     """By default the shipped one; its file tells the search space."""
     latency_table: Path | None = None
     """By default the shipped one."""
+    table: Path | None = None
+    """Of the twin, from `instanas tabulate`; by default the shipped one."""
     steps: int = 420_000
-    """Answers that a policy learns from; regression asks the whole menu about each image."""
+    """Answers (an image under a mask) that a policy learns from."""
     masks: int = 300
     """Fixed masks that are ranked on all validation images, half of them mutations of the best."""
     menu: int = 53
-    """So many of these regression chooses from; regret is against them."""
+    """So many of these regression, DQN and LinUCB choose from; regret is against them."""
     gradient_steps: int = 40
     """Of regression, for every 256 images."""
     seeds: int = 5
@@ -57,35 +66,75 @@ class Options:
     """The first."""
     trust: bool = False
     """Load .zip files, which may run code of whoever wrote them."""
+    clock: int = 0
+    """Time the ONNX file of each of our policies on so many test images; best on a quiet machine."""
+    jobs: int = 1
+    """Processes at a time, each for a policy and a seed; the results are the same."""
     threads: int = 1
+    """Of PyTorch, in each process."""
     verify: Path | None = None
     """A benchmark.json whose replays are scored again; nothing else is done."""
 
 
+FREE = ("out", "data_dir", "seeds", "policies", "trust", "clock", "jobs", "verify")
+"""Options that change no result."""
+FILES = ("data_dir", "meta_graph", "latency_table", "table")
+"""Of the environment's arguments those that may lie elsewhere on another machine."""
+
+
 def environment(options: Options) -> dict[str, Any]:
     """Keyword arguments of the environment; paths as strings, so that they are JSON."""
-    given = {name: getattr(options, name) for name in ("dataset", "data_dir", "meta_graph", "latency_table")}
-    given["search_space"] = space_name(options.meta_graph)
+    twin = options.env == TWIN
+    names = ("table", "data_dir") if twin else ("dataset", "data_dir", "meta_graph", "latency_table")
+    given = {name: getattr(options, name) for name in names}
+    if not twin:
+        given["search_space"] = space_name(options.meta_graph)
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def check(record: Path) -> None:
-    """Score the replays of a record again; ``ValueError`` if files changed, or too many answers did."""
-    content = load_json(record)
-    test = build_bandit(split="test", **content["environment"])
-    now = fingerprints(test, content["environment"])
-    changed = [name for name, value in now.items() if content["fingerprints"].get(name) != value]
-    if changed:
-        raise ValueError(f"verify: {record} was made with another {', '.join(changed)}")
-    for row in content["rows"]:
-        count, rewards, differ = verify(test, record.parent / row["replay"])
-        told = f"{row['policy']} seed {row['seed']}: {len(differ)} of {count:,} answers differ"
-        print(told + (f", of images {', '.join(map(str, differ[:20]))}" if differ else ""))
-        if rewards:
-            raise ValueError(f"verify: {rewards} rewards of {row['replay']} are not those of its answers")
-        if len(differ) > LARGEST_DIFFERENCE * count:
-            raise ValueError(f"verify: {told}; up to {LARGEST_DIFFERENCE:.1%} will do")
-    print(f"verified {len(content['rows'])} replays")
+def check(options: Options) -> None:
+    """Score the replays beside a record again, and compare its rows with them.
+
+    Files lie where the record has them, or where the options say. ``ValueError`` if they changed, if too many
+    answers differ, or if a figure is not that of its replay.
+    """
+    file = options.verify
+    assert file is not None
+    record = load_json(file)
+    elsewhere = environment(replace(options, env=record["env"]))
+    files = {name: elsewhere[name] for name in FILES if name in elsewhere}
+    given, budget = {**record["environment"], **files}, Budget(**record["budget"])
+    contest = Contest(file.parent, given, budget, env=record["env"])
+    now = fingerprints(contest.test, contest.environment, contest.twin)
+    found = [row for row in record["rows"] if (file.parent / row["replay"]).is_file()]
+    if not found:
+        raise ValueError(f"verify: {file} has no replays beside it")
+    for row in found:
+        replay = Replay.load(file.parent / row["replay"], contest.space.num_bits)
+        for prints in (record["fingerprints"], replay.about["fingerprints"]):
+            if changed := [name for name, value in now.items() if prints.get(name) != value]:
+                raise ValueError(f"verify: {file} was made with another {', '.join(changed)}")
+        differ, exact = replay.verify(contest.test)
+        if (replay.about["policy"], replay.about["seed"]) != (row["policy"], row["seed"]):
+            raise ValueError(f"verify: {row['replay']} is of {replay.about['policy']}, not {row['policy']}")
+        for name, mean in (("accuracy", replay.correct.mean()), ("reward", replay.reward.mean(dtype=float))):
+            if abs(row["test"][name] - mean) > FIGURE_ROUNDING:
+                raise ValueError(
+                    f"verify: the {name} of {row['policy']} is not {mean:.6f}, that of its replay"
+                )
+        how = f"{len(differ)} answers differ by rounding" if differ else "rewards differ by rounding"
+        how = "to the bit" if exact else how
+        named = f", of images {', '.join(map(str, differ[:20]))}" if differ else ""
+        print(f"{row['policy']} seed {row['seed']}: {len(replay.network):,} images, {how}{named}")
+    without = len(record["rows"]) - len(found)
+    print(f"verified {len(found)} replays" + (f"; {without} rows have none here" if without else ""))
+
+
+def command(options: Options) -> str:
+    """What to type for the same leaderboard."""
+    told = f"instanas benchmark --policies {' '.join(options.policies)} --seeds {options.seeds}"
+    told += f" --steps {options.steps}"
+    return told + (f" --env {TWIN}" if options.env == TWIN else f" --dataset {options.dataset}")
 
 
 def main(options: Options) -> None:
@@ -93,19 +142,18 @@ def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
     show_log()
     if options.verify is not None:
-        check(options.verify)
+        check(options)
         return
-    free = ("out", "data_dir", "seeds", "policies", "trust", "verify")
-    run = RunDirectory(options.out, options, free=free)
+    run = RunDirectory(options.out, options, free=FREE)
     budget = Budget(options.steps, options.masks, options.menu, options.gradient_steps)
-    given = environment(options)
-    contest = Contest(options.out, given, budget, options.seed, options.trust)
-    for name in options.policies:
-        contest.check(name)
+    contest = Contest(
+        options.out, environment(options), budget, options.seed, options.trust, options.env, progress=True
+    )
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
+    seeds = range(options.seed, options.seed + options.seeds)
     results = []
-    for row in rows(contest, options.policies, range(options.seed, options.seed + options.seeds)):
+    for row in ranking.rows(contest, options.policies, seeds, options.jobs, options.threads):
         results.append(row)
         test = row["test"]
         print(
@@ -113,16 +161,30 @@ def main(options: Options) -> None:
             f" right in {test['latency_ms']:.3f} ms, {test['networks']} networks",
             flush=True,
         )
-    limits = bounds(contest)
-    ranked = summary(results, limits)
-    record = {"options": run.config, "environment": given, "machine": machine()}
-    prints = fingerprints(contest.test, given)
-    save_json(
-        options.out / "benchmark.json",
-        {**record, "fingerprints": prints, "bounds": limits, "ranked": ranked, "rows": results},
+    order = {name: place for place, name in enumerate(options.policies)}
+    results.sort(key=lambda row: (row["seed"], order[row["policy"]]))
+    if options.clock:
+        results = [ranking.clocked(contest, row, options.clock) for row in results]
+    limits = ranking.bounds(contest)
+    ranked = ranking.summary(contest, results, limits)
+    slowest = contest.test.cost_table.reference("full")
+    record = {
+        "env": options.env,
+        "options": run.config,
+        "environment": contest.environment,
+        "budget": vars(budget),
+        "command": command(options),
+        "machine": machine(),
+        "fingerprints": fingerprints(contest.test, contest.environment, contest.twin),
+        "bounds": limits,
+        "hypervolume": ranking.together(ranked, slowest),
+        "reference_point": {"accuracy": 0.0, "latency_ms": slowest},
+        "ranked": ranked,
+        "rows": results,
+    }
+    save_json(options.out / "benchmark.json", record)
+    write_atomic(options.out / "leaderboard.md", leaderboard.markdown(record).encode())
+    leaderboard.table(ranked).show()
+    print(
+        f"wrote {options.out}/benchmark.json and leaderboard.md; `instanas report {options.out}` draws them"
     )
-    command = f"instanas benchmark --policies {' '.join(options.policies)} --seeds {options.seeds}"
-    command += f" --steps {options.steps} --dataset {options.dataset}"
-    write_atomic(options.out / "leaderboard.md", leaderboard.markdown(ranked, limits, command).encode())
-    leaderboard.show(ranked)
-    print(f"wrote {options.out}/benchmark.json and leaderboard.md")

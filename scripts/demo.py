@@ -23,18 +23,15 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.evaluation.awareness import measure_awareness
+from agents.evaluation.clock import time_policy
 from agents.files import load_agent
 from agents.reinforce import SelfCriticalReinforce
-from agents.saved import load_data
 from agents.static import StaticAgent
 from instanas_env import paper
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
 from instanas_env.build import build_bandit, shipped
-from instanas_env.deploy.export import export
-from instanas_env.deploy.stopwatch import time_file
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.render import frames
-from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json, write_atomic
 from instanas_env.training.run_directory import RunDirectory
 from scripts import benchmark
@@ -57,7 +54,7 @@ class Options:
     """Fixed masks that the one-shot search ranks."""
     menu: int = 24
     """So many of these the regression controller chooses from."""
-    steps: int = 80_000
+    steps: int = 160_000
     """Answers that each of the two learns from, about any of the 4,000 training images."""
     stopwatch_images: int = 200
     """Test images that the one file with everything in it is timed on."""
@@ -90,7 +87,7 @@ def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str
     )
     run = RunDirectory(options.out, settings, free=("out", "data_dir"))
     budget = Budget(settings.steps, settings.masks, settings.menu, settings.gradient_steps)
-    contest = Contest(options.out, benchmark.environment(settings), budget, options.seed)
+    contest = Contest(options.out, benchmark.environment(settings), budget, options.seed, progress=True)
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     for row in ranking.rows(contest, settings.policies, (options.seed,)):
@@ -164,11 +161,8 @@ def write_picture(path: Path, pictures: Sequence[np.ndarray]) -> None:
 
 def stopwatch(bandit: InstanceBandit, agent: SelfCriticalReinforce, count: int) -> str:
     """The time of the one file with everything in it, in a sentence."""
-    images = bandit.image_set
-    typical = load_data(shipped("reference/data.json").parent, bandit.space).typical
-    parts = (agent, bandit.meta_graph, bandit.latency_table)
-    model = export(*parts, images.classes, images.mean, images.std, typical)
-    times = time_file(model, images.images[torch.arange(count)], generator_for(0))
+    times = time_policy(bandit, agent, build_bandit(split="val"), count)
+    assert times is not None, "REINFORCE has an ONNX form"
     return (
         f"The exported file on {count} test images: {times.measured_ms.mean():.3f} ms by the clock,"
         f" {times.table_ms.mean():.3f} by the table; r = {times.correlation:.3f} over the images"

@@ -31,6 +31,8 @@ class Options:
     """The file to write, such as model.onnx."""
     prefer: Pick | None = None
     """Which of the trade-offs that `instanas choose` picked; by default the run's own controller."""
+    dial: bool = False
+    """Give the file a second input, `dial`, that replaces the trade-off of a regression controller."""
 
 
 def main(options: Options) -> None:
@@ -38,7 +40,7 @@ def main(options: Options) -> None:
     run = load_run(options.run, options.prefer)
     data = run.data
     model = export(
-        run.agent, run.meta_graph, run.table, data.classes, data.mean, data.std, typical=data.typical
+        run.agent, run.meta_graph, run.table, data.classes, data.mean, data.std, data.typical, options.dial
     )
     metadata = OnnxNetwork(model).session.get_modelmeta().custom_metadata_map  # onnxruntime takes it
     write_atomic(options.out, model)

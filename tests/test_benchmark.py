@@ -1,4 +1,4 @@
-"""The comparison on the frozen meta-graph: whole, resumed, and what its figures mean."""
+"""The comparison on the frozen meta-graph: whole, resumed, in several processes, replayed and drawn."""
 
 from __future__ import annotations
 
@@ -6,48 +6,55 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from agents.agent import Agent
-from agents.evaluation.awareness import measure_awareness
-from agents.one_shot import Candidate
-from agents.predicting import Predicting
-from agents.reward_regression import RewardRegression
-from agents.static import StaticAgent
+from agents.evaluation.scores import score_masks
 from instanas_env.build import build_bandit
-from instanas_env.storage import load_json, load_weights, save_json, save_weights
+from instanas_env.seeding import generator_for
+from instanas_env.storage import load_json, save_json
 from scripts import benchmark
-from scripts.comparison.contest import Budget, Contest, fastest_trade_off, worth
+from scripts.comparison.replays import Replay
+from scripts.report import run_report
 from tests.tools.pipeline_fixtures import ROOT
 
-TINY = {"masks": 6, "menu": 3, "steps": 512, "gradient_steps": 2, "seeds": 1}
+TINY = {"masks": 6, "menu": 3, "steps": 1024, "gradient_steps": 2, "seeds": 1}
 PLUGGED = """
-import numpy as np
+import os
+import torch
 
 
-class Brightness:
-    \"\"\"MobileNetV2's path for bright images, all modules for dark ones: a user's, in ten lines.\"\"\"
-
+class Torch:
     def __init__(self, envs, seed):
-        self.space, self.threshold = envs.unwrapped.bandit.space, 0.0
-
+        torch.manual_seed(seed)
+        self.envs, space = envs, envs.unwrapped.bandit.space
+        self.menu = torch.stack([space.mobilenet_v2_mask(), space.full_mask()]).flatten(1).int()
+        self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 2))
     def learn(self, steps):
-        self.threshold = steps / 7.0
-
+        images, _ = self.envs.reset(seed=0)
+        for _ in range(steps // len(images)):
+            choice = torch.distributions.Categorical(logits=self.net(torch.tensor(images) / 255))
+            images, reward, *_ = self.envs.step(self.menu[arm := choice.sample()].numpy())
+            (-choice.log_prob(arm) * torch.tensor(reward)).mean().backward()
+            torch.optim.SGD(self.net.parameters(), 0.1).step()
     def predict(self, images, deterministic=True):
-        bright = images.mean((1, 2, 3)) > self.threshold
-        path = self.space.mobilenet_v2_mask().numpy().ravel()
-        return np.where(bright[:, None], path, np.ones_like(path)).astype(np.int8), None
+        return self.menu[self.net(torch.tensor(images) / 255).argmax(1)].numpy(), None
+
+
+class Dies:
+    def __init__(self, envs, seed):
+        os.kill(os.getpid(), 9)
 """
+POLICIES = ("fixed", "regression", "reinforce", "plugged:Torch", "a2c")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, with a user's policy and one of Stable-Baselines3."""
+    pytest.importorskip("stable_baselines3")
     out = tmp_path_factory.mktemp("benchmark")
     (out / "plugged.py").write_text(PLUGGED)
     with pytest.MonkeyPatch.context() as patch:
@@ -56,26 +63,50 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-POLICIES = ("fixed", "regression", "reinforce", "plugged:Brightness", "a2c")
+def copied(finished: Path, to: Path, without: tuple[str, ...] = ()) -> Path:
+    copy = shutil.copytree(finished, to / "copy")
+    for name in without:
+        (copy / "policies" / f"{name}_0.json").unlink()
+    return copy
+
+
+def rows_of(run: Path) -> dict[str, dict]:
+    """The rows of a run by their policies, without what a clock measured."""
+    rows = load_json(run / "benchmark.json")["rows"]
+    return {row["policy"]: {key: value for key, value in row.items() if key != "seconds"} for row in rows}
 
 
 def test_every_policy_is_ranked(finished):
     record = load_json(finished / "benchmark.json")
     rows = {row["policy"]: row["test"] for row in record["rows"]}
     assert tuple(rows) == POLICIES
-    fixed, plugged = rows["fixed"], rows["plugged:Brightness"]
+    fixed = rows["fixed"]
     assert fixed["networks"] == 1 and fixed["shuffled_accuracy"] == fixed["accuracy"]
-    assert plugged["networks"] == 2, "learn(512) was called: a threshold of 0 would give one"
     rewards = [row["reward"][0] for row in record["ranked"]]
     assert rewards == sorted(rewards, reverse=True) and len(rewards) == len(POLICIES)
-    ranked = {row["policy"]: row for row in record["ranked"]}
+    ranked, bounds = {row["policy"]: row for row in record["ranked"]}, record["bounds"]
     lost, test = ranked["reinforce"]["lost_shuffled_reward"][0], rows["reinforce"]
     assert lost == pytest.approx(test["reward"] - test["shuffled_reward"])
-    bounds = record["bounds"]
     assert bounds["fixed"] == pytest.approx(fixed["reward"])
     assert bounds["for_image"] >= bounds["for_class"]
     assert ranked["fixed"]["regret_fixed"][0] == pytest.approx(0)
-    assert ranked["a2c"]["regret_for_image"][0] == pytest.approx(bounds["for_image"] - rows["a2c"]["reward"])
+    for row in ranked.values():
+        assert row["regret_for_image"][0] == pytest.approx(bounds["for_image"] - row["reward"][0])
+        gain, low, high = row["over_fixed_reward"]
+        assert gain == pytest.approx(-row["regret_fixed"][0], abs=1e-6) and low <= gain <= high
+        assert row["hypervolume"][0] <= record["hypervolume"]
+
+
+def test_learners_have_a_curve_and_the_answers_that_they_asked_for(finished):
+    """REINFORCE has 4 masks of 256 images answered in its one step, regression all 3 masks in its 2 steps."""
+    rows = rows_of(finished)
+    assert (rows["fixed"]["steps"], rows["fixed"]["curve"]) == (0, [])
+    asked = {name: rows[name]["steps"] for name in POLICIES[1:]}
+    assert asked == {"regression": 2 * 256 * 3, "reinforce": 1024, "plugged:Torch": 1024, "a2c": 1024}
+    for name, answers in asked.items():
+        at, rewards = zip(*rows[name]["curve"], strict=True)
+        assert at[-1] == answers and list(at) == sorted(at)
+        assert rewards[-1] == pytest.approx(rows[name]["val"]["reward"]), "all 1,000 validation images"
 
 
 def test_the_leaderboard_is_a_table_of_all(finished):
@@ -85,18 +116,82 @@ def test_the_leaderboard_is_a_table_of_all(finished):
     assert "instanas benchmark --policies fixed regression" in text
 
 
-def test_a_run_that_lost_a_row_ends_the_same(finished):
-    """What is there is not made again, what is missing is, to the bit."""
-    before = load_json(finished / "benchmark.json")
-    (finished / "policies" / "reinforce_0.json").unlink()
-    kept = (finished / "policies" / "regression_0.json").stat().st_mtime_ns
-    options = benchmark.Options(out=finished, policies=("regression", "reinforce"), **TINY)
-    benchmark.main(options)
-    again = {row["policy"]: row["test"] for row in load_json(finished / "benchmark.json")["rows"]}
-    assert again == {row["policy"]: row["test"] for row in before["rows"] if row["policy"] in again}
-    assert (finished / "policies" / "regression_0.json").stat().st_mtime_ns == kept
+def test_a_run_that_lost_rows_ends_the_same_in_several_processes(finished, tmp_path, monkeypatch):
+    """What is there is not made again; what is missing is, elsewhere and to the bit."""
+    monkeypatch.chdir(finished)
+    copy = copied(finished, tmp_path, without=("reinforce", "a2c"))
+    kept = (copy / "policies" / "regression_0.json").stat().st_mtime_ns
+    benchmark.main(benchmark.Options(out=copy, policies=POLICIES, jobs=2, **TINY))
+    assert rows_of(copy) == rows_of(finished)
+    assert (copy / "policies" / "regression_0.json").stat().st_mtime_ns == kept
+    for name in ("reinforce_0.npz", "a2c_0.npz"):
+        assert (copy / "policies" / name).read_bytes() == (finished / "policies" / name).read_bytes()
     with pytest.raises(ValueError, match="^out: .* other menu"):
-        benchmark.main(benchmark.Options(out=finished, **{**TINY, "menu": 2}))
+        benchmark.main(benchmark.Options(out=copy, **{**TINY, "menu": 2}))
+
+
+def test_a_worker_that_is_killed_takes_nothing_with_it(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished)
+    copy = copied(finished, tmp_path)
+    options = benchmark.Options(out=copy, policies=("plugged:Dies", "random"), jobs=2, **TINY)
+    with pytest.raises(ValueError, match="^jobs: plugged:Dies seed 0 ended with -9; what has finished"):
+        benchmark.main(options)
+    assert (copy / "policies" / "random_0.json").exists()
+
+
+def test_five_policies_over_seeds_with_one_command(tmp_path, monkeypatch):
+    """Two zips of Stable-Baselines3, a user's torch policy of 15 lines, random, the reference controller."""
+    sb3 = pytest.importorskip("stable_baselines3")
+    from agents.sb3 import ControllerPolicy, NativeVecEnv
+    from scripts.comparison.contest import Budget, Contest
+
+    monkeypatch.chdir(tmp_path)
+    envs = Contest(tmp_path, {"dataset": "embedded"}, Budget(256, 4, 2, 1)).envs()
+    for name in ("PPO", "A2C"):
+        model = getattr(sb3, name)(ControllerPolicy, NativeVecEnv(envs), device="cpu", seed=0)
+        model.save(tmp_path / f"{name.lower()}_of_mine.zip")
+    (tmp_path / "plugged.py").write_text(PLUGGED)
+    policies = ("ppo_of_mine.zip", "a2c_of_mine.zip", "plugged:Torch", "random", "shipped")
+    given = {**TINY, "seeds": 2, "steps": 512, "trust": True, "clock": 2}
+    sys.modules.pop("plugged", None)
+    benchmark.main(benchmark.Options(out=tmp_path / "run", policies=policies, **given))
+    ranked = {row["policy"]: row for row in load_json(tmp_path / "run" / "benchmark.json")["ranked"]}
+    assert {name: row["seeds"] for name, row in ranked.items()} == {
+        **dict.fromkeys(policies, 1), "plugged:Torch": 2, "random": 2,
+    }  # fmt: skip
+    mean, low, high = ranked["random"]["reward"]
+    assert low < mean < high
+    assert [point[0] for point in ranked["plugged:Torch"]["curve"]] == [256, 512]
+    assert [name for name in policies if "clock_ms" in ranked[name]] == ["shipped"]
+    assert "ms by the clock" in (tmp_path / "run" / "leaderboard.md").read_text()
+    benchmark.main(benchmark.Options(verify=tmp_path / "run" / "benchmark.json"))
+
+
+def test_the_twin_ranks_what_chooses_arms(tmp_path):
+    """The rewards are those of the live environment, to the bit."""
+    options = {**TINY, "env": "InstaNASTabular-v1", "policies": ("random", "fixed", "linucb")}
+    benchmark.main(benchmark.Options(out=tmp_path, **options))
+    record = load_json(tmp_path / "benchmark.json")
+    ranked = {row["policy"]: row for row in record["ranked"]}
+    assert ranked["fixed"]["regret_fixed"][0] == pytest.approx(0)
+    assert ranked["random"]["networks"][0] > 100 and len(ranked["linucb"]["curve"]) == 4
+    live, row = build_bandit(split="test"), record["rows"][0]
+    replay = Replay.load(tmp_path / row["replay"], live.space.num_bits)
+    differ, exact = replay.verify(live)
+    assert exact or differ, "a table of another processor may differ by rounding"
+    benchmark.main(benchmark.Options(verify=tmp_path / "benchmark.json"))
+    with pytest.raises(ValueError, match="^policies: 'reinforce' chooses any mask, .* linucb"):
+        benchmark.main(benchmark.Options(out=tmp_path, **{**options, "policies": ("reinforce",)}))
+
+
+def test_the_report_draws_the_frontier_and_the_curves(finished, tmp_path):
+    pytest.importorskip("matplotlib")
+    copy = copied(finished, tmp_path)
+    before = (copy / "leaderboard.md").read_bytes()
+    page = run_report.write_report(run_report.Options(copy)).read_text()
+    assert page.count('class="mark"') == len(POLICIES)
+    assert 'id="ranking"' in page and 'id="curves"' in page and "Left out" not in page
+    assert (copy / "figure_curves.png").exists() and (copy / "leaderboard.md").read_bytes() == before
 
 
 # --- replays -----------------------------------------------------------------------------------------
@@ -105,147 +200,76 @@ def test_a_run_that_lost_a_row_ends_the_same(finished):
 def test_a_record_verifies_in_another_process(finished):
     """On another instruction set, too: some answers may differ there by rounding."""
     command = [sys.executable, "-m", "scripts", "benchmark", "--verify", str(finished / "benchmark.json")]
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "verified" in done.stdout
+    assert f"verified {len(POLICIES)} replays" in done.stdout
+
+
+def changed(replay: Replay, what: str) -> Replay:
+    if what == "masks":
+        return replace(replay, masks=np.ones_like(replay.masks))
+    values = getattr(replay, what).copy()
+    values[:400] = 1 - values[:400]
+    return replace(replay, **{what: values})
 
 
 @pytest.mark.parametrize("what", ["correct", "reward", "masks"])
-def test_a_changed_replay_is_found(finished, tmp_path, what):
+def test_a_changed_replay_is_found(finished, what):
     """Answers, rewards or masks other than those that were scored."""
-    copy = shutil.copytree(finished, tmp_path / "copy")
-    replay = copy / "policies" / "reinforce_0.replay.safetensors"
-    tensors, config = load_weights(replay)
-    tensors[what] = tensors[what].clone()
-    tensors[what][:400] = 1 - tensors[what][:400] if what != "masks" else 255
-    save_weights(replay, tensors, config)
-    with pytest.raises(ValueError, match="^verify: "):
-        benchmark.check(copy / "benchmark.json")
+    test = build_bandit(split="test")
+    replay = Replay.load(finished / "policies" / "reinforce_0.npz", test.space.num_bits)
+    assert replay.verify(test) == ([], True)
+    with pytest.raises(ValueError, match="^verify: .*reinforce seed 0"):
+        changed(replay, what).verify(test)
 
 
-def test_a_record_of_other_weights_is_refused(finished, tmp_path):
+def test_an_answer_that_differs_by_rounding_is_named(finished):
+    """One of 1,000 is the most that will do; its reward was that of its answer."""
+    test = build_bandit(split="test")
+    replay = Replay.load(finished / "policies" / "fixed_0.npz", test.space.num_bits)
+    for image, will_do in ((7, True), (8, False)):
+        other = int(np.flatnonzero(replay.correct != replay.correct[image])[0])
+        correct, reward = replay.correct.copy(), replay.reward.copy()
+        correct[image], reward[image] = correct[other], reward[other]
+        replay = replace(replay, correct=correct, reward=reward)
+        if will_do:
+            assert replay.verify(test) == ([7], False)
+        else:
+            with pytest.raises(ValueError, match="^verify: 2 of 1,000 answers of fixed seed 0 differ"):
+                replay.verify(test)
+
+
+def test_replays_are_small(tmp_path):
+    """A random mask for each image takes 15 bytes an image, and what is read is what was written."""
+    test = build_bandit(split="test")
+    count = len(test.image_set)
+    masks = test.space.random_masks(count, 0.2, generator_for(0))
+    replay = Replay.of(score_masks(test, masks), "random", 0, {})
+    replay.save(tmp_path / "random.npz")
+    assert (tmp_path / "random.npz").stat().st_size < 15 * count + 2000
+    again = Replay.load(tmp_path / "random.npz", test.space.num_bits)
+    for name in ("masks", "network", "correct", "reward"):
+        assert (getattr(again, name) == getattr(replay, name)).all()
+
+
+@pytest.mark.parametrize("name", ["meta_graph", "latency_table", "images"])
+def test_a_record_of_other_files_is_refused(finished, tmp_path, name):
     content = load_json(finished / "benchmark.json")
-    content["fingerprints"]["meta_graph"] = "0" * 64
-    content.pop("sha256", None)
+    content["fingerprints"][name] = "0" * 64
+    shutil.copytree(finished / "policies", tmp_path / "policies")
     save_json(tmp_path / "benchmark.json", content)
-    with pytest.raises(ValueError, match="^verify: .* was made with another meta_graph$"):
-        benchmark.check(tmp_path / "benchmark.json")
+    with pytest.raises(ValueError, match=f"^verify: .* was made with another {name}$"):
+        benchmark.check(benchmark.Options(verify=tmp_path / "benchmark.json"))
 
 
-# --- policies ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def contest(tmp_path_factory: pytest.TempPathFactory) -> Contest:
-    return Contest(tmp_path_factory.mktemp("contest"), {"dataset": "embedded"}, Budget(256, 4, 2, 1))
-
-
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("best", "unknown 'best'; choose from random, fixed"),
-        ("no_such_module:Class", "no_such_module:Class cannot be imported"),
-        ("math:Policy", "math:Policy cannot be imported"),
-        ("runs/ppo.zip", "--trust reads it nevertheless"),
-    ],
-)
-def test_a_policy_that_is_none_is_refused(contest, name, told):
-    with pytest.raises(ValueError, match=f"^policies: .*{told}"):
-        contest.make(name, 0)
-
-
-def test_a_zip_of_sb3_is_ranked_if_it_is_trusted(contest, tmp_path):
-    """It chooses what the model predicts deterministically."""
-    pytest.importorskip("stable_baselines3")
-    from stable_baselines3 import A2C
-
-    from agents.sb3 import ControllerPolicy, NativeVecEnv
-
-    model = A2C(ControllerPolicy, NativeVecEnv(contest.envs()), device="cpu", seed=0)
-    model.save(tmp_path / "a2c_of_mine.zip")
-    trusting = Contest(contest.out, contest.environment, contest.budget, trust=True)
-    agent = trusting.make(str(tmp_path / "a2c_of_mine.zip"), 0)
-    images = contest.test.image_set.images[torch.arange(8)]
-    predicted, _ = model.predict(images.numpy(), deterministic=True)
-    assert (agent.masks(images).flatten(1).numpy() == predicted).all()
-
-
-def test_training_by_sb3_leaves_the_global_generators_alone(contest):
-    """PPO(seed=0) seeds them."""
-    pytest.importorskip("stable_baselines3")
-    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    contest.make("a2c", 0)
-    assert torch.equal(torch.get_rng_state(), torch_before)
-    assert (np.random.get_state()[1] == numpy_before).all()
-
-
-def test_a_policy_that_gives_other_actions_is_refused(lite_space):
-    class Wrong:
-        def predict(self, images, deterministic):
-            return np.zeros((len(images), 84)), None
-
-    with pytest.raises(ValueError, match=r"^policy: Wrong.predict gave actions of shape \(2, 84\) for 2"):
-        Predicting(lite_space, Wrong()).masks(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
-
-
-# --- figures -----------------------------------------------------------------------------------------
-
-
-class ByLabel(Agent):
-    """All modules for the first half of the classes, MobileNetV2's path for the others."""
-
-    def __init__(self, space, labels):
-        super().__init__(space)
-        self.labels, self.at = labels, 0
-
-    def masks(self, images, deterministic=True):
-        labels = self.labels[self.at : self.at + len(images)]
-        self.at = (self.at + len(images)) % len(self.labels)
-        path = self.space.mobilenet_v2_mask().expand(len(images), -1, -1)
-        return path | (labels < 5).view(-1, 1, 1)
-
-
-def test_awareness_golden_values():
-    """Half of the classes at the cost of all modules, half at MobileNetV2's; no controller to pay for."""
-    bandit = build_bandit(split="val")
-    table = bandit.latency_table
-    figures, outcome = measure_awareness(bandit, ByLabel(bandit.space, bandit.image_set.labels))
-    full, path = table.reference("full"), table.reference("mobilenet_v2")
-    assert figures.latency_ms == pytest.approx((full + path) / 2)
-    assert figures.latency_sd_ms == pytest.approx((full - path) / 2)
-    assert figures.class_latency_ms == pytest.approx([full] * 5 + [path] * 5)
-    assert figures.networks == 2 and figures.names_accuracy is None
-    assert figures.accuracy == outcome.correct.mean() and figures.reward == pytest.approx(
-        outcome.reward.mean()
-    )
-    assert figures.most_used_latency_ms in (pytest.approx(full), pytest.approx(path))
-
-
-def test_the_worth_of_a_fixed_mask_is_its_mean_reward():
-    bandit = build_bandit(split="val")
-    mask = bandit.space.mobilenet_v2_mask()
-    figures, outcome = measure_awareness(bandit, StaticAgent(bandit.space, mask))
-    candidate = Candidate(mask, float(outcome.correct.mean()), figures.latency_ms, torch.zeros(10))
-    assert worth(bandit, candidate) == pytest.approx(figures.reward)
-
-
-def test_the_dial_stops_at_the_fastest_that_is_accurate_enough(lite_space):
-    """A menu of the cheapest mask and of all modules: nothing else is as accurate as all modules."""
-    bandit = build_bandit(split="val")
-    bandit.image_set = bandit.image_set.take(torch.arange(50))
-    menu = torch.stack([bandit.latency_table.cheapest_mask(), lite_space.full_mask()])
-    agent = RewardRegression(None, space=lite_space, table=bandit.latency_table, menu=menu)
-    with torch.no_grad():
-        agent.controller.network.output.bias[2] = 1.0  # all modules are worth one logit more
-    accuracies = []
-    for mask in menu:
-        agent_of_one = StaticAgent(lite_space, mask)
-        accuracies.append(measure_awareness(bandit, agent_of_one)[0].accuracy)
-    assert accuracies[0] < accuracies[1]
-    difference = bandit.latency_table.lookup(menu).diff().item()
-    trade_off = fastest_trade_off(agent, bandit, accuracies[1])
-    assert trade_off < 1 / difference, "all modules are chosen"
-    grid = np.geomspace(30.0, 0.03, 25)
-    assert trade_off == pytest.approx(max(grid[grid < 1 / difference]))
-    assert fastest_trade_off(agent, bandit, 0.0) == pytest.approx(30.0)
+def test_a_figure_that_is_not_that_of_its_replay_is_found(finished, tmp_path):
+    copy = copied(finished, tmp_path)
+    content = load_json(copy / "benchmark.json")
+    content["rows"][0]["test"]["accuracy"] += 0.01
+    save_json(copy / "benchmark.json", content)
+    with pytest.raises(ValueError, match="^verify: the accuracy of fixed is not"):
+        benchmark.check(benchmark.Options(verify=copy / "benchmark.json"))
+    (copy / "policies" / "fixed_0.npz").write_bytes(b"no replay")
+    with pytest.raises(ValueError, match="^verify: .*fixed_0.npz is not a replay"):
+        benchmark.check(benchmark.Options(verify=copy / "benchmark.json"))

@@ -155,6 +155,22 @@ def test_every_policy(name, tiny_graph, tiny_space):
         assert latency_ms[0] == pytest.approx(table.lookup(masks[i]).item() + controller_ms, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["regression", "menu"])
+def test_a_dial_is_an_input(name, tiny_graph, tiny_space):
+    """One file for every trade-off, whatever the agent's own is."""
+    agent = agents(tiny_space)[name]
+    network = OnnxNetwork(export(agent, tiny_graph, table_of(tiny_space), CLASSES, MEAN, STD, dial=True))
+    image = some_images(1, 8)
+    masks = []
+    for trade_off in (0.0, agent.trade_off, 5.0):
+        given = {"image": image.numpy(), "dial": np.array([trade_off], np.float32)}
+        (mask,) = network.session.run(["mask"], given)
+        expected = tiny_space.repair(agent.masks_at(image, torch.tensor(trade_off)))
+        assert np.array_equal(mask, expected.numpy())
+        masks.append(mask)
+    assert masks[0].sum() > masks[2].sum()
+
+
 @pytest.mark.parametrize(("preset", "width"), [("tiny_imagenet", 0.25), ("imagenet", 0.25)])
 def test_larger_images_and_the_space_of_one_module(preset, width):
     space = SearchSpace.preset(preset, width).only(2)
@@ -242,5 +258,7 @@ def test_parts_that_do_not_belong_together_are_refused(tiny_graph, tiny_space, l
         export(agent, tiny_graph, table, CLASSES, (0.5,), STD)
     with pytest.raises(ValueError, match="^std: got .*; positive numbers will do"):
         export(agent, tiny_graph, table, CLASSES, MEAN, (0.2, 0.0, 0.2))
+    with pytest.raises(ValueError, match="^dial: StaticAgent has none; RewardRegression will do"):
+        export(agent, tiny_graph, table, CLASSES, MEAN, STD, dial=True)
     with pytest.raises(ValueError, match="^agent: RandomAgent has no ONNX form"):
         export(RandomAgent(tiny_space), tiny_graph, table, CLASSES, MEAN, STD)

@@ -106,7 +106,7 @@ sys.path.insert(0, sys.argv[1])
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from scripts.experiment.stage import end_with_parent
+from scripts.comparison.workers import end_with_parent
 if __name__ == "__main__":
     with ProcessPoolExecutor(2, get_context("spawn"), INITIALIZER) as pool:
         tasks = [pool.submit(time.sleep, 0.0 if i < 2 else 60) for i in range(4)]
@@ -118,7 +118,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize(("initializer", "live_on"), [("end_with_parent", False), ("None", True)])
 def test_workers_end_with_their_parent(tmp_path, initializer, live_on):
-    """As `instanas benchmark` has them; without the initializer they do not."""
+    """As `instanas experiment` has them; without the initializer they do not."""
     run, script = tmp_path / "run", tmp_path / "workers.py"
     run.mkdir()
     script.write_text(WORKERS.replace("INITIALIZER", initializer))

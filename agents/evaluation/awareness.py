@@ -17,6 +17,7 @@ from agents.agent import Agent
 from agents.evaluation.controls import most_used
 from agents.evaluation.scores import choose_masks, score_masks, shuffle_between_images
 from instanas_env.bandit import InstanceBandit, Outcome
+from instanas_env.contextual import ContextualBandit
 from instanas_env.seeding import generator_for
 
 
@@ -49,11 +50,12 @@ class Awareness:
     class_latency_ms: list[float]
 
 
-def measure_awareness(bandit: InstanceBandit, agent: Agent, seed: int = 0) -> tuple[Awareness, Outcome]:
+def measure_awareness(bandit: ContextualBandit, agent: Agent, seed: int = 0) -> tuple[Awareness, Outcome]:
     """A policy's figures on the bandit's split, and what became of each image.
 
     Args:
-        bandit: gives the split, the meta-graph, the table and the window.
+        bandit: gives the split, the answers, the latencies and the window. A tabular one knows of no
+            controller: latencies are then those of the networks alone.
         agent: chooses deterministically.
         seed: of the exchange.
     """
@@ -62,7 +64,9 @@ def measure_awareness(bandit: InstanceBandit, agent: Agent, seed: int = 0) -> tu
     own = score_masks(bandit, masks)
     shuffled = score_masks(bandit, shuffle_between_images(masks, generator_for(seed, 5)))
     favourite = score_masks(bandit, most_used(masks, 1).expand(len(masks), -1, -1))
-    controller_ms = 0.0 if agent.controller is None else bandit.latency_table.controller
+    controller_ms = 0.0
+    if agent.controller is not None and isinstance(bandit, InstanceBandit):
+        controller_ms = bandit.latency_table.controller
     labels = images.labels.numpy()
     figures = Awareness(
         accuracy=float(own.correct.mean()),

@@ -40,6 +40,20 @@ def non_dominated(accuracy: Sequence[float], latency_ms: Sequence[float]) -> lis
     return frontier[::-1]
 
 
+def hypervolume(accuracy: Sequence[float], latency_ms: Sequence[float], slowest_ms: float) -> float:
+    """The share of what could be had that these points have: 1 would be all right in no time.
+
+    It is the area of the points that are no better than one of these in either, up to the reference point
+    (nothing right, ``slowest_ms``), over that of the whole rectangle. What is slower counts nothing.
+    """
+    area, right = 0.0, slowest_ms
+    for i in non_dominated(accuracy, latency_ms):
+        if latency_ms[i] < right:
+            area += (right - latency_ms[i]) * accuracy[i]
+            right = latency_ms[i]
+    return area / slowest_ms
+
+
 def spread(latency_ms: Sequence[float], count: int) -> list[int]:
     """Positions of at most ``count`` latencies, falling ones, that lie evenly between the first and the last.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from agents.agent import Agent
 from instanas_env import reward
 from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env.contextual import ContextualBandit
 from instanas_env.data import ImageSet
 from instanas_env.deploy.profiling import time_children
 from instanas_env.deploy.timing import Backend
@@ -32,12 +33,12 @@ def some_images(image_set: ImageSet, count: int = DIAL_IMAGES) -> Tensor:
     return image_set.images[torch.arange(min(count, total)) * total // min(count, total)]
 
 
-def score_masks(bandit: InstanceBandit, masks: Tensor) -> Outcome:
-    """What masks ``(N, num_cells, num_modules)`` earn on the whole split, in order, unaugmented."""
+def score_masks(bandit: ContextualBandit, masks: Tensor) -> Outcome:
+    """What repaired masks ``(N, num_cells, num_modules)`` earn on the whole split, in order, unaugmented."""
     parts = []
     for index in torch.arange(len(bandit.image_set)).split(BATCH_SIZE):
         contexts = Contexts(index, bandit.image_set.images[index])
-        parts.append(bandit.score(contexts, masks[index].flatten(1)))
+        parts.append(bandit.score(contexts, bandit.actions_of(masks[index])))
     names = [field.name for field in fields(Outcome)]
     return Outcome(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 

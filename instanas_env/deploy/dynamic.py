@@ -37,6 +37,7 @@ def dynamic_model(
     std: Statistics,
     metadata: dict[str, str] | None = None,
     typical: Tensor | None = None,
+    dial: bool = False,
 ) -> bytes:
     """The file.
 
@@ -49,6 +50,7 @@ def dynamic_model(
         metadata: strings that go into the file.
         typical: masks that images get, bool ``(K, num_cells, num_modules)``, repaired: the file is arranged
             to be fast for such as these.
+        dial: whether ``write_bits`` reads a second input, ``dial``, float ``(1,)``.
     """
     space = meta_graph.space
     graph = OnnxGraph()
@@ -68,7 +70,8 @@ def dynamic_model(
     graph.rename(graph.network(meta_graph.head, x), "logits")
     logits = tensor_info("logits", TensorProto.FLOAT, [1, meta_graph.num_classes])
     outputs = [logits, *write_outputs(graph, choice, table, controller_ms)]
-    return serialise(graph.proto(image_input(space), outputs), metadata)
+    dialled = [tensor_info("dial", TensorProto.FLOAT, [1])] if dial else []
+    return serialise(graph.proto([*image_input(space), *dialled], outputs), metadata)
 
 
 @torch.no_grad()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from instanas_env.deploy.choice import WriteBits
 from instanas_env.deploy.dynamic import dynamic_model
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.latency import LatencyTable
@@ -39,6 +41,7 @@ def export(
     mean: Sequence[float],
     std: Sequence[float],
     typical: Tensor | None = None,
+    dial: bool = False,
 ) -> bytes:
     """The content of an ``.onnx`` file; see :mod:`instanas_env.deploy.dynamic` for its inputs and outputs.
 
@@ -51,6 +54,7 @@ def export(
         classes: the name of each label.
         mean, std: of each colour channel of the training images, in units of 0..1.
         typical: masks that images get, to arrange the file by; see :func:`dynamic_model`.
+        dial: the file gets a second input, ``dial``, float ``(1,)``, which replaces the agent's trade-off.
 
     Raises:
         ValueError: parts that do not belong together, or an agent that has no ONNX form.
@@ -68,6 +72,8 @@ def export(
             raise ValueError(f"{name}: got {values}; three numbers, one for each channel, will do")
     if min(std) <= 0:
         raise ValueError(f"std: got {std}; positive numbers will do")
+    if dial and not hasattr(agent, "trade_off"):
+        raise ValueError(f"dial: {type(agent).__name__} has none; RewardRegression will do")
     folded = meta_graph if isinstance(meta_graph.stem, FoldedConv) else meta_graph.folded()
     controller_ms = 0.0 if agent.controller is None else table.controller
     metadata = {
@@ -79,9 +85,10 @@ def export(
         "version": _version(),
     }
     statistics = (tuple(mean), tuple(std))
-    return dynamic_model(
-        folded.cpu(), agent.bits_to_onnx, table, controller_ms, *statistics, metadata, typical
-    )
+    write_bits: WriteBits = agent.bits_to_onnx
+    if dial:
+        write_bits = partial(agent.bits_to_onnx, dial="dial")  # type: ignore[call-arg]
+    return dynamic_model(folded.cpu(), write_bits, table, controller_ms, *statistics, metadata, typical, dial)
 
 
 def _version() -> str:

@@ -3,68 +3,130 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import random
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from agents.evaluation.awareness import measure_awareness
-from agents.evaluation.scores import mean_interval, score_masks
-from agents.static import RandomAgent, StaticAgent
-from instanas_env.bandit import InstanceBandit, Outcome
-from instanas_env.build import shipped
-from instanas_env.storage import load_json, load_weights, save_json, save_weights
-from instanas_env.training.bound import described
+from agents.evaluation.clock import time_policy
+from agents.evaluation.picks import hypervolume
+from agents.evaluation.scores import mean_interval
+from agents.files import CLASSES, load_agent
+from instanas_env.storage import load_json, save_json
 from scripts.comparison.contest import Contest
+from scripts.comparison.learning import let_learn
+from scripts.comparison.policies import check, enter
+from scripts.comparison.replays import Replay, fingerprints
+from scripts.comparison.workers import in_processes
 
-LARGEST_DIFFERENCE = 0.001
-"""Share of the answers that may differ on another processor, by rounding."""
+REGRETS = ("fixed", "for_class", "for_image")
 
 
-def rows(contest: Contest, policies: Sequence[str], seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+def rows(
+    contest: Contest, policies: Sequence[str], seeds: Sequence[int], jobs: int = 1, threads: int = 1
+) -> Iterator[dict[str, Any]]:
     """A row for every policy and seed; one that is in the contest's folder is not made again.
 
     What draws no training (fixed masks, files) has one row, of the first seed.
+
+    Args:
+        contest: what they are compared on.
+        policies: names, see :mod:`scripts.comparison.policies`.
+        seeds: of the trainings.
+        jobs: processes at a time; 1 is this one.
+        threads: of PyTorch in each process.
+
+    Raises:
+        ValueError: a policy that is none, or processes that failed; the others have ended then.
     """
-    for seed in seeds:
-        for name in policies:
-            once = name in ("fixed", "shipped") or name.endswith((".safetensors", ".zip"))
-            if once and seed != seeds[0]:
-                continue
-            file = contest.out / "policies" / f"{_as_file(name)}_{seed}.json"
-            if not file.exists():
-                save_json(file, _row(contest, name, seed, file))
-            yield load_json(file)
+    for name in policies:
+        check(contest, name)
+    tasks = [(name, seed) for seed in seeds for name in policies if seed == seeds[0] or not _once(name)]
+    done = [task for task in tasks if _file(contest, *task).exists()]
+    for task in done:
+        yield load_json(_file(contest, *task))
+    missing = [task for task in tasks if task not in done]
+    if jobs == 1:
+        for task in missing:
+            make_row(contest, *task)
+            yield load_json(_file(contest, *task))
+        return
+    _ = contest.fixed  # searched for once, before there are several who need it
+    fresh, failed = replace(contest, progress=False), []  # a copy that has loaded nothing
+    for (_, name, seed), code in in_processes(make_row, [(fresh, *task) for task in missing], jobs, threads):
+        if code == 0:
+            yield load_json(_file(contest, name, seed))
+        else:
+            failed.append(f"{name} seed {seed} ended with {code}")
+    if failed:
+        raise ValueError(f"jobs: {'; '.join(failed)}; what has finished is kept, the same command goes on")
 
 
-def _row(contest: Contest, name: str, seed: int, file: Path) -> dict[str, Any]:
-    """Train a policy, write what it chose and, where that is possible, the policy; gives its figures."""
-    start = time.perf_counter()
-    agent = contest.make(name, seed)
-    seconds = time.perf_counter() - start
-    on_val, _ = measure_awareness(contest.val, agent)
-    on_test, outcome = measure_awareness(contest.test, agent)
-    if not isinstance(agent, RandomAgent | StaticAgent) and type(agent).__name__ != "Predicting":
-        agent.save(file.with_suffix(".safetensors"))
-    save_replay(file.with_suffix(".replay.safetensors"), outcome, name, seed)
-    return {
-        "policy": name,
-        "seed": seed,
-        "replay": f"policies/{file.with_suffix('.replay.safetensors').name}",
-        "steps": contest.budget.steps,
-        "seconds": round(seconds, 1),
-        "val": dataclasses.asdict(on_val),
-        "test": dataclasses.asdict(on_test),
-    }
+def _once(name: str) -> bool:
+    return name in ("fixed", "shipped") or name.endswith((".safetensors", ".zip"))
 
 
-def _as_file(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in Path(name).name)
+def _file(contest: Contest, name: str, seed: int) -> Path:
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    return contest.out / "policies" / f"{plain}_{seed}.json"
+
+
+def make_row(contest: Contest, name: str, seed: int) -> None:
+    """Train a policy; write its replay, the policy where that is possible, and last its figures."""
+    file = _file(contest, name, seed)
+    with seeded(seed):
+        entry = enter(contest, name, seed)
+        learning = let_learn(contest, entry)
+        entry.tune(contest.val)
+        on_val, _ = measure_awareness(contest.val, entry.agent)
+        on_test, outcome = measure_awareness(contest.test, entry.agent)
+    if isinstance(entry.agent, CLASSES):
+        entry.agent.save(file.with_suffix(".safetensors"))
+    prints = fingerprints(contest.test, contest.environment, contest.twin)
+    Replay.of(outcome, name, seed, prints).save(file.with_suffix(".npz"))
+    slowest = contest.test.cost_table.reference("full")
+    volume = hypervolume([on_test.accuracy], [on_test.latency_ms], slowest)
+    test = {**dataclasses.asdict(on_test), "hypervolume": volume}
+    about = {"policy": name, "seed": seed, "replay": f"policies/{file.with_suffix('.npz').name}"}
+    save_json(file, {**about, **learning, "val": dataclasses.asdict(on_val), "test": test})
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global generators seeded, for policies that draw from them; afterwards as they were."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def clocked(contest: Contest, row: dict[str, Any], images: int) -> dict[str, Any]:
+    """The row with ``clock_ms``: what the one ONNX file takes by the clock on so many test images.
+
+    Only of policies that were saved, and that the file can hold; kept beside the row.
+    """
+    policy = _file(contest, row["policy"], row["seed"]).with_suffix(".safetensors")
+    if contest.twin or not policy.is_file():
+        return row
+    file = policy.with_suffix(f".clock{images}.json")
+    if not file.exists():
+        times = time_policy(contest.test, load_agent(policy), contest.val, images)
+        measured = None if times is None else float(times.measured_ms.mean())
+        save_json(file, {"clock_ms": measured})
+    measured = load_json(file)["clock_ms"]
+    return row if measured is None else {**row, "test": {**row["test"], "clock_ms": measured}}
 
 
 # --- bounds ------------------------------------------------------------------------------------------
@@ -73,83 +135,69 @@ def _as_file(name: str) -> str:
 def bounds(contest: Contest) -> dict[str, float]:
     """Mean test rewards of what no policy of the menu can beat, and of the best fixed mask.
 
-    ``for_image`` and ``for_class`` are oracles: they know the answers of the test split.
+    ``for_image`` and ``for_class`` are oracles: they know the answers of the test split. ``hypervolume`` is
+    that of the menu's masks, each for all images.
     """
     file = contest.out / "bounds.json"
     if not file.exists():
-        test, menu = contest.test, contest.masks("menu")
-        count = len(test.image_set)
-        rewards = np.stack([score_masks(test, mask.expand(count, -1, -1)).reward for mask in menu])
-        labels = test.image_set.labels.numpy()
+        outcomes = [contest.score_fixed(mask) for mask in contest.masks("menu")]
+        rewards = np.stack([outcome.reward for outcome in outcomes])
+        labels = contest.test.image_set.labels.numpy()
         by_class = [rewards[:, labels == label].sum(1).max() for label in np.unique(labels)]
-        fixed = score_masks(test, contest.masks("best").expand(count, -1, -1)).reward
-        save_json(
-            file,
-            {
-                "fixed": float(fixed.mean()),
-                "for_class": float(sum(by_class) / count),
-                "for_image": float(rewards.max(0).mean()),
-            },
-        )
-    return {name: value for name, value in load_json(file).items() if name != "sha256"}
+        fixed = contest.score_fixed(contest.masks("best"))
+        prints = fingerprints(contest.test, contest.environment, contest.twin)
+        Replay.of(fixed, "fixed", contest.seed, prints).save(contest.out / "fixed.npz")
+        accuracy = [float(each.correct.mean()) for each in outcomes]
+        latency_ms = [float(each.latency_ms.mean()) for each in outcomes]
+        slowest = contest.test.cost_table.reference("full")
+        limits = {
+            "fixed": float(fixed.reward.mean()),
+            "for_class": float(sum(by_class) / len(labels)),
+            "for_image": float(rewards.max(0).mean()),
+            "hypervolume": hypervolume(accuracy, latency_ms, slowest),
+        }
+        save_json(file, limits)
+    return load_json(file)
 
 
-def summary(results: list[dict[str, Any]], limits: dict[str, float]) -> list[dict[str, Any]]:
-    """The policies, the one with the most reward first: means over seeds and their 95 % intervals."""
+def summary(
+    contest: Contest, results: list[dict[str, Any]], limits: dict[str, float]
+) -> list[dict[str, Any]]:
+    """The policies, the one with the most reward first: means over seeds and their 95 % intervals.
+
+    ``over_fixed_reward`` and ``over_fixed_accuracy`` are over the best fixed mask on the same images, with
+    intervals over images (paired; the seeds' mean on each image).
+    """
+    bits = contest.space.num_bits
+    fixed = Replay.load(contest.out / "fixed.npz", bits)
     ranked = []
     for name in dict.fromkeys(row["policy"] for row in results):
-        own = [row["test"] for row in results if row["policy"] == name]
-        figures = [key for key, value in own[0].items() if isinstance(value, (int, float))]
+        members = [row for row in results if row["policy"] == name]
+        own = [row["test"] for row in members]
+        figures = [key for key in own[0] if all(isinstance(row.get(key), (int, float)) for row in own)]
         means: dict[str, Any] = {key: mean_interval([row[key] for row in own]) for key in figures}
+        means["val_reward"] = mean_interval([row["val"]["reward"] for row in members])
         for figure, other in (("shuffled", "reward"), ("shuffled", "accuracy"), ("most_used", "reward")):
             lost = [row[other] - row[f"{figure}_{other}"] for row in own]
             means[f"lost_{figure}_{other}"] = mean_interval(lost)
-        for limit, value in limits.items():
-            means[f"regret_{limit}"] = mean_interval([value - row["reward"] for row in own])
-        seconds = [row["seconds"] for row in results if row["policy"] == name]
-        ranked.append({"policy": name, "seeds": len(own), "seconds": sum(seconds) / len(seconds), **means})
+        for limit in REGRETS:
+            means[f"regret_{limit}"] = mean_interval([limits[limit] - row["reward"] for row in own])
+        replays = [Replay.load(contest.out / row["replay"], bits) for row in members]
+        for figure, of in (("reward", "reward"), ("accuracy", "correct")):
+            gains = np.mean([getattr(each, of) * 1.0 - getattr(fixed, of) for each in replays], axis=0)
+            means[f"over_fixed_{figure}"] = mean_interval(gains.tolist())
+        spent = {key: float(np.mean([row[key] for row in members])) for key in ("steps", "seconds")}
+        ranked.append({"policy": name, "seeds": len(own), **spent, **means, "curve": mean_curve(members)})
     return sorted(ranked, key=lambda row: -row["reward"][0])
 
 
-# --- replays -----------------------------------------------------------------------------------------
+def mean_curve(members: list[dict[str, Any]]) -> list[list[float | None]]:
+    """``[answers, mean, low, high]`` over seeds of each point that all have."""
+    points = zip(*(row["curve"] for row in members), strict=False)
+    return [[float(np.mean([x for x, _ in same])), *mean_interval([y for _, y in same])] for same in points]
 
 
-def save_replay(path: Path, outcome: Outcome, policy: str, seed: int) -> None:
-    """Write every image's mask, whether it was right, and its reward, in the order of the split."""
-    masks = outcome.mask.reshape(len(outcome.mask), -1)
-    tensors = {
-        "masks": torch.from_numpy(np.packbits(masks, axis=1)),
-        "correct": torch.from_numpy(outcome.correct.astype(np.uint8)),
-        "reward": torch.from_numpy(outcome.reward.astype(np.float64)),
-    }
-    save_weights(path, tensors, {"replay_of": policy, "seed": seed})
-
-
-def fingerprints(test: InstanceBandit, environment: dict[str, Any]) -> dict[str, Any]:
-    """What a replay needs to be the same: images, weights and table."""
-    files = {
-        "meta_graph": environment.get("meta_graph") or shipped("meta_graph.safetensors"),
-        "latency_table": environment.get("latency_table") or shipped("latency.json"),
-    }
-    hashes = {name: sha256(Path(path).read_bytes()).hexdigest() for name, path in files.items()}
-    return {"test": described(test.image_set), **hashes}
-
-
-def verify(test: InstanceBandit, replay: Path) -> tuple[int, int, list[int]]:
-    """Score a replay again.
-
-    Returns:
-        The number of images, of rewards that differ though the answer is the same (0, or the record was
-        changed), and the positions of images whose answer differs.
-    """
-    tensors, _ = load_weights(replay)
-    space, count = test.space, len(test.image_set)
-    for name in ("masks", "correct", "reward"):
-        if name not in tensors or len(tensors[name]) != count:
-            raise ValueError(f"verify: {replay} does not hold {name!r} of {count} images")
-    bits = np.unpackbits(tensors["masks"].numpy(), axis=1, count=space.num_bits).astype(bool)
-    masks: Tensor = torch.from_numpy(bits).view(count, space.num_cells, space.num_modules)
-    outcome = score_masks(test, masks)
-    same = outcome.correct == tensors["correct"].numpy().astype(bool)
-    rewards = int((outcome.reward[same] != tensors["reward"].numpy()[same]).sum())
-    return count, rewards, np.flatnonzero(~same).tolist()
+def together(ranked: list[dict[str, Any]], slowest: float) -> float:
+    """The hypervolume of all policies, each at its means."""
+    accuracy, latency = ([row[figure][0] for row in ranked] for figure in ("accuracy", "latency_ms"))
+    return hypervolume(accuracy, latency, slowest)

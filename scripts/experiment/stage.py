@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from rich.progress import track
 from instanas_env.storage import load_json, save_json
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.run_directory import changed_options, config_of
+from scripts.comparison.workers import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,3 @@ def run_together(stages: Sequence[Stage], notes: Path, workers: int = 1, world: 
         running = [pool.submit(stage.run_quietly, notes) for stage in stages]
         for finished in track(as_completed(running), stages[0].name, total=len(stages)):
             finished.result()
-
-
-def end_with_parent() -> None:
-    """Let this worker of a process pool end when the process that made it does, however that ends.
-
-    Otherwise one that outlives a killed parent goes on with the queue's next tasks, then waits for ever.
-    """
-    parent = parent_process()
-    assert parent is not None, "only a worker has a parent process"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.comparison import over_seeds, policy_table
+from scripts.comparison import leaderboard, over_seeds, policy_table
 from scripts.comparison.text_table import TextTable
 from scripts.report import figures, figures_by_image
+from scripts.report.figures_benchmark import learning_curves
 from scripts.report.figures_search import choice_of_picks, estimate, search_course
 from scripts.report.pictures import STYLE
 from scripts.report.run_files import Missing, RunFiles
@@ -57,11 +58,22 @@ def _comparison(run: RunFiles) -> Iterator[Part]:
     yield Part(
         "frontier",
         "Accuracy against time (Figures 5 and 6)",
-        "Higher is more often right, further left is faster. Bars are 95 % intervals over images; lines join"
-        " the settings of one policy. MobileNetV2 is a well-known small network. Hover over a mark for its"
-        " numbers.",
+        "Higher is more often right, further left is faster. Bars are 95 % intervals over images, in a"
+        " benchmark over seeds; lines join the settings of one policy. MobileNetV2 is a well-known small"
+        " network. Hover over a mark for its numbers.",
         lambda: {"frontier": figures.frontier(run.first)},
     )
+    if run.benchmark:
+        ranked = run.benchmark["ranked"]
+        yield Part("ranking", "Leaderboard", leaderboard.NOTES, lambda: leaderboard.table(ranked))
+        yield Part(
+            "curves",
+            "Learning curves",
+            "On validation images; bands are 95 % intervals over seeds. Dotted: policies that learn nothing.",
+            lambda: {"curves": learning_curves(ranked)},
+        )
+        if not run.content:
+            return
     yield Part(
         "table",
         "All policies (Tables 1 to 3)",

@@ -13,6 +13,7 @@ from instanas_env.storage import load_json
 from scripts.comparison.image_record import Choices, ImageRecord
 from scripts.comparison.names import first_seeds, learned_rows
 from scripts.report.claim import claimed
+from scripts.report.figures_benchmark import as_rows
 from scripts.report.figures_search import History, load_search_history
 
 
@@ -31,19 +32,25 @@ class RunFiles:
     Attributes:
         name: of the run.
         content: results.json, empty if there is none.
+        benchmark: benchmark.json, empty if there is none.
     """
 
     def __init__(self, run: Path):
         self.run = run
         self.name = run.resolve().name
-        results = run / "results.json"
-        self.content: dict[str, Any] = load_json(results) if results.exists() else {}
+        found = {name: run / f"{name}.json" for name in ("results", "benchmark")}
+        read: dict[str, Any] = {
+            name: load_json(file) if file.exists() else {} for name, file in found.items()
+        }
+        self.content, self.benchmark = read["results"], read["benchmark"]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """All policies of the comparison."""
         if self.content.get("policies"):
             return self.content["policies"]
+        if self.benchmark:
+            return as_rows(self.benchmark["ranked"])
         raise self.lacks("no comparison of policies (results.json)")
 
     @cached_property

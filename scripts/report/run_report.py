@@ -3,8 +3,9 @@
     instanas report runs/evaluation
 
 From files alone; no network is run. What a run has not got is left out, and the page names the command
-that would make it. Reads results.json and images.safetensors (`instanas evaluate`), history.jsonl and
-choices.json of searches in the run (`instanas search`, `choose`), and latency.json (`instanas profile`).
+that would make it. Reads results.json and images.safetensors (`instanas evaluate`), benchmark.json (`instanas
+benchmark`), history.jsonl and choices.json of searches in the run (`instanas search`, `choose`), and
+latency.json (`instanas profile`).
 Writes the page, and beside it ``figure_*.png`` and the tables in Markdown.
 """
 
@@ -28,7 +29,7 @@ class Options:
     """Which run, and where to."""
 
     run: tyro.conf.Positional[Path]
-    """Directory of `instanas evaluate`, `instanas search` or `instanas experiment`."""
+    """Directory of `instanas evaluate`, `benchmark`, `search` or `experiment`."""
     out: Path | None = None
     """The page, by default report.html of the run; the figures go beside it."""
 

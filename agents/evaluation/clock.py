@@ -1,0 +1,27 @@
+"""A policy's latency by the clock: its one ONNX file, with everything in it, on images one by one."""
+
+from __future__ import annotations
+
+import torch
+
+from agents.agent import Agent
+from agents.evaluation.scores import some_images
+from instanas_env.bandit import InstanceBandit
+from instanas_env.deploy.export import export
+from instanas_env.deploy.stopwatch import DeployedTimes, time_file
+from instanas_env.seeding import generator_for
+
+TYPICAL = 500
+"""Validation images by whose masks the file is arranged."""
+
+
+def time_policy(test: InstanceBandit, agent: Agent, val: InstanceBandit, count: int) -> DeployedTimes | None:
+    """Milliseconds of the first ``count`` images of ``test``; None for an agent without an ONNX form."""
+    if type(agent).bits_to_onnx is Agent.bits_to_onnx:
+        return None
+    images = test.image_set
+    typical = val.space.repair(agent.masks(some_images(val.image_set, TYPICAL)))
+    parts = (agent, test.meta_graph, test.latency_table)
+    model = export(*parts, images.classes, images.mean, images.std, typical)
+    count = min(count, len(images))
+    return time_file(model, images.images[torch.arange(count)], generator_for(0))

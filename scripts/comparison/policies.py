@@ -1,0 +1,181 @@
+"""Policies by their names, each ready to learn: ours, Stable-Baselines3's, files, and anybody's class.
+
+All learn from the same number of answers, an image under a mask being one. Some are given more than a bandit
+gets, which is the reward of what it did:
+
+- ``reinforce`` reads the images' labels, for its second loss, and has 4 masks an image answered at once;
+  ``paper`` and ``blockdrop`` 2, of which one is their baseline.
+- ``regression`` has the whole menu answered for each of fewer images, reads the labels, and knows the table.
+- ``blockdrop`` is told right and wrong apart from the reward: its own pays for blocks, not for ms.
+- ``convnet-aig`` sees no reward: it reads the labels and differentiates the frozen meta-graph, all modules of
+  which run for every image, so that one of its answers tells, and costs, far more than a bandit's.
+- ``dqn`` and ``linucb`` get less, a menu in place of all masks; it was found on validation images.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.blockdrop import BlockDrop
+from agents.convnet_aig import ConvNetAIG
+from agents.evaluation.scores import choose_masks, score_masks
+from agents.files import load_agent
+from agents.linucb import LinUCB
+from agents.reinforce import PAPER_SETTINGS, SelfCriticalReinforce
+from agents.reward_regression import RewardRegression
+from agents.static import RandomAgent, StaticAgent
+from instanas_env.build import shipped
+from instanas_env.contextual import ContextualBandit
+from instanas_env.seeding import generator_for
+from scripts.comparison.contest import NUM_ENVS, TWIN, Contest
+from scripts.comparison.learning import Entry
+from scripts.comparison.plugged import SB3, algorithm, imported, of_sb3, of_user, predicting, unzipped
+
+RANDOM_KEEP = 0.2
+"""One module a cell on average, as MobileNetV2's path has."""
+
+
+class RandomMenu(Agent):
+    """A mask of a menu ``(K, num_cells, num_modules)``, drawn for each image."""
+
+    def __init__(self, space: Any, menu: Tensor, seed: int):
+        super().__init__(space)
+        self.menu, self.generator = menu, generator_for(seed)
+
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        return self.menu[torch.randint(len(self.menu), (len(images),), generator=self.generator)]
+
+
+def enter(contest: Contest, name: str, seed: int) -> Entry:
+    """The policy of a name, before it learns.
+
+    Args:
+        contest: what it learns on.
+        name: one of :func:`names`, a ``.safetensors`` file, a ``.zip`` of SB3's, or ``module:Class``.
+        seed: of the training.
+    """
+    check(contest, name)
+    if name.endswith(".safetensors"):
+        return Entry(load_agent(name))
+    if name.endswith(".zip"):
+        return Entry(unzipped(contest, Path(name)))
+    if ":" in name:
+        return of_user(contest, name, seed)
+    return MAKERS[name](contest, seed)
+
+
+def names(contest: Contest) -> list[str]:
+    """Of the policies that fit the environment."""
+    return [name for name in MAKERS if not contest.twin or name in ON_THE_TWIN]
+
+
+def check(contest: Contest, name: str) -> None:
+    """``ValueError`` for a name that is none, and for what needs a package or trust that is not there."""
+    if name in MAKERS:
+        if name not in names(contest):
+            will_do = ", ".join(names(contest))
+            raise ValueError(f"policies: {name!r} chooses any mask, {TWIN} has arms; {will_do} will do")
+        if name in SB3:
+            algorithm(name)
+    elif name.endswith(".zip"):
+        if not contest.trust:
+            raise ValueError(
+                f"policies: {name} may run code of whoever wrote it when Stable-Baselines3 reads it;"
+                " --trust reads it nevertheless"
+            )
+    elif ":" in name:
+        imported(name)
+    elif not name.endswith(".safetensors"):
+        raise ValueError(
+            f"policies: unknown {name!r}; choose from {', '.join(names(contest))}, or give a .safetensors"
+            " file, a .zip of Stable-Baselines3 or module:Class"
+        )
+
+
+# --- ours --------------------------------------------------------------------------------------------
+
+
+def _random(contest: Contest, seed: int) -> Entry:
+    if contest.twin:
+        return Entry(RandomMenu(contest.space, contest.masks("menu"), seed))
+    return Entry(RandomAgent(contest.space, RANDOM_KEEP, seed))
+
+
+def _ours(contest: Contest, kind: type[Any], answers: int, seed: int, **settings: Any) -> Entry:
+    """A learner that asks for so many ``answers`` about each image."""
+    envs = contest.envs()
+    agent, images = kind(envs, seed=seed, **settings), -(-contest.budget.steps // answers)
+    return Entry(agent, envs, lambda: agent.learn(images, progress_bar=contest.progress))
+
+
+def _regression(contest: Contest, seed: int) -> Entry:
+    """Dialled to be as accurate as the best fixed mask on the validation images."""
+    menu = contest.masks("menu")
+    images = -(-contest.budget.steps // len(menu))
+    entry = _ours(
+        contest,
+        RewardRegression,
+        len(menu),
+        seed,
+        random_timesteps=images,
+        masks_per_image=len(menu),
+        menu=menu,
+        replay=-(-images // NUM_ENVS),
+        gradient_steps=contest.budget.gradient_steps,
+        anneal_timesteps=images,
+        num_classes=len(contest.val.image_set.classes),
+    )
+    agent: Any = entry.agent
+
+    def dial(val: ContextualBandit) -> None:
+        agent.trade_off = fastest_trade_off(agent, val, contest.fixed["accuracy"])
+
+    entry.tune = dial
+    return entry
+
+
+def fastest_trade_off(agent: RewardRegression, val: ContextualBandit, target: float) -> float:
+    """The largest lambda at which the policy is at least as accurate as ``target``; the least if none is.
+
+    By bisection: accuracy falls with lambda, but for chance.
+    """
+    trade_offs = np.geomspace(30.0, 0.03, 25).tolist()  # logits per ms
+
+    def enough(place: int) -> bool:
+        agent.trade_off = trade_offs[place]
+        masks = val.space.repair(choose_masks(agent, val.image_set))
+        return float(score_masks(val, masks).correct.mean()) >= target
+
+    return trade_offs[bisect_left(range(len(trade_offs) - 1), True, key=enough)]
+
+
+def _linucb(contest: Contest, seed: int) -> Entry:
+    """On live rewards of the menu, one mask an image; on the twin of all masks of its table."""
+    envs = contest.envs_of_arms("features")
+    learner = LinUCB(envs, seed=seed)
+    agent = predicting(contest, learner, envs)
+    return Entry(agent, envs, lambda: learner.learn(contest.budget.steps, progress_bar=contest.progress))
+
+
+MAKERS: dict[str, Callable[[Contest, int], Entry]] = {
+    "random": _random,
+    "fixed": lambda contest, seed: Entry(StaticAgent(contest.space, contest.masks("best")[0])),
+    "reinforce": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 4, seed),
+    "paper": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 2, seed, **PAPER_SETTINGS),
+    "regression": _regression,
+    **{name: partial(of_sb3, name=name) for name in SB3},
+    "linucb": _linucb,
+    "convnet-aig": lambda contest, seed: _ours(contest, ConvNetAIG, 1, seed),
+    "blockdrop": lambda contest, seed: _ours(contest, BlockDrop, 2, seed),
+    "shipped": lambda contest, seed: Entry(load_agent(shipped("reference/controller.safetensors"))),
+}
+ON_THE_TWIN = ("random", "fixed", "linucb", *SB3)
