@@ -23,7 +23,7 @@ import torch
 
 from instanas_env.storage import load_json, save_json, write_atomic
 from instanas_env.training.run_directory import RunDirectory, machine
-from scripts.comparison import leaderboard, ranking
+from scripts.comparison import leaderboard, policies, ranking
 from scripts.comparison.contest import TWIN, Budget, Contest
 from scripts.comparison.replays import Replay, fingerprints
 from scripts.known import space_name
@@ -149,6 +149,8 @@ def main(options: Options) -> None:
     contest = Contest(
         options.out, environment(options), budget, options.seed, options.trust, options.env, progress=True
     )
+    for name in options.policies:
+        policies.check(contest, name)
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     seeds = range(options.seed, options.seed + options.seeds)

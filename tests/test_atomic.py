@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -201,3 +202,16 @@ def test_read_file_reads_files_alone(tmp_path):
         read_file("a\0b")
     with contextlib.suppress(PermissionError):
         read_file("/proc/1/mem", count=0)
+
+
+def test_a_full_disk_is_told_of_with_the_file_s_name(tmp_path, monkeypatch):
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_atomic(tmp_path / "a.json", b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a\.json'$") as caught:
+        write_atomic(tmp_path / "a.json", b"new")
+    assert caught.value.errno == errno.ENOSPC
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_bytes() == b"old"

@@ -204,7 +204,13 @@ def test_the_seed_decides_everything():
 
 @pytest.mark.parametrize(
     "options",
-    [{"reward": "blcoks"}, {"gamma": -1.0}, {"curriculum_timesteps": 0}, {"alpha": (0.4, 0.9)}],
+    [
+        {"reward": "blcoks"},
+        {"gamma": -1.0},
+        {"curriculum_timesteps": 0},
+        {"alpha": (0.4, 0.9)},
+        {"gamma": "5"},
+    ],
     ids=str,
 )
 def test_impossible_hyperparameters_are_named(options):

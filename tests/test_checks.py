@@ -160,3 +160,13 @@ def test_a_static_mask_is_of_zeros_and_ones(mask):
 def test_options_of_random_masks(options):
     with pytest.raises(ValueError, match=f"^{next(iter(options))}: got "):
         RandomAgent(SPACE, **options)
+
+
+@pytest.mark.parametrize(
+    "value", [torch.empty(2, device="meta"), [[1], [2, 3]], "ab", None, [0.5, 1.0]], ids=repr
+)
+def test_options_of_a_reset_are_named_whatever_they_are(value):
+    with pytest.raises(ValueError, match=r"^options\['index'\]: got "):
+        checks.index(value, 2, 8)
+    with pytest.raises(ValueError, match=r"^options\['reset_mask'\]: got "):
+        checks.reset_mask(value, 2)

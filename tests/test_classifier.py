@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import multiprocessing
+import os
 import pickle
 
 import numpy as np
@@ -15,11 +16,13 @@ from torch import nn
 
 from agents.agent import Agent
 from agents.classifier import Classification, InstaNASClassifier
+from agents.pictures import as_batch
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.saved import DataRecord, load_run, save_data
 from agents.static import RandomAgent, StaticAgent
 from instanas_env.data import ImageSet
+from instanas_env.data.decoding import decode
 from instanas_env.deploy.runtime import OnnxNetwork
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
@@ -262,6 +265,7 @@ def test_measuring_runs_every_image_by_itself(diverse):
         (IMAGES.permute(0, 2, 3, 1), r"torch\.uint8 \(12, 32, 32, 3\)"),
         (IMAGES[..., :28, :28], r"torch\.uint8 \(12, 3, 28, 28\)"),
         (IMAGES[:0], r"torch\.uint8 \(0, 3, 32, 32\)"),
+        (IMAGES.to("meta"), r"torch\.uint8 \(12, 3, 32, 32\)"),
         (IMAGES[None], r"torch\.uint8 \(1, 12, 3, 32, 32\)"),
     ],
 )
@@ -270,6 +274,28 @@ def test_what_is_no_image_is_refused(diverse, images, got):
     for call in (diverse, diverse.measure):
         with pytest.raises(ValueError, match=f"^images: got {got}; {will_do}"):
             call(images)
+
+
+def test_a_classifier_reads_files_as_the_loader_of_its_training_images_does(tmp_path):
+    """16 bits a pixel, transparency, EXIF; a damaged file, a pipe and one that is not there are named."""
+    grey = Image.fromarray(np.full((40, 32), 20000, np.uint16))
+    clear = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    for name, picture in {"grey.png": grey, "clear.png": clear}.items():
+        picture.save(tmp_path / name)
+        expected = decode(tmp_path / name, 32)[0]
+        for given in (tmp_path / name, str(tmp_path / name), picture):
+            assert np.array_equal(as_batch(given, 32)[0][0].permute(1, 2, 0).numpy(), expected)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "grey.png").read_bytes()[:70])
+    with pytest.raises(ValueError, match=r"^images: .*cut\.png is no whole image"):
+        as_batch(tmp_path / "cut.png", 32)
+    with (
+        Image.open(tmp_path / "cut.png") as picture,
+        pytest.raises(ValueError, match="^images: no whole pict"),
+    ):
+        as_batch(picture, 32)
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(FileNotFoundError, match=r"^images: no such file: .*pipe\.png"):
+        as_batch(tmp_path / "pipe.png", 32)
 
 
 def test_training_the_originals_later_changes_nothing(tiny_space, randomise_batch_norm):

@@ -67,6 +67,15 @@ def test_a_wrong_argument_stops_before_anything_is_written(argument, capsys, tmp
     assert argument.split("=")[0] in capsys.readouterr().err
 
 
+def test_ctrl_c_while_a_library_is_imported_is_no_exception_of_python_s(monkeypatch, capsys):
+    """A KeyboardInterrupt that C code met would end Python with another code, though it was caught."""
+    monkeypatch.setattr("scripts.__main__.run", lambda verb, rest: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["export", "run", "model.onnx"]) == 130
+    assert "instanas export: stopped; the same command starts anew" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_says_so_and_ends_with_the_signal_s_code(number, code, tmp_path):
     """It stopped after a checkpoint: what it says is true, see test_search for what comes of it."""

@@ -261,7 +261,8 @@ def test_masks_are_legal_whatever_the_controller_says(seed, deterministic):
     "options",
     [
         {"target": 1.5}, {"target": [0.2] * 16}, {"weight": -1.0}, {"temperature": 0.0},
-        {"meta_graph_learning_rate": -1e-3},
+        {"meta_graph_learning_rate": -1e-3}, {"target": "often"},
+        {"learning_rate": float("-inf")}, {"seed": -1},
     ],
     ids=str,
 )  # fmt: skip

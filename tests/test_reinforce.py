@@ -217,6 +217,13 @@ def test_wrong_files_are_named(tiny_space, lite_space, tmp_path):
         {"naming_coefficient": -1.0},
         {"naming_coefficient": float("nan")},
         {"horizon": 0},
+        {"alpha": 3},
+        {"alpha": ("a", "b")},
+        {"entropy_coefficient": (1,)},
+        {"entropy_coefficient": float("inf")},
+        {"learning_rate": "fast"},
+        {"seed": 0.5},
+        {"num_classes": 10**9},
     ],
     ids=str,
 )

@@ -203,7 +203,7 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path):
     assert torch.equal(flat_weights(whole), flat_weights(resumed)) and resumed.num_timesteps == 512
 
 
-@pytest.mark.parametrize("latencies", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("latencies", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0), 3, (0.1,), "ab"])
 def test_impossible_latencies_are_named(latencies):
     with pytest.raises(ValueError, match="^latencies: got "):
         RewardRegression(None, space=LITE, latencies=latencies)

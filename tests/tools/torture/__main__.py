@@ -93,14 +93,14 @@ def case(name: str, seed: int, number: int) -> Case:
     return PARTS[name][0](np.random.default_rng([seed, list(PARTS).index(name), number]))
 
 
-def endure(options: Options, tally: Tally, progress: Progress) -> None:
-    """A million images and a hundred epochs, or a hundredth of them."""
+def endure(options: Options, until: float, tally: Tally, progress: Progress) -> None:
+    """A million images and a hundred epochs, or a hundredth of them, or as many as there is time for."""
     images, epochs = (10_000, 3) if options.short else (1_000_000, 100)
     task = progress.add_task("images", total=images)
-    for count in endurance.steps(tally, images, live=0.05):
+    for count in endurance.steps(tally, images, 0.05, until):
         progress.advance(task, count)
     task = progress.add_task("interleaved epochs", total=epochs)
-    for count in endurance.epochs(tally, epochs):
+    for count in endurance.epochs(tally, epochs, until):
         progress.advance(task, count)
 
 
@@ -125,7 +125,7 @@ def torture(options: Options, console: Console) -> dict[str, Tally]:
         # The last fifth of the time is for endurance.
         count = min(options.cases, 300) if options.short else options.cases
         fuzz(options, count, begun + 48 * options.minutes, results, progress)
-        endure(options, results["endurance"], progress)
+        endure(options, until, results["endurance"], progress)
         for stage, future in zip(stages, futures, strict=True):
             if (error := future.exception()) is not None:
                 results["kills"].add(stage, Verdict.ELSE, f"{type(error).__name__}: {error}")

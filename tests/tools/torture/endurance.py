@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ def memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def act(tally: Tally, name: str, envs: Any, images: int) -> Iterator[int]:
-    """Act on so many images, in steps of all; yields how many came. Each must come once a pass."""
+def act(tally: Tally, name: str, envs: Any, images: int, until: float) -> Iterator[int]:
+    """Act on so many images, or until that time; yields how many came. Each must come once a pass."""
     _, info = envs.reset(seed=0)
     size, batch = len(envs.unwrapped.bandit.image_set), envs.num_envs
     seen, came, before = np.zeros(size, np.int64), 0, memory_mb()
@@ -49,6 +50,8 @@ def act(tally: Tally, name: str, envs: Any, images: int) -> Iterator[int]:
         if step == int(WARM_UP * images / batch):
             before = memory_mb()
         yield batch
+        if time.time() > until:
+            break
     tally.grown_mb = max(tally.grown_mb, memory_mb() - before)
     tally.done[name] += came
 
@@ -60,37 +63,41 @@ def act(tally: Tally, name: str, envs: Any, images: int) -> Iterator[int]:
     envs.close()
 
 
-def steps(tally: Tally, images: int, live: float) -> Iterator[int]:
+def steps(tally: Tally, images: int, live: float, until: float) -> Iterator[int]:
     """``images`` in all, the part ``live`` of them on the network and the others on its twin."""
     on_network = int(images * live)
     envs = gym.make_vec("InstaNAS-v1", num_envs=200, **SCRATCH)
-    yield from act(tally, LIVE, envs, on_network)
+    yield from act(tally, LIVE, envs, on_network, until)
     twin = gym.make_vec("InstaNASTabular-v1", num_envs=20, split="val", observation="index")
-    yield from act(tally, TWIN, twin, images - on_network)
+    yield from act(tally, TWIN, twin, images - on_network, until)
 
 
-def epochs(tally: Tally, count: int) -> Iterator[int]:
-    """So many epochs of a client and of the meta-graph in turns, on 16 images."""
+def epochs(tally: Tally, count: int, until: float) -> Iterator[int]:
+    """So many epochs of a client and of the meta-graph in turns on 16 images, or until that time."""
     update = MetaGraphUpdate(batch_size=8, learning_rate=0.01, final_learning_rate=0.001, epochs=count)
     envs: Any = gym.make_vec("InstaNAS-v1", num_envs=8, augment=True, **SCRATCH).unwrapped
     envs.bandit.image_set = envs.bandit.image_set.take(torch.arange(16))
     envs.add_callback(update)
     envs.reset(seed=0)
     generator, space, before = generator_for(0), envs.bandit.space, memory_mb()
+    done = 0
     for epoch in range(count):
+        if time.time() > until:
+            break
+        done += 1
         for _ in range(2):
             envs.step(space.random_masks(8, 0.3, generator).flatten(1).numpy())
         if epoch == int(WARM_UP * count):
             before = memory_mb()
         yield 1
     tally.grown_mb = max(tally.grown_mb, memory_mb() - before)
-    tally.done["interleaved epochs"] += count
+    tally.done["interleaved epochs"] += done
 
     def check() -> None:
         finite = all(torch.isfinite(weight).all() for weight in envs.bandit.meta_graph.state_dict().values())
-        if len(update.history) != count or envs.bandit.epoch != count or not finite:
+        if len(update.history) != done or envs.bandit.epoch != done or not finite:
             raise Wrong(
                 f"{len(update.history)} epochs of training, {envs.bandit.epoch} passes, finite: {finite}"
             )
 
-    tally.try_case(Case(f"{count} interleaved epochs", check, (), True), "endurance")
+    tally.try_case(Case(f"{done} interleaved epochs", check, (), True), "endurance")

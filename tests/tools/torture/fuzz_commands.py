@@ -126,6 +126,7 @@ def commands_case(rng: Rng) -> Case:
     name = pick(rng, list(BAD[verb]))
     runs = {"finetune": shipped("reference/data.json").parent, "choose": searched("regression")}
     run = ["--run", str(runs[verb])] if verb in runs and name != "run" else []
+    run += ["--num-envs", "16"] if verb == "search" and name != "num-envs" else []
     base = [verb, *POSITIONAL.get(verb, []), *place, *where, *run]
     kind = rng.random()
     if kind < 0.08:

@@ -58,7 +58,7 @@ ENV: dict[str, Argument] = {
     "search_space": Argument(
         ("lite", "lite@1", "lite@1.0"),
         (None, 3, "", "lite@", "lite@0", "lite@-1", "lite@nan", "lite@inf", "lite@1e9", "lite@50000", "@1",
-         "cifr", ["lite"], "lite@1@1", b"lite", "lite@0x1", "lite@0.5"),
+         "cifr", ["lite"], "lite@1@1", b"lite", "lite@0x1"),
     ),
     "meta_graph": Argument(("random",), (3, "/nowhere", "", "/tmp", b"x", [1], "\0", 0.5, True, {})),
     "latency_table": Argument((SCRATCH["latency_table"],), (3, "/nowhere", "", "/tmp", [1], "\0", {})),
@@ -183,7 +183,7 @@ MASK = Argument(
     ([2] * 85, [0] * 84, NAN, [NAN] * 85, None, "0" * 85, [], [[0] * 85], {}, 1j),
 )
 KEEP = Argument((0, 0.5, 1), (*NO_NUMBERS, 1.5, -0.1))
-SPACE = Argument(("cifar", "lite@0.5", "imagenet"), ENV["search_space"].bad[:-1])
+SPACE = Argument(("cifar", "lite@0.5", "imagenet"), ENV["search_space"].bad)
 SCHEDULE = Argument(ENV["bounds"].good[1:], ENV["bounds"].bad[:-4])
 SMALL: dict[str, tuple[Make, dict[str, Argument]]] = {
     "MetaGraphUpdate": (lambda given: MetaGraphUpdate(**given), UPDATE),

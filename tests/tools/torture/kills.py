@@ -86,7 +86,9 @@ def what_is_wrong(life: Life, died: bool, number: signal.Signals) -> str:
     if life.orphans():
         return "a process lived on after it"
     if not died:
-        return "" if code == 0 else f"ended with {code} and {said[-300:]!r}"
+        # A signal that comes when all is done, or before anything is begun, ends Python by itself.
+        fine = code == 0 or (code == -number and not said)
+        return "" if fine else f"ended with {code} and {said[-300:]!r}"
     if number != signal.SIGKILL and "stopped; the same command " not in said.splitlines()[-1:][0]:
         return f"did not say how to go on, but {said[-300:]!r}"
     return ""
