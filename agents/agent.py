@@ -24,12 +24,13 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.validation import anything, record
 from instanas_env.vector_env import InstaNASVectorEnv
 
+MOST_TIMESTEPS = 10**12
 _CONFIG = record({"search_space": anything, "hyperparameters": record({}, more=True)}, more=True)
 
 
 def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
     """The environment inside any wrappers; ``ValueError`` if it is not ours."""
-    inner = env.unwrapped
+    inner = getattr(env, "unwrapped", env)
     if not isinstance(inner, InstaNASVectorEnv):
         raise ValueError(
             f'env: got {type(inner).__name__}; gym.make_vec("InstaNAS-v1", num_envs=...) will do'
@@ -41,7 +42,9 @@ def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> Sea
     """``space``, or else the environment's; ``ValueError`` if there is neither."""
     if space is None and env is None:
         raise ValueError("env: got None and no space; one of the two is needed")
-    return space or native(env).bandit.space  # type: ignore[arg-type]
+    if space is not None:
+        return checks.instance("space", space, SearchSpace)
+    return native(env).bandit.space  # type: ignore[arg-type]
 
 
 class Agent(ABC):
@@ -165,7 +168,7 @@ class LearningAgent(Agent):
         self.env = env
         self.controller = controller
         self.seed = seed
-        self.world = world
+        self.world = checks.instance("world", world, World)
         world.synchronise(controller)
         self.num_timesteps = 0
         self._begun = False
@@ -176,8 +179,7 @@ class LearningAgent(Agent):
 
     def learn(self, total_timesteps: int, progress_bar: bool = False) -> Self:
         """Learn from ``total_timesteps`` further images (rounded up to whole steps of the environment)."""
-        if total_timesteps < 1:
-            raise ValueError(f"total_timesteps: got {total_timesteps}; at least 1 will do")
+        total_timesteps = checks.whole("total_timesteps", total_timesteps, 1, MOST_TIMESTEPS)
         steps: Any = self.train(total_timesteps)
         if progress_bar:
             from rich.progress import track

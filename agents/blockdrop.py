@@ -22,6 +22,7 @@ from torch import Tensor
 from agents.agent import space_of
 from agents.controller import Controller
 from agents.reinforce import LogProbability, SelfCriticalReinforce
+from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.training.distributed import ALONE, World
@@ -113,14 +114,11 @@ class BlockDrop(SelfCriticalReinforce):
         space: SearchSpace | None = None,
         world: World = ALONE,
     ):
-        if reward not in get_args(RewardName):
-            raise ValueError(f"reward: unknown {reward!r}; blocks or environment will do")
-        if gamma < 0:
-            raise ValueError(f"gamma: got {gamma}; 0 or more will do")
-        if curriculum_timesteps is not None and curriculum_timesteps < 1:
-            raise ValueError(
-                f"curriculum_timesteps: got {curriculum_timesteps}; at least 1, or None, will do"
-            )
+        self.reward: RewardName = checks.choice("reward", reward, get_args(RewardName))
+        self.gamma = checks.number("gamma", gamma, 0)
+        self.curriculum_timesteps = None
+        if curriculum_timesteps is not None:
+            self.curriculum_timesteps = checks.whole("curriculum_timesteps", curriculum_timesteps, 1)
         self._blocks = space_of(env, space).mobilenet_v2_mask()
         super().__init__(
             env,
@@ -136,9 +134,6 @@ class BlockDrop(SelfCriticalReinforce):
             space=space,
             world=world,
         )
-        self.reward: RewardName = reward
-        self.gamma = gamma
-        self.curriculum_timesteps = curriculum_timesteps
         self._advance()
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:

@@ -24,6 +24,8 @@ from agents.evaluation.picks import Pick
 from agents.pictures import as_batch
 from agents.saved import DataRecord, Described, check_same_classes, load_run
 from agents.singles import SingleImages
+from instanas_env import checks
+from instanas_env.build import parse_device
 from instanas_env.deploy.timing import one_thread, time_interleaved
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
@@ -84,8 +86,7 @@ class InstaNASClassifier:
             raise ValueError(
                 f"data: has {len(data.classes)} classes, the meta-graph {meta_graph.num_classes}"
             )
-        if cache_size < 1:
-            raise ValueError(f"cache_size: got {cache_size}; at least 1 will do")
+        checks.whole("cache_size", cache_size, 1)
         self.space = space
         self.classes = data.classes
         self.latency_table = latency_table
@@ -130,7 +131,7 @@ class InstaNASClassifier:
         run = load_run(folder, prefer, latency_table)
         if image_set is not None:
             check_same_classes(run.data.classes, image_set.classes)
-        return cls(run.agent, run.meta_graph.to(device), run.data, run.table, cache_size)
+        return cls(run.agent, run.meta_graph.to(parse_device(device)), run.data, run.table, cache_size)
 
     @torch.inference_mode()
     def __call__(self, images: Any) -> Classification:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from agents.agent import LearningAgent, space_of
 from agents.controller import Controller
+from instanas_env import checks
 from instanas_env.networks.gated import gated_logits
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
@@ -81,24 +82,18 @@ class ConvNetAIG(LearningAgent):
         space: SearchSpace | None = None,
     ):
         space = space_of(env, space)
-        rates = torch.as_tensor(target, dtype=torch.float32)
-        if rates.shape not in ((), (space.num_cells,)) or not ((rates >= 0) & (rates <= 1)).all():
-            raise ValueError(f"target: got {target}; one rate in [0, 1], or {space.num_cells}, will do")
-        if weight < 0:
-            raise ValueError(f"weight: got {weight}; 0 or more will do")
-        if temperature <= 0:
-            raise ValueError(f"temperature: got {temperature}; a positive number will do")
-        if meta_graph_learning_rate < 0:
-            raise ValueError(
-                f"meta_graph_learning_rate: got {meta_graph_learning_rate}; 0, or a positive number, will do"
-            )
+        if isinstance(target, (tuple, list)):
+            if len(target) != space.num_cells:
+                raise checks.refuse("target", target, f"one rate in [0, 1], or {space.num_cells},")
+            self.target: float | tuple[float, ...] = tuple(checks.number("target", t, 0, 1) for t in target)
+        else:
+            self.target = checks.number("target", target, 0, 1)
+        self.weight = checks.number("weight", weight, 0)
+        self.temperature = checks.number("temperature", temperature, 0, above=True)
+        self.learning_rate = checks.number("learning_rate", learning_rate, 0)
+        self.meta_graph_learning_rate = checks.number("meta_graph_learning_rate", meta_graph_learning_rate, 0)
         super().__init__(env, space, Controller(space, generator=generator_for(seed, 0)), seed)
-        self.target = float(rates) if rates.ndim == 0 else tuple(float(rate) for rate in target)  # type: ignore[union-attr]
-        self.weight = weight
-        self.temperature = temperature
-        self.learning_rate = learning_rate
-        self.meta_graph_learning_rate = meta_graph_learning_rate
-        self._rates = rates.expand(space.num_cells)
+        self._rates = torch.tensor(self.target).expand(space.num_cells)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
         self.generator = generator_for(seed, 1)
         if env is not None:

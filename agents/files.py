@@ -24,6 +24,6 @@ AGENTS = {agent.__name__: agent for agent in CLASSES}
 def load_agent(path: PathLike) -> Agent:
     """The agent that ``save`` wrote to ``path``; ``ValueError`` if its class is not one of :data:`AGENTS`."""
     name = load_weights(path)[1].get("agent")
-    if name not in AGENTS:
+    if not isinstance(name, str) or name not in AGENTS:
         raise ValueError(f"path: {path} holds {name!r}; known agents are {', '.join(AGENTS)}")
     return AGENTS[name].load(path)

@@ -9,7 +9,7 @@ second loss that names the images, and an entropy bonus and a learning rate that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -20,13 +20,15 @@ from torch import Tensor
 from agents.agent import LearningAgent, native, space_of
 from agents.controller import Controller, outputs_to_onnx
 from agents.exploration import encourage, greedy, linear_schedule, sample
-from instanas_env import paper
+from instanas_env import checks, paper
 from instanas_env.deploy.onnx_graph import OnnxGraph
+from instanas_env.networks.meta_graph import MAX_CLASSES
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 
 LogProbability = Literal["p", "p_prime"]
+MOST_SAMPLES = 10**4  # of an image
 
 PAPER_SETTINGS: dict[str, Any] = {
     "learning_rate": paper.CONTROLLER_LEARNING_RATE,
@@ -120,42 +122,29 @@ class SelfCriticalReinforce(LearningAgent):
         space: SearchSpace | None = None,
         world: World = ALONE,
     ):
-        if samples_per_image < 1:
-            raise ValueError(f"samples_per_image: got {samples_per_image}; at least 1 will do")
-        if not all(0.5 <= value <= 1 for value in alpha):
-            raise ValueError(f"alpha: got {alpha}; two numbers in [0.5, 1] will do")
-        if not 0 <= constant_rate <= 1:
-            raise ValueError(f"constant_rate: got {constant_rate}; a fraction in [0, 1] will do")
-        if not 0 <= naming_coefficient < float("inf"):
-            raise ValueError(f"naming_coefficient: got {naming_coefficient}; a number from 0 on will do")
-        if horizon is not None and horizon < 1:
-            raise ValueError(f"horizon: got {horizon}; at least 1, or None, will do")
-        if log_probability_under not in ("p", "p_prime"):
-            raise ValueError(
-                f"log_probability_under: unknown {log_probability_under!r}; p or p_prime will do"
-            )
+        self.learning_rate = checks.number("learning_rate", learning_rate, 0)
+        self.constant_rate = checks.number("constant_rate", constant_rate, 0, 1)
+        self.alpha = checks.pair("alpha", alpha, 0.5, 1)
+        if not isinstance(entropy_coefficient, (tuple, list)):
+            entropy_coefficient = (entropy_coefficient, entropy_coefficient)
+        self.entropy_coefficient = checks.pair("entropy_coefficient", entropy_coefficient)
+        self.horizon = None if horizon is None else checks.whole("horizon", horizon, 1)
+        self.samples_per_image = checks.whole("samples_per_image", samples_per_image, 1, MOST_SAMPLES)
+        self.log_probability_under: LogProbability = checks.choice(
+            "log_probability_under", log_probability_under, get_args(LogProbability)
+        )
+        self.naming_coefficient = checks.number("naming_coefficient", naming_coefficient, 0)
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
         if num_classes is None:
             names = naming_coefficient > 0 and env is not None
             num_classes = len(native(env).bandit.image_set.classes) if names and env is not None else 0
+        self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
         if naming_coefficient > 0 and env is not None and num_classes == 0:
             raise ValueError("num_classes: got 0, but a naming_coefficient; 10, say, will do")
         network = self._network(space, num_classes, generator_for(seed, 0))
         super().__init__(env, space, network, seed, world)
-        self.learning_rate = learning_rate
-        self.constant_rate = constant_rate
-        self.alpha = (float(alpha[0]), float(alpha[1]))
-        coefficients = entropy_coefficient
-        if not isinstance(coefficients, (tuple, list)):
-            coefficients = (coefficients, coefficients)
-        self.entropy_coefficient = (float(coefficients[0]), float(coefficients[1]))
-        self.horizon = horizon
-        self.samples_per_image = samples_per_image
-        self.log_probability_under: LogProbability = log_probability_under
-        self.naming_coefficient = naming_coefficient
-        self.num_classes = num_classes
         self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
         self.generator = generator_for(seed, 1)
 

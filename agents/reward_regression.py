@@ -32,12 +32,15 @@ from agents.arms import Arms, MenuArms, ModuleArms
 from agents.controller import outputs_to_onnx
 from agents.dial import trade_off_at
 from agents.regression_controller import RegressionController
+from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.latency import LatencyTable
+from instanas_env.networks.meta_graph import MAX_CLASSES
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 
+MOST_KEPT = 10**9  # steps
 Experience = tuple[Tensor, Tensor, Tensor, Tensor]
 """Images uint8 ``(n, 3, H, W)``, choices bool ``(K, n, arms)``, correct bool ``(K, n)``, labels ``(n,)``."""
 
@@ -96,35 +99,27 @@ class RewardRegression(LearningAgent):
         table: LatencyTable | None = None,
         world: World = ALONE,
     ):
-        if latencies is not None and not 0 < latencies[0] <= latencies[1]:
-            raise ValueError(f"latencies: got {latencies}; two positive numbers, rising, will do")
-        if gradient_steps < 1 or replay < 1:
-            raise ValueError(f"gradient_steps, replay: got {gradient_steps}, {replay}; at least 1 will do")
-        if not 0 <= flip <= 1:
-            raise ValueError(f"flip: got {flip}; a probability will do")
-        if num_classes < 0:
-            raise ValueError(f"num_classes: got {num_classes}; 0, or the number of classes, will do")
-        if anneal_timesteps is not None and anneal_timesteps < 1:
-            raise ValueError(f"anneal_timesteps: got {anneal_timesteps}; at least 1, or None, will do")
-        if masks_per_image < 1:
-            raise ValueError(f"masks_per_image: got {masks_per_image}; at least 1 will do")
+        self.trade_off = checks.number("trade_off", trade_off, -1e30, 1e30)
+        self.learning_rate = checks.number("learning_rate", learning_rate, 0)
+        self.random_timesteps = checks.whole("random_timesteps", random_timesteps)
+        self.latencies = None if latencies is None else checks.pair("latencies", latencies, 0, above=True)
+        if self.latencies is not None and self.latencies[0] > self.latencies[1]:
+            raise checks.refuse("latencies", latencies, "two numbers, rising,")
+        self.flip = checks.number("flip", flip, 0, 1)
+        self.replay = checks.whole("replay", replay, 1, MOST_KEPT)
+        self.gradient_steps = checks.whole("gradient_steps", gradient_steps, 1)
+        self.weight_decay = checks.number("weight_decay", weight_decay, 0)
+        self.anneal_timesteps = (
+            None if anneal_timesteps is None else checks.whole("anneal_timesteps", anneal_timesteps, 1)
+        )
+        self.masks_per_image = checks.whole("masks_per_image", masks_per_image, 1)
+        self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
         space = space_of(env, space)
         arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
         controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
         super().__init__(env, space, controller, seed, world)
-        self.trade_off = trade_off
-        self.learning_rate = learning_rate
-        self.random_timesteps = random_timesteps
-        self.latencies = None if latencies is None else (float(latencies[0]), float(latencies[1]))
-        self.flip = flip
-        self.replay = replay
-        self.gradient_steps = gradient_steps
-        self.weight_decay = weight_decay
-        self.anneal_timesteps = anneal_timesteps
-        self.masks_per_image = masks_per_image
         self.arms: Arms = arms
         self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
-        self.num_classes = num_classes
         self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
         self.generator = generator_for(seed, 1)
         self._memory: deque[Experience] = deque(maxlen=replay)
@@ -177,6 +172,7 @@ class RewardRegression(LearningAgent):
 
         Give it validation images. Returns the new lambda; where none gets there, one that comes near.
         """
+        latency_ms = checks.number("latency_ms", latency_ms, 0)
         gains = torch.cat([self.controller.eval()(part)[1] for part in images.split(500)])
         self.trade_off = self._trade_off_at(gains, latency_ms)
         return self.trade_off

@@ -17,16 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json, write_atomic
-from instanas_env.training.run_directory import RunDirectory, machine
+from instanas_env.training.run_directory import FREE, RunDirectory, machine
+from scripts.begin import begin
 from scripts.comparison import leaderboard
 from scripts.comparison.contest import Budget, Contest
 from scripts.comparison.ranking import LARGEST_DIFFERENCE, bounds, fingerprints, rows, summary, verify
 from scripts.known import space_name
-from scripts.log import show_log
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,8 @@ class Options:
     """The first."""
     trust: bool = False
     """Load .zip files, which may run code of whoever wrote them."""
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
     verify: Path | None = None
     """A benchmark.json whose replays are scored again; nothing else is done."""
@@ -69,10 +69,10 @@ def environment(options: Options) -> dict[str, Any]:
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def check(record: Path) -> None:
+def check(record: Path, device: str = "cpu") -> None:
     """Score the replays of a record again; ``ValueError`` if files changed, or too many answers did."""
     content = load_json(record)
-    test = build_bandit(split="test", **content["environment"])
+    test = build_bandit(split="test", device=device, **content["environment"])
     now = fingerprints(test, content["environment"])
     changed = [name for name, value in now.items() if content["fingerprints"].get(name) != value]
     if changed:
@@ -90,16 +90,16 @@ def check(record: Path) -> None:
 
 def main(options: Options) -> None:
     """Make what is missing, print a line for each policy and seed, write."""
-    torch.set_num_threads(options.threads)
-    show_log()
+    world = begin(options)
+    device = str(world.device)
     if options.verify is not None:
-        check(options.verify)
+        check(options.verify, device)
         return
-    free = ("out", "data_dir", "seeds", "policies", "trust", "verify")
+    free = (*FREE, "seeds", "policies", "trust", "verify")
     run = RunDirectory(options.out, options, free=free)
     budget = Budget(options.steps, options.masks, options.menu, options.gradient_steps)
     given = environment(options)
-    contest = Contest(options.out, given, budget, options.seed, options.trust)
+    contest = Contest(options.out, given, budget, options.seed, options.trust, device)
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     results = []
@@ -113,7 +113,7 @@ def main(options: Options) -> None:
         )
     limits = bounds(contest)
     ranked = summary(results, limits)
-    record = {"options": run.config, "environment": given, "machine": machine()}
+    record = {"options": run.config, "environment": given, "machine": machine(world)}
     prints = fingerprints(contest.test, given)
     save_json(
         options.out / "benchmark.json",

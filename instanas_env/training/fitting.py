@@ -11,7 +11,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from instanas_env import paper
+from instanas_env import checks, paper
 from instanas_env.data import Augmentation, ImageSet
 from instanas_env.seeding import generator_for
 from instanas_env.training.epoch import Teacher, sgd, train_epoch, warmup_cosine
@@ -64,7 +64,15 @@ def fit(
         file: name of the weights in the run's directory.
     """
     world = run.world
-    replica = world.replicate(meta_graph)
+    checks.whole("epochs", epochs, 1)
+    checks.whole("batch_size", batch_size, max(2, world.size))
+    if len(train) < max(2, world.size):
+        raise ValueError(f"data_dir: got {len(train)} training image(s); {max(2, world.size)} will do")
+    if meta_graph.num_classes != len(train.classes):
+        raise ValueError(
+            f"meta_graph: has {meta_graph.num_classes} classes; the data set has {len(train.classes)}"
+        )
+    replica = world.replicate(meta_graph.to(world.device))
     optimizer: torch.optim.Optimizer = sgd(meta_graph, learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
     if optimizer_name == "adam":
         optimizer = torch.optim.Adam(meta_graph.parameters(), learning_rate, weight_decay=paper.WEIGHT_DECAY)

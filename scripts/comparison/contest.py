@@ -67,14 +67,21 @@ class Contest:
         budget: see :class:`Budget`.
         seed: of the search of fixed masks.
         trust: whether files that may run code are loaded: SB3's zips.
+        device: where the meta-graph computes.
     """
 
     def __init__(
-        self, out: Path, environment: dict[str, Any], budget: Budget, seed: int = 0, trust: bool = False
+        self,
+        out: Path,
+        environment: dict[str, Any],
+        budget: Budget,
+        seed: int = 0,
+        trust: bool = False,
+        device: str = "cpu",
     ):
-        self.out, self.environment, self.budget = out, environment, budget
+        self.out, self.environment, self.budget = out, {**environment, "device": device}, budget
         self.seed, self.trust = seed, trust
-        self.val, self.test = (build_bandit(split=split, **environment) for split in ("val", "test"))
+        self.val, self.test = (build_bandit(split=split, **self.environment) for split in ("val", "test"))
         self.space = self.val.space
         self.makers: dict[str, Callable[[int], Agent]] = {
             "random": lambda seed: RandomAgent(self.space, RANDOM_KEEP, seed),
