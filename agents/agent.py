@@ -27,7 +27,7 @@ _CONFIG = record({"search_space": anything, "hyperparameters": record({}, more=T
 
 def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
     """The environment inside any wrappers; ``ValueError`` if it is not ours."""
-    inner = env.unwrapped
+    inner = getattr(env, "unwrapped", env)
     if not isinstance(inner, InstaNASVectorEnv):
         raise ValueError(
             f'env: got {type(inner).__name__}; gym.make_vec("InstaNAS-v1", num_envs=...) will do'
@@ -39,7 +39,9 @@ def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> Sea
     """``space``, or else the environment's; ``ValueError`` if there is neither."""
     if space is None and env is None:
         raise ValueError("env: got None and no space; one of the two is needed")
-    return space or native(env).bandit.space  # type: ignore[arg-type]
+    if space is not None:
+        return checks.instance("space", space, SearchSpace)
+    return native(env).bandit.space  # type: ignore[arg-type]
 
 
 def changes_rewards(env: gym.vector.VectorEnv) -> bool:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 
@@ -98,12 +99,11 @@ class MenuArms(Arms):
     """
 
     def __init__(self, space: SearchSpace, menu: Tensor | Sequence[Sequence[int]]):
-        masks = torch.as_tensor(menu)
-        bits = masks.flatten(1) if masks.ndim == 3 else masks
-        fits = bits.ndim == 2 and len(bits) > 0 and bits.shape[1] == space.num_bits
-        if not (fits and ((bits == 0) | (bits == 1)).all()):
+        shape, wholes = checks.shape("menu", menu), ((space.num_bits,), (space.num_cells, space.num_modules))
+        if not shape or shape[0] == 0 or shape[1:] not in wholes:
             will_do = f"(K, {space.num_bits}) of 0 and 1, K at least 1,"
-            raise ValueError(f"menu: got shape {tuple(masks.shape)}; {will_do} will do")
+            raise ValueError(f"menu: got shape {shape}; {will_do} will do")
+        bits = checks.whole_numbers("menu", menu, 1)
         self.menu = bits.bool().view(-1, space.num_cells, space.num_modules)
         self.count = len(self.menu)
         if not torch.equal(space.repair(self.menu), self.menu):

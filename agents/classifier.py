@@ -26,6 +26,7 @@ from agents.pictures import as_batch
 from agents.saved import DataRecord, Described, check_same_classes, load_run
 from agents.singles import SingleImages
 from instanas_env import checks
+from instanas_env.build import parse_device
 from instanas_env.deploy.timing import one_thread, time_interleaved
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
@@ -128,7 +129,7 @@ class InstaNASClassifier:
         run = load_run(folder, prefer, latency_table)
         if image_set is not None:
             check_same_classes(run.data.classes, image_set.classes)
-        return cls(run.agent, run.meta_graph.to(device), run.data, run.table, cache_size)
+        return cls(run.agent, run.meta_graph.to(parse_device(device)), run.data, run.table, cache_size)
 
     @torch.inference_mode()
     def __call__(self, images: Any) -> Classification:

@@ -85,22 +85,18 @@ class ConvNetAIG(LearningAgent):
         space: SearchSpace | None = None,
     ):
         space = space_of(env, space)
-        try:
-            rates = torch.as_tensor(target, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
-            rates = torch.tensor(float("nan"))
-        if rates.shape not in ((), (space.num_cells,)) or not ((rates >= 0) & (rates <= 1)).all():
-            raise ValueError(
-                f"target: got {target!r:.200}; one rate in [0, 1], or {space.num_cells}, will do"
-            )
+        if isinstance(target, (tuple, list)):
+            if len(target) != space.num_cells:
+                raise checks.refuse("target", target, f"one rate in [0, 1], or {space.num_cells},")
+            self.target: float | tuple[float, ...] = tuple(checks.number("target", t, 0, 1) for t in target)
+        else:
+            self.target = checks.number("target", target, 0, 1)
         self.weight = checks.number("weight", weight, 0)
         self.temperature = checks.number("temperature", temperature, 0, above=True)
         self.learning_rate = checks.number("learning_rate", learning_rate, 0)
         self.meta_graph_learning_rate = checks.number("meta_graph_learning_rate", meta_graph_learning_rate, 0)
-        seed = checks.whole("seed", seed)
         super().__init__(env, space, Controller(space, generator=generator_for(seed, 0)), seed)
-        self.target = float(rates) if rates.ndim == 0 else tuple(float(rate) for rate in target)  # type: ignore[union-attr]
-        self._rates = rates.expand(space.num_cells)
+        self._rates = torch.tensor(self.target).expand(space.num_cells)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
         self.generator = generator_for(seed, 1)
         if env is not None:

@@ -19,6 +19,8 @@ from instanas_env.storage import PathLike, check_weights
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.vector_env import InstaNASVectorEnv
 
+MOST_TIMESTEPS = 10**12
+
 
 class LearningAgent(Agent):
     """An agent with a controller that is trained on an environment.
@@ -45,7 +47,7 @@ class LearningAgent(Agent):
         self.env = env
         self.controller = controller
         self.seed = seed
-        self.world = world
+        self.world = checks.instance("world", world, World)
         world.synchronise(controller)
         self.num_timesteps = 0
         self._begun = False
@@ -56,7 +58,7 @@ class LearningAgent(Agent):
 
     def learn(self, total_timesteps: int, progress_bar: bool = False) -> Self:
         """Learn from ``total_timesteps`` further images (rounded up to whole steps of the environment)."""
-        checks.whole("total_timesteps", total_timesteps, 1)
+        checks.whole("total_timesteps", total_timesteps, 1, MOST_TIMESTEPS)
         steps: Any = self.train(total_timesteps)
         if progress_bar:
             from rich.progress import track

@@ -17,6 +17,7 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.evaluation.picks import non_dominated
 from agents.static import StaticAgent
+from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
 from instanas_env.seeding import generator_for
 from instanas_env.storage import PathLike
@@ -64,7 +65,7 @@ class OneShotSearch(Agent):
         self.bandit = bandit
         self.latencies = (low, high)
         self.generator = generator_for(seed)
-        count = min(images, len(bandit.image_set))
+        count = min(checks.whole("images", images, 1), len(bandit.image_set))
         order = torch.randperm(len(bandit.image_set), generator=self.generator)[:count]
         self.image_set = bandit.image_set.take(order)
         self.candidates: list[Candidate] = []

@@ -30,6 +30,7 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import set_learning_rate
 
 LogProbability = Literal["p", "p_prime"]
+MOST_SAMPLES = 10**4  # of an image
 
 PAPER_SETTINGS: dict[str, Any] = {
     "learning_rate": paper.CONTROLLER_LEARNING_RATE,
@@ -117,17 +118,15 @@ class SelfCriticalReinforce(LearningAgent):
         self.learning_rate = checks.number("learning_rate", learning_rate, 0)
         self.constant_rate = checks.number("constant_rate", constant_rate, 0, 1)
         self.alpha = checks.pair("alpha", alpha, 0.5, 1)
-        coefficients = entropy_coefficient
-        if not isinstance(coefficients, (tuple, list)):
-            coefficients = (coefficients, coefficients)
-        self.entropy_coefficient = checks.pair("entropy_coefficient", coefficients)
+        if not isinstance(entropy_coefficient, (tuple, list)):
+            entropy_coefficient = (entropy_coefficient, entropy_coefficient)
+        self.entropy_coefficient = checks.pair("entropy_coefficient", entropy_coefficient)
         self.horizon = checks.whole_or_none("horizon", horizon, 1)
-        self.samples_per_image = checks.whole("samples_per_image", samples_per_image, 1)
+        self.samples_per_image = checks.whole("samples_per_image", samples_per_image, 1, MOST_SAMPLES)
         self.log_probability_under: LogProbability = checks.choice(
             "log_probability_under", log_probability_under, get_args(LogProbability)
         )
         self.naming_coefficient = checks.number("naming_coefficient", naming_coefficient, 0)
-        seed = checks.whole("seed", seed)
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
@@ -136,11 +135,11 @@ class SelfCriticalReinforce(LearningAgent):
         else:
             names = naming_coefficient > 0 and env is not None
             num_classes = len(native(env).bandit.image_set.classes) if names and env is not None else 0
+        self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
         if naming_coefficient > 0 and env is not None and num_classes == 0:
             raise ValueError("num_classes: got 0, but a naming_coefficient; 10, say, will do")
         network = self._network(space, num_classes, generator_for(seed, 0))
         super().__init__(env, space, network, seed, world)
-        self.num_classes = num_classes
         self.optimizer = torch.optim.Adam(self.controller.parameters(), self.learning_rate)
         self.generator = generator_for(seed, 1)
 

@@ -42,6 +42,8 @@ from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import set_learning_rate
 
+MOST_KEPT = 10**9  # steps
+
 
 class RewardRegression(LearningAgent):
     """The reward-regression controller.
@@ -96,29 +98,26 @@ class RewardRegression(LearningAgent):
         table: LatencyTable | None = None,
         world: World = ALONE,
     ):
-        self.latencies = None if latencies is None else checks.pair("latencies", latencies, 0)
-        if self.latencies is not None and not 0 < self.latencies[0] <= self.latencies[1]:
-            raise ValueError(f"latencies: got {latencies}; two positive numbers, rising, will do")
-        self.trade_off = checks.number("trade_off", trade_off)
+        self.trade_off = checks.number("trade_off", trade_off, -1e30, 1e30)
         self.learning_rate = checks.number("learning_rate", learning_rate, 0)
         self.random_timesteps = checks.whole("random_timesteps", random_timesteps)
+        self.latencies = None if latencies is None else checks.pair("latencies", latencies, 0, above=True)
+        if self.latencies is not None and self.latencies[0] > self.latencies[1]:
+            raise checks.refuse("latencies", latencies, "two numbers, rising,")
         self.flip = checks.number("flip", flip, 0, 1)
-        self.replay = checks.whole("replay", replay, 1)
+        self.replay = checks.whole("replay", replay, 1, MOST_KEPT)
         self.gradient_steps = checks.whole("gradient_steps", gradient_steps, 1)
         self.weight_decay = checks.number("weight_decay", weight_decay, 0)
         self.anneal_timesteps = checks.whole_or_none("anneal_timesteps", anneal_timesteps, 1)
         self.masks_per_image = checks.whole("masks_per_image", masks_per_image, 1)
         self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
-        seed = checks.whole("seed", seed)
         space = space_of(env, space)
         arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
         controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
         super().__init__(env, space, controller, seed, world)
         self.arms: Arms = arms
         self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
-        self.optimizer = torch.optim.AdamW(
-            controller.parameters(), self.learning_rate, weight_decay=self.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
         self.generator = generator_for(seed, 1)
         self._memory = Memory(self.replay)
         if table is None and env is not None:
@@ -179,6 +178,7 @@ class RewardRegression(LearningAgent):
 
         Give it validation images. Returns the new lambda; where none gets there, one that comes near.
         """
+        latency_ms = checks.number("latency_ms", latency_ms, 0)
         gains = torch.cat([self.controller.eval()(part)[1] for part in images.split(500)])
         self.trade_off = self._priced.trade_off_at(gains, latency_ms)
         return self.trade_off

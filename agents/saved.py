@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,14 +21,25 @@ from agents.evaluation.picks import Pick, controller_file
 from agents.files import load_agent
 from instanas_env.build import shipped
 from instanas_env.latency import LatencyTable
-from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.meta_graph import MAX_CLASSES, MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_json, save_json
+from instanas_env.validation import items, number, record, text
 
 DATA = "data.json"
 TABLE = "latency.json"
 TYPICAL = 500  # images whose masks are recorded
 META_GRAPH = "meta_graph.safetensors"
+
+
+_CONTENT = record(
+    {
+        "classes": items(text(), 1, MAX_CLASSES),
+        "mean": items(number(), 3, 3),
+        "std": items(number(0, above=True), 3, 3),
+    },
+    {"typical": lambda value, place: None if value is None else items(text())(value, place)},
+)
 
 
 class Described(Protocol):
@@ -121,14 +132,12 @@ def load_run(folder: PathLike, prefer: Pick | None = None, latency_table: PathLi
 def load_data(folder: PathLike, space: SearchSpace) -> DataRecord:
     """Read ``data.json``; ``space`` is that of the run. Errors as :func:`load_run`."""
     path = needed(Path(folder), DATA)
-    content = load_json(path)
     try:
-        mean, std = (_three(content[name]) for name in ("mean", "std"))
-        classes = tuple(content["classes"])
+        content = _CONTENT(load_json(path), "data")
         typical = _masks(content.get("typical"), space)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"data: {path} does not tell classes, mean and std ({error!r})") from error
-    return DataRecord(classes, mean, std, typical)
+    except ValueError as error:
+        raise ValueError(f"data: {path} does not tell classes, mean and std ({error})") from error
+    return DataRecord(tuple(content["classes"]), tuple(content["mean"]), tuple(content["std"]), typical)
 
 
 def check_same_classes(known: Sequence[str], given: Sequence[str]) -> None:
@@ -149,13 +158,10 @@ def needed(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _three(values: Any) -> tuple[float, float, float]:
-    first, second, third = map(float, values)
-    return first, second, third
-
-
 def _masks(rows: list[str] | None, space: SearchSpace) -> Tensor | None:
     if rows is None:
         return None
-    bits = torch.tensor([[int(bit) for bit in row] for row in rows], dtype=torch.bool)
+    if any(len(row) != space.num_bits or set(row) - {"0", "1"} for row in rows):
+        raise ValueError(f"typical: got another mask than {space.num_bits} zeros and ones")
+    bits = torch.tensor([[bit == "1" for bit in row] for row in rows], dtype=torch.bool)
     return bits.view(-1, space.num_cells, space.num_modules)

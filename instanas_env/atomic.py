@@ -66,8 +66,8 @@ def _open(path: PathLike) -> int:
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)!r}: no name of a file ({error})") from error
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise ValueError(f"{path}: a socket or a device; a file will do") from error
+        if error.errno in (errno.ENXIO, errno.ELOOP):
+            raise ValueError(f"{path}: a socket, a device or a link to itself; a file will do") from error
         raise
 
 

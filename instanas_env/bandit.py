@@ -132,10 +132,14 @@ class InstanceBandit(ContextualBandit):
         """Take over the meta-graph's present weights."""
         self.folded = self.meta_graph.folded()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the meta-graph computes. Images, masks and outcomes are on the CPU."""
+        return next(self.folded.parameters()).device
+
     @torch.inference_mode()
     def _predict(self, contexts: Contexts, masks: Tensor) -> Tensor:
         """Predicted class of each mask, ``(n,)`` or ``(K, n)``."""
-        device = next(self.folded.parameters()).device
-        images = self.image_set.normalize(contexts.images.to(device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+        images = self.image_set.normalize(contexts.images.to(self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             return self.folded(images, masks).argmax(-1).cpu()

@@ -20,7 +20,7 @@ from instanas_env.search_space import SearchSpace
 
 Cost = Literal["latency", "flops", "params"]
 SHIPPED_SPACE = "lite"
-DEVICES = ("cpu", "cuda", "mps", "xpu")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 def shipped(name: str) -> Path:
@@ -61,7 +61,8 @@ def build_bandit(
         correct_reward, wrong_reward: R_T.
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
         order: "shuffled" or "sequential".
-        device, autocast: of the meta-graph; its convolutions in bfloat16.
+        device: torch device of the meta-graph; "auto" is CUDA where there is one, else the CPU.
+        autocast: convolutions in bfloat16.
         shard: ``(k, n)``: n environments of one seed share every batch, and this is the k-th.
 
     Raises:
@@ -113,13 +114,24 @@ def _moved(graph: MetaGraph, device: torch.device) -> MetaGraph:
 
 
 def parse_device(name: str) -> torch.device:
-    """A torch device that computes; ``ValueError`` for "meta", which does not, and for what is unknown."""
+    """A torch device that computes here; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: "meta", which does not compute, a name that is unknown, or CUDA where it is not there.
+    """
+    if isinstance(name, str) and name == "auto":
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(checks.text("device", name, "cuda:0"))
     except RuntimeError as error:
-        raise ValueError(f"device: got {name!r:.80}; {' or '.join(DEVICES)} will do") from error
+        raise ValueError(f"device: got {name!r:.80}; {', '.join(DEVICES)} will do") from error
     if device.type not in DEVICES:
-        raise checks.refuse("device", name, " or ".join(DEVICES))
+        raise checks.refuse("device", name, ", ".join(DEVICES))
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(
+            f"device: got {name!r}; PyTorch finds {count} CUDA devices here; auto or cpu will do"
+        )
     return device
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+T = TypeVar("T")
 LARGEST = 1e6
 """No reward, rate or factor needs a larger number; sums of larger ones might overflow."""
 
@@ -48,17 +49,25 @@ def whole(name: str, value: Any, low: int = 0, high: int | None = None) -> int:
     return int(value)
 
 
-def pair(name: str, value: Any, low: float = -LARGEST, high: float = LARGEST) -> tuple[float, float]:
-    """``value`` as two finite floats in ``low..high``."""
+def pair(
+    name: str, value: Any, low: float = -LARGEST, high: float = LARGEST, *, above: bool = False
+) -> tuple[float, float]:
+    """``value`` as two numbers, each as :func:`number` has it."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise refuse(name, value, f"two numbers from {low:g} to {high:g}")
-    first, second = (number(name, each, low, high) for each in value)
-    return first, second
+        raise refuse(name, value, "two numbers")
+    return number(name, value[0], low, high, above=above), number(name, value[1], low, high, above=above)
 
 
 def whole_or_none(name: str, value: Any, low: int = 0) -> int | None:
     """None, or ``value`` as :func:`whole` takes it."""
     return None if value is None else whole(name, value, low)
+
+
+def instance(name: str, value: Any, kind: type[T]) -> T:
+    """``value`` if it is a ``kind``."""
+    if not isinstance(value, kind):
+        raise refuse(name, value, f"a {kind.__name__}")
+    return value
 
 
 def flag(name: str, value: Any) -> bool:
@@ -108,7 +117,7 @@ def path(name: str, value: Any) -> Path:
         pass
     except (OSError, ValueError) as error:  # too long, no permission, a NUL within
         raise ValueError(f"{name}: cannot look up {os.fspath(value)!r:.80}: {error!s:.80}") from error
-    return Path(value)
+    return Path(os.fsdecode(value))
 
 
 def file(name: str, value: Any) -> Path:

@@ -117,6 +117,7 @@ class ContextualBandit(ABC):
 
     def draw(self, count: int) -> Contexts:
         """The next ``count`` images; crosses into the next pass where the present one runs out."""
+        count = checks.whole("count", count, 0, len(self.image_set))
         while len(self._queue) < count * self.shards:
             size = len(self.image_set)
             one_pass = self.rng.permutation(size) if self.order == "shuffled" else np.arange(size)

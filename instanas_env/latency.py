@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instanas_env import checks
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_json, save_json
 from instanas_env.validation import anything, items, number, record, text
 
+MOST = 1e18  # of any unit
 UNITS = ("ms", "MMACs", "parameters")
 _COST = number(0)
 _TABLE = record(
@@ -50,17 +52,20 @@ class LatencyTable:
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        checks.instance("modules", self.modules, Tensor)
+        for name in ("fixed", "controller"):
+            checks.number(name, getattr(self, name), 0, MOST)
         expected = (self.space.num_cells, self.space.num_modules)
         if tuple(self.modules.shape) != expected:
             raise ValueError(f"modules: got shape {tuple(self.modules.shape)}; {expected} will do")
         if self.unit not in UNITS:
             raise ValueError(f"unit: unknown {self.unit!r}; choose from {', '.join(UNITS)}")
-        costs = [*self.modules.flatten().tolist(), self.fixed, self.controller]
-        if not all(0 <= cost < float("inf") for cost in costs):
+        if not ((self.modules >= 0) & (self.modules <= MOST)).all():
             raise ValueError("modules: a latency table holds finite numbers that are not negative")
 
     def lookup(self, masks: Tensor) -> Tensor:
         """Cost of each mask: bool ``(..., num_cells, num_modules)`` to float64 ``(...)``."""
+        self.space.check_masks(masks)
         return (masks.cpu().double() * self.modules).sum((-2, -1)) + self.fixed
 
     def cheapest_mask(self) -> Tensor:
@@ -79,9 +84,7 @@ class LatencyTable:
             "mobilenet_v2": self.space.mobilenet_v2_mask,
             "cheapest": self.cheapest_mask,
         }
-        if name not in masks:
-            raise ValueError(f"bounds: unknown reference {name!r}; choose from {', '.join(masks)}")
-        return self.lookup(masks[name]()).item()
+        return self.lookup(masks[checks.choice("bounds: reference", name, tuple(masks))]()).item()
 
     def save(self, path: PathLike) -> None:
         """Write the table as JSON."""

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from instanas_env import paper
+from instanas_env import checks, paper
 from instanas_env.validation import integer, number
+
+FURTHEST = 1e30  # a bound, in any unit
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class RewardBounds:
     lower: float
 
     def __post_init__(self) -> None:
-        if not float("-inf") < self.lower < self.upper < float("inf"):
-            raise ValueError(
-                f"bounds: got U = {self.upper:g}, L = {self.lower:g}; U must be above L, both finite"
-            )
+        for name, value in (("bounds: U", self.upper), ("bounds: L", self.lower)):
+            checks.number(name, value, -FURTHEST, FURTHEST)
+        if not self.lower < self.upper:
+            raise ValueError(f"bounds: got U = {self.upper:g}, L = {self.lower:g}; U must be above L")
 
     def contains(self, latency: Tensor) -> Tensor:
         """Whether each latency is rewarded at all, bool of the same shape."""
@@ -81,8 +83,7 @@ class BoundsSchedule:
     epochs: int = 1
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"bounds: got epochs = {self.epochs}; at least 1 will do")
+        checks.whole("bounds: epochs", self.epochs, 1)
         if (self.lower is None) == (self.best is None):
             raise ValueError("bounds: got lower and best, or neither; one of the two will do")
 

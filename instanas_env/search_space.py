@@ -117,8 +117,7 @@ class SearchSpace:
         Raises:
             ValueError: unknown name, or a width that is not in (0, 16].
         """
-        if name not in _PRESETS:
-            raise ValueError(f"search_space: unknown preset {name!r}; choose from {', '.join(_PRESETS)}")
+        checks.choice("search_space", name, tuple(_PRESETS))
         _WIDTH(width, "width")
         preset = _PRESETS[name]
 
@@ -143,8 +142,9 @@ class SearchSpace:
 
     def only(self, *modules: int) -> SearchSpace:
         """The same cells with these modules alone, renumbered from 0; ``only(2)`` is MobileNetV2."""
-        if not modules or not all(0 <= module < self.num_modules for module in modules):
-            raise ValueError(f"modules: got {modules}; numbers in 0..{self.num_modules - 1} will do")
+        if not modules or len(set(modules)) < len(modules):
+            raise checks.refuse("modules", modules, f"different numbers in 0..{self.num_modules - 1}")
+        modules = tuple(checks.whole("modules", module, 0, self.num_modules - 1) for module in modules)
         return replace(self, modules=tuple(self.modules[module] for module in modules))
 
     @property
@@ -209,6 +209,9 @@ class SearchSpace:
 
         ``keep`` may be one number or ``(count,)``, a rate for each mask.
         """
+        count = checks.whole("count", count)
+        if not isinstance(keep, Tensor):
+            keep = checks.number("keep", keep, 0, 1)
         uniform = torch.rand(count, self.num_cells, self.num_modules, generator=generator)
         return self.repair(uniform < torch.as_tensor(keep).reshape(-1, 1, 1))
 
@@ -224,10 +227,18 @@ class SearchSpace:
         Returns:
             A new tensor of that shape.
         """
+        self.check_masks(masks)
         needed = torch.tensor([not cell.keeps_shape for cell in self.cells], device=masks.device)
         repaired = masks.clone()
         repaired[..., paper.DEFAULT_MODULE] |= needed & ~masks.any(-1)
         return repaired
+
+    def check_masks(self, masks: Any) -> None:
+        """``ValueError`` for anything but bool ``(..., num_cells, num_modules)``."""
+        shape = (self.num_cells, self.num_modules)
+        if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.shape[-2:] != shape:
+            got = f"{masks.dtype} {tuple(masks.shape)}" if isinstance(masks, Tensor) else type(masks).__name__
+            raise ValueError(f"masks: got {got}; torch.bool (..., {shape[0]}, {shape[1]}) will do")
 
     def masks_from_actions(self, actions: Any, name: str = "actions") -> Tensor:
         """Check actions ``(..., num_bits)`` of 0 and 1, of any number type, and shape them as masks.
@@ -238,7 +249,8 @@ class SearchSpace:
         Raises:
             ValueError: a last dimension other than ``num_bits``, or a value that is neither 0 nor 1.
         """
+        shape = checks.shape(name, actions)
+        if shape[-1:] != (self.num_bits,):
+            raise ValueError(f"{name}: got shape {shape}; (..., {self.num_bits}) will do")
         bits = checks.whole_numbers(name, actions, 1).bool()
-        if bits.ndim == 0 or bits.shape[-1] != self.num_bits:
-            raise ValueError(f"{name}: got shape {tuple(bits.shape)}; (..., {self.num_bits}) will do")
-        return bits.reshape(*bits.shape[:-1], self.num_cells, self.num_modules)
+        return bits.unflatten(-1, (self.num_cells, self.num_modules))

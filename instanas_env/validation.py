@@ -92,6 +92,11 @@ def text(*choices: str) -> Spec:
     return check
 
 
+def text_or_none(value: Any, place: str) -> str | None:
+    """A string, or null."""
+    return None if value is None else text()(value, place)
+
+
 def items(spec: Spec, low: int = 0, high: int = 10**7) -> Spec:
     """A list of ``low`` to ``high`` values, each as ``spec`` has it."""
 
@@ -126,6 +131,18 @@ def record(
                 for name, inner in value.items()}  # fmt: skip
 
     return check
+
+
+def mapping(spec: Spec) -> Spec:
+    """An object whose values all are as ``spec`` has it."""
+
+    def check(value: Any, place: str) -> dict[str, Any]:
+        return {name: spec(inner, f"{place}.{name}") for name, inner in _objects(value, place).items()}
+
+    return check
+
+
+_objects = record({}, more=True)
 
 
 def anything(value: Any, place: str) -> Any:

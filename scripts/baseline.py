@@ -23,9 +23,9 @@ from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import predict_classes
 from instanas_env.training.fitting import Recipe, fit
-from instanas_env.training.run_directory import RunDirectory
+from instanas_env.training.run_directory import FREE, RunDirectory
+from scripts.begin import begin
 from scripts.comparison.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
-from scripts.log import show_log
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Options:
     augmentation: Augmentation = LIGHT
     """Crop, flip and cut-out of the training images."""
     seed: int = 0
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
 
 
@@ -64,10 +66,9 @@ def no_masks(images: Tensor, count: int, progress: float, generator: torch.Gener
 
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
-    torch.set_num_threads(options.threads)
-    show_log(world.is_main)
+    world = begin(options, world)
     architecture = Architecture(options.network, options.width, options.stem_stride, options.resolution)
-    run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
+    run = RunDirectory(options.out, options, free=FREE, world=world)
     with world.one_first():
         train = load_images(options.dataset, "train", options.data_dir, options.resolution)
         val = load_images(options.dataset, "val", options.data_dir, options.resolution)

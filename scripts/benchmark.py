@@ -19,15 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from instanas_env.storage import load_json, save_json, write_atomic
-from instanas_env.training.run_directory import RunDirectory, machine
+from instanas_env.training.run_directory import FREE, RunDirectory, machine
+from scripts.begin import begin
 from scripts.comparison import leaderboard, policies, ranking
 from scripts.comparison.contest import TWIN, Budget, Contest
 from scripts.comparison.replays import Replay, fingerprints
 from scripts.known import space_name
-from scripts.log import show_log
 
 FIGURE_ROUNDING = 1e-6
 """Of a mean of float32 rewards."""
@@ -70,14 +68,14 @@ class Options:
     """Time the ONNX file of each of our policies on so many test images; best on a quiet machine."""
     jobs: int = 1
     """Processes at a time, each for a policy and a seed; the results are the same."""
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
     """Of PyTorch, in each process."""
     verify: Path | None = None
     """A benchmark.json whose replays are scored again; nothing else is done."""
 
 
-FREE = ("out", "data_dir", "seeds", "policies", "trust", "clock", "jobs", "verify")
-"""Options that change no result."""
 FILES = ("data_dir", "meta_graph", "latency_table", "table")
 """Of the environment's arguments those that may lie elsewhere on another machine."""
 
@@ -92,7 +90,7 @@ def environment(options: Options) -> dict[str, Any]:
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def check(options: Options) -> None:
+def check(options: Options, device: str) -> None:
     """Score the replays beside a record again, and compare its rows with them.
 
     Files lie where the record has them, or where the options say. ``ValueError`` if they changed, if too many
@@ -104,7 +102,7 @@ def check(options: Options) -> None:
     elsewhere = environment(replace(options, env=record["env"]))
     files = {name: elsewhere[name] for name in FILES if name in elsewhere}
     given, budget = {**record["environment"], **files}, Budget(**record["budget"])
-    contest = Contest(file.parent, given, budget, env=record["env"])
+    contest = Contest(file.parent, given, budget, env=record["env"], device=device)
     now = fingerprints(contest.test, contest.environment, contest.twin)
     found = [row for row in record["rows"] if (file.parent / row["replay"]).is_file()]
     if not found:
@@ -139,15 +137,18 @@ def command(options: Options) -> str:
 
 def main(options: Options) -> None:
     """Make what is missing, print a line for each policy and seed, write."""
-    torch.set_num_threads(options.threads)
-    show_log()
+    world = begin(options)
+    device = str(world.device)
     if options.verify is not None:
-        check(options)
+        check(options, device)
         return
-    run = RunDirectory(options.out, options, free=FREE)
+    run = RunDirectory(
+        options.out, options, free=(*FREE, "seeds", "policies", "trust", "clock", "jobs", "verify")
+    )
     budget = Budget(options.steps, options.masks, options.menu, options.gradient_steps)
+    given = environment(options)
     contest = Contest(
-        options.out, environment(options), budget, options.seed, options.trust, options.env, progress=True
+        options.out, given, budget, options.seed, options.trust, options.env, progress=True, device=device
     )
     for name in options.policies:
         policies.check(contest, name)
@@ -176,7 +177,7 @@ def main(options: Options) -> None:
         "environment": contest.environment,
         "budget": vars(budget),
         "command": command(options),
-        "machine": machine(),
+        "machine": machine(world),
         "fingerprints": fingerprints(contest.test, contest.environment, contest.twin),
         "bounds": limits,
         "hypervolume": ranking.together(ranked, slowest),

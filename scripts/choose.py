@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import track
 
 from agents.agent import Agent
@@ -31,6 +30,7 @@ from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
+from scripts.begin import begin
 from scripts.comparison.text_table import TextTable, milliseconds
 from scripts.known import TABLE, space_name
 
@@ -51,10 +51,12 @@ class Options:
     """Regression: settings of the dial for each controller."""
     latencies: tuple[float, float] | None = None
     """Regression: mean latencies (ms) of the first and last setting; by default what the search explored."""
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
 
 
-def validation(options: Options) -> InstanceBandit:
+def validation(options: Options, device: str = "cpu") -> InstanceBandit:
     """The validation split, the search's final meta-graph and its table, the window at its last place."""
     if not (options.run / "meta_graph.safetensors").is_file():
         raise FileNotFoundError(f"run: {options.run} holds no finished search; `instanas search` makes one")
@@ -69,6 +71,7 @@ def validation(options: Options) -> InstanceBandit:
         meta_graph=str(options.run / "meta_graph.safetensors"),
         latency_table=str(options.run / TABLE),
         wrong_reward=config["wrong_reward"],
+        device=device,
         bounds={"upper": paper.SEARCH_UPPER[-1], "best": paper.SEARCH_BEST[-1]},
     )
 
@@ -157,10 +160,8 @@ def main(options: Options) -> None:
     """Look, pick, write."""
     if not 2 <= options.count <= len(LETTERS):
         raise ValueError(f"count: got {options.count}; 2 to {len(LETTERS)} will do")
-    if options.snapshots < 1 or options.dials < 1:
-        raise ValueError(f"snapshots, dials: got {options.snapshots}, {options.dials}; at least 1 will do")
-    torch.set_num_threads(options.threads)
-    bandit = validation(options)
+    world = begin(options)
+    bandit = validation(options, str(world.device))
     content = choose(list(points(options, bandit)), options.count)
     for letter, i in content["picks"].items():
         save_pick(options.run, letter, content["points"][i])

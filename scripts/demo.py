@@ -33,8 +33,9 @@ from instanas_env.build import build_bandit, shipped
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.render import frames
 from instanas_env.storage import save_json, write_atomic
-from instanas_env.training.run_directory import RunDirectory
+from instanas_env.training.run_directory import FREE, RunDirectory
 from scripts import benchmark
+from scripts.begin import begin
 from scripts.comparison import ranking
 from scripts.comparison.contest import Budget, Contest
 
@@ -59,13 +60,15 @@ class Options:
     stopwatch_images: int = 200
     """Test images that the one file with everything in it is timed on."""
     seed: int = 0
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
     """Modules are so small here that a second thread slows every one of them down."""
 
 
 def alone(test: InstanceBandit) -> dict[str, Any]:
     """MobileNetV2 of the same width, trained alone."""
-    network = MetaGraph.load(shipped("mobilenet_v2.safetensors"))
+    network = MetaGraph.load(shipped("mobilenet_v2.safetensors")).to(test.device)
     table = test.latency_table.only(paper.MOBILENET_V2_MODULE)
     bandit = InstanceBandit(network, test.image_set, table)
     figures, _ = measure_awareness(bandit, StaticAgent(network.space, network.space.full_mask()))
@@ -85,9 +88,10 @@ def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str
         seeds=1,
         seed=options.seed,
     )
-    run = RunDirectory(options.out, settings, free=("out", "data_dir"))
+    run = RunDirectory(options.out, settings, free=FREE)
     budget = Budget(settings.steps, settings.masks, settings.menu, settings.gradient_steps)
-    contest = Contest(options.out, benchmark.environment(settings), budget, options.seed, progress=True)
+    given = benchmark.environment(settings)
+    contest = Contest(options.out, given, budget, options.seed, progress=True, device=str(test.device))
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     for row in ranking.rows(contest, settings.policies, (options.seed,)):
@@ -172,9 +176,9 @@ def stopwatch(bandit: InstanceBandit, agent: SelfCriticalReinforce, count: int) 
 def main(options: Options) -> None:
     """Learn, compare, show; a second call goes on where the first was stopped."""
     start = time.perf_counter()
-    torch.set_num_threads(options.threads)
+    device = str(begin(options).device)
     console = Console()
-    test = build_bandit(split="test")
+    test = build_bandit(split="test", device=device)
     done = {}
     for name, row in rows(options, test):
         done[name] = row

@@ -38,8 +38,10 @@ from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
 from instanas_env.training.bound import IMAGE_SETS, check_same_images, described
+from instanas_env.training.distributed import ALONE
 from instanas_env.training.matching import CONTROLLER, META_GRAPH, check_classes, check_spaces
 from instanas_env.training.run_directory import machine
+from scripts.begin import begin
 from scripts.comparison.alone import LoneNetwork, is_of, latencies, load_all, load_lone
 from scripts.comparison.image_record import make_record
 from scripts.comparison.over_seeds import gains_told, over_seeds
@@ -47,7 +49,6 @@ from scripts.comparison.policy_table import policy_table
 from scripts.comparison.rows import Comparison
 from scripts.comparison.settings import add_settings
 from scripts.known import filled
-from scripts.log import show_log
 from scripts.oneshot import load_frontier
 
 SHIPPED_SEARCHES = ("reference",)
@@ -94,10 +95,12 @@ class Options:
     backend: Backend = "onnx"
     """What runs them: onnxruntime, or PyTorch's eager mode."""
     seed: int = 0
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
 
 
-def compare(options: Options) -> Comparison:
+def compare(options: Options, device: torch.device = ALONE.device) -> Comparison:
     """Score all policies."""
     assert options.dataset is not None, "filled"
     weights = options.meta_graph or shipped(META_GRAPH)
@@ -111,14 +114,14 @@ def compare(options: Options) -> Comparison:
     alone = load_all(options.alone, space, len(test.classes))
     given = None if options.one_shot is None else load_frontier(options.one_shot, space)
     comparison = Comparison(test, options.seed, options.backend if options.time_real else None)
-    shared = MetaGraph.load(weights)
+    shared = MetaGraph.load(weights).to(device)
     bandit = InstanceBandit(shared, test, table)
     add_networks(comparison, bandit, alone, options)
     one_shot = one_shot_search(InstanceBandit(shared, val, table), given, options)
     frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])
     add_static(comparison, bandit, one_shot, options.one_shot_limits)
     for name, folder in found.items():
-        graph, agent = MetaGraph.load(folder / META_GRAPH), load_agent(folder / CONTROLLER)
+        graph, agent = MetaGraph.load(folder / META_GRAPH).to(device), load_agent(folder / CONTROLLER)
         dial = () if is_pick(folder / CONTROLLER) else options.dial
         bandits = InstanceBandit(graph, val, table), InstanceBandit(graph, test, table)
         on_val = add_settings(comparison, name, agent, *bandits, dial)
@@ -232,10 +235,9 @@ def as_typed(value: Any) -> str:
 
 def main(options: Options) -> None:
     """Compare, write, print."""
-    torch.set_num_threads(options.threads)
-    show_log()
+    world = begin(options)
     options = filled(options, options.runs)
-    comparison = compare(options)
+    comparison = compare(options, world.device)
     config = {name: as_typed(value) for name, value in dataclasses.asdict(options).items()}
     # The record is of no use without the results, which come last and so mark a finished comparison.
     record = make_record(comparison.image_set, comparison.choices, options.seed)
@@ -245,7 +247,7 @@ def main(options: Options) -> None:
     results = {
         "options": config,
         IMAGE_SETS: sets,
-        "machine": machine(),
+        "machine": machine(world),
         "policies": comparison.rows,
         "seeds": seeds,
     }

@@ -36,10 +36,10 @@ from instanas_env.training.bound import check_same_images
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import accuracy
 from instanas_env.training.fitting import Optimizer, Recipe, fit
-from instanas_env.training.run_directory import RunDirectory
+from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
+from scripts.begin import begin
 from scripts.known import filled
-from scripts.log import show_log
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Options:
     """Re-train from new weights (section 4.2) instead of the given ones."""
     augmentation: Augmentation = LIGHT
     seed: int = 0
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
 
 
@@ -89,11 +91,10 @@ def chosen_agent(options: Options, space: SearchSpace) -> tuple[Path | None, Age
 
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
-    torch.set_num_threads(options.threads)
-    show_log(world.is_main)
+    world = begin(options, world)
     options = filled(options, [options.run])
     assert options.dataset is not None
-    run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
+    run = RunDirectory(options.out, options, free=FREE, world=world)
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
     source, agent = chosen_agent(options, meta_graph.space)
     if options.masks == "random" and not isinstance(agent, RewardRegression):
@@ -131,7 +132,7 @@ def main(options: Options, world: World = ALONE) -> None:
         meta_graph.save,
         run,
         Recipe.of(options, warmup_epochs=0, optimizer=options.optimizer),
-        load_teacher(options.teacher, world.device),
+        load_teacher(options.teacher, meta_graph.num_classes, world.device),
     )
     if world.is_main and source is not None:
         write_atomic(options.out / "controller.safetensors", source.read_bytes())

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 from instanas_env.build import SHIPPED_SPACE, search_space_name
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import load_json
+from instanas_env.validation import record, text_or_none
 
 T = TypeVar("T")
 TABLE = "latency.json"
+_KNOWN = record({}, dict.fromkeys(("dataset", "data_dir", "run", "meta_graph"), text_or_none), more=True)
 
 
 def filled(options: T, runs: Sequence[Path] = ()) -> T:
@@ -42,7 +44,8 @@ def filled(options: T, runs: Sequence[Path] = ()) -> T:
 
 
 def _config(run: Path) -> dict[str, Any]:
-    return load_json(run / "config.json") if (run / "config.json").is_file() else {}
+    file = run / "config.json"
+    return _KNOWN(load_json(file), str(file)) if file.is_file() else {}
 
 
 def space_name(meta_graph: Path | None) -> str:

@@ -28,9 +28,9 @@ from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import load_json, save_json
 from instanas_env.training.matching import META_GRAPH, check_classes, check_spaces
-from instanas_env.training.run_directory import RunDirectory, machine
+from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from instanas_env.validation import anything, items, record, text
-from scripts.log import show_log
+from scripts.begin import begin
 
 FRONTIER = "one_shot.json"
 
@@ -60,6 +60,8 @@ class Options:
     chunk: int = 100
     """Masks between two checkpoints."""
     seed: int = 0
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
 
 
@@ -69,7 +71,7 @@ def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[
     space, table = check_spaces(weights, options.latency_table or shipped("latency.json"), ())
     val = load_images(options.dataset, "val", options.data_dir, space.resolution)
     check_classes(weights, (), len(val.classes))
-    bandit = InstanceBandit(MetaGraph.load(weights), val, table)
+    bandit = InstanceBandit(MetaGraph.load(weights).to(run.world.device), val, table)
     run.bind(val=val)
     run.claim()
     first = OneShotSearch(bandit, options.seed, options.images)
@@ -120,14 +122,13 @@ def load_frontier(path: Path, space: SearchSpace) -> Tensor:
 
 def main(options: Options) -> None:
     """Search to the end, or from where an earlier call was stopped."""
-    torch.set_num_threads(options.threads)
-    show_log()
-    run = RunDirectory(options.out, options, free=("out", "data_dir"))
+    world = begin(options)
+    run = RunDirectory(options.out, options, free=FREE, world=world)
     run.restore()
     space, frontier = search(options, run)
     content = {
         "options": run.config,
-        "machine": machine(),
+        "machine": machine(world),
         "search_space": space.config,
         "frontier": frontier,
     }

@@ -29,9 +29,9 @@ from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import accuracy
 from instanas_env.training.fitting import Recipe, fit
-from instanas_env.training.run_directory import RunDirectory
+from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
-from scripts.log import show_log
+from scripts.begin import begin
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class Options:
     augmentation: Augmentation = LIGHT
     """Crop, flip and cut-out of the training images."""
     seed: int = 0
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
     """Two runs of one thread each are faster than one run of two."""
 
@@ -91,9 +93,8 @@ def evaluate_densities(
 
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
-    torch.set_num_threads(options.threads)
-    show_log(world.is_main)
-    run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
+    world = begin(options, world)
+    run = RunDirectory(options.out, options, free=FREE, world=world)
     space = parse_search_space(options.search_space).only(*options.modules)
     with world.one_first():
         train = load_images(options.dataset, "train", options.data_dir, space.resolution)
@@ -101,7 +102,13 @@ def main(options: Options, world: World = ALONE) -> None:
     run.bind(train=train, val=val)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
     if options.start is not None:
-        meta_graph.load_state_dict(MetaGraph.load(options.start).state_dict())
+        begun = MetaGraph.load(options.start)
+        if (begun.space, begun.num_classes) != (space, meta_graph.num_classes):
+            raise ValueError(
+                f"start: {options.start} is of {begun.space.config} with {begun.num_classes} classes;"
+                f" {space.config} with {meta_graph.num_classes} will do"
+            )
+        meta_graph.load_state_dict(begun.state_dict())
     elif options.teacher is not None:
         meta_graph.start_from(MetaGraph.load(options.teacher))
 
@@ -122,5 +129,5 @@ def main(options: Options, world: World = ALONE) -> None:
         meta_graph.save,
         run,
         Recipe.of(options),
-        load_teacher(options.teacher, world.device),
+        load_teacher(options.teacher, meta_graph.num_classes, world.device),
     )

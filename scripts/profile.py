@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from agents.controller import Controller
-from instanas_env.build import parse_search_space
+from instanas_env.build import parse_device, parse_search_space
 from instanas_env.deploy.profiling import profile_table
 from instanas_env.deploy.timing import Backend
 from instanas_env.networks.meta_graph import MetaGraph
@@ -57,8 +57,9 @@ def main(options: Options) -> None:
     else:
         space = parse_search_space(options.search_space).only(*options.modules)
         meta_graph = MetaGraph(space, options.num_classes, generator).eval()
-    space = meta_graph.to(options.device).space
-    controller = fold_batch_norm(Controller(space)).to(options.device)
+    device = parse_device(options.device)
+    space = meta_graph.to(device).space
+    controller = fold_batch_norm(Controller(space)).to(device)
     with Progress() as progress:
         task = progress.add_task("rounds", total=options.repetitions)
         table, quality = profile_table(

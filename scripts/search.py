@@ -30,8 +30,8 @@ from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
-from instanas_env.training.run_directory import RunDirectory, machine
-from scripts.log import show_log
+from instanas_env.training.run_directory import FREE, RunDirectory, machine
+from scripts.begin import begin
 from scripts.search_options import Options, Regression, make_agent
 from scripts.search_setup import make_envs, make_shard, make_update
 
@@ -46,7 +46,7 @@ def search(
     bandit = native(envs).bandit
     images = len(bandit.image_set)
     agent = make_agent(options, envs, images, world)
-    update = make_update(options, world)
+    update = make_update(options, bandit.meta_graph.num_classes, world)
     with world.one_first():
         validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
@@ -130,9 +130,8 @@ def save_results(options: Any, run: RunDirectory, agent: LearningAgent, bandit: 
 
 def main(options: Options, world: World = ALONE) -> None:
     """Search to the end, or from where an earlier call was stopped."""
-    torch.set_num_threads(options.threads)
-    show_log(world.is_main)
-    run = RunDirectory(options.out, options, free=("out", "data_dir"), world=world)
+    world = begin(options, world)
+    run = RunDirectory(options.out, options, free=FREE, world=world)
     agent, envs = search(options, run)
     save_results(options, run, agent, native(envs).bandit)
     if world.is_main:

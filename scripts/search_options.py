@@ -181,6 +181,8 @@ class Options:
     wrong_reward: float = paper.WRONG_REWARD
     """R_T of a wrong answer; the regression agent reports it, but learns from right and wrong alone."""
     seed: int = 0
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
 
 

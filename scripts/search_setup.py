@@ -47,7 +47,7 @@ def make_shard(options: Options, world: World, **more: Any) -> gym.vector.Vector
         return make_envs(options, "train", count, device=str(world.device), shard=shard, **more)
 
 
-def make_update(options: Options, world: World = ALONE) -> MetaGraphUpdate:
+def make_update(options: Options, num_classes: int, world: World = ALONE) -> MetaGraphUpdate:
     """The callback that trains the meta-graph between the agent's epochs."""
     early = (options.epochs + options.frozen_epochs) // 2
     return MetaGraphUpdate(
@@ -57,7 +57,7 @@ def make_update(options: Options, world: World = ALONE) -> MetaGraphUpdate:
         frozen_epochs=options.frozen_epochs,
         shuffle={"on": True, "off": False, "early": early}[options.shuffle],
         augmentation=options.augmentation,
-        teacher=load_teacher(options.teacher, world.device),
+        teacher=load_teacher(options.teacher, num_classes, world.device),
         seed=options.seed,
         world=world,
     )

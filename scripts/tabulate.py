@@ -35,10 +35,11 @@ from instanas_env.tabulated import (
     pack,
     reference_latencies,
 )
+from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.matching import META_GRAPH, check_classes, check_spaces
 from instanas_env.training.run_directory import machine
 from instanas_env.wrappers.menu import load_menu
-from scripts.log import show_log
+from scripts.begin import begin
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Options:
     images: int = 100
     """Validation images that the candidates are ranked on."""
     seed: int = 0
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
 
 
@@ -91,7 +94,7 @@ def distinct(masks: Tensor) -> Tensor:
     return torch.stack(list(first.values())[::-1])
 
 
-def tabulate(options: Options) -> Tabulated:
+def tabulate(options: Options, world: World = ALONE) -> Tabulated:
     """Choose the masks and run all images through each."""
     weights = options.meta_graph or shipped(META_GRAPH)
     latencies = options.latency_table or shipped("latency.json")
@@ -103,7 +106,7 @@ def tabulate(options: Options) -> Tabulated:
     image_sets = {split: load(split) for split in options.split}
     val = image_sets["val"] if "val" in image_sets else load("val")
     check_classes(weights, (), len(val.classes))
-    bandit = InstanceBandit(MetaGraph.load(weights), val, table)
+    bandit = InstanceBandit(MetaGraph.load(weights).to(world.device), val, table)
     masks = choose_masks(bandit, options)
     packed = {}
     for split, images in image_sets.items():
@@ -124,7 +127,7 @@ def tabulate(options: Options) -> Tabulated:
             "candidates": options.candidates,
             "images": options.images,
             "seed": options.seed,
-            "machine": machine(),
+            "machine": machine(world),
         },
     )
 
@@ -133,9 +136,8 @@ def main(options: Options) -> None:
     """Tabulate, write the file, and say what is in it."""
     if not options.split:
         raise ValueError("split: got none; train, val or test will do")
-    torch.set_num_threads(options.threads)
-    show_log()
-    table = tabulate(options)
+    world = begin(options)
+    table = tabulate(options, world)
     table.save(options.out)
     for split in table.packed:
         accuracy = table.correct(split).mean(0)

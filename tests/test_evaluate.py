@@ -150,7 +150,7 @@ def test_the_record_holds_the_split_and_its_pictures():
 def test_results_name_the_machine_and_the_options():
     results = read_strictly(evaluated() / "results.json")
     assert results.keys() == {"options", "machine", "policies", "seeds", "image_sets"}
-    assert results["machine"].keys() == {"processor", "threads", "torch", "python"}
+    assert results["machine"].keys() == {"device", "processor", "threads", "torch", "python"}
     assert results["options"]["dataset"] == "folder"
 
 

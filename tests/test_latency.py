@@ -98,7 +98,7 @@ def test_save_and_load(tmp_path):
     ],
 )
 def test_impossible_tables_are_refused(changes):
-    with pytest.raises(ValueError, match="modules: "):
+    with pytest.raises(ValueError, match="^(modules|fixed|controller): "):
         replace(TABLE, **changes)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from scripts.__main__ import main
-from scripts.limits import check_options
+from scripts.begin import check_options
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Options:
-    epochs: int = 0
+    epochs: int = 1
     batch_size: int = 2
     wrong_reward: float = -1.0
     modules: tuple[int, ...] = (0, 2)

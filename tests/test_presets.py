@@ -143,8 +143,10 @@ def another(value: Any, hint: Any) -> Any:
     ]
     if isinstance(value, bool):
         return not value
-    if isinstance(value, (int, float)):
+    if isinstance(value, int):
         return value + 1
+    if isinstance(value, float):
+        return value / 2 + 0.11  # a rate stays a rate
     if isinstance(value, tuple):
         return tuple(another(entry, None) for entry in value) or (0.25,)
     if isinstance(value, str):

@@ -156,7 +156,7 @@ def test_of_two_calls_with_other_options_the_first_to_claim_has_the_directory(tm
 
 def test_machine_tells_what_numbers_depend_on():
     found = machine()
-    assert found.keys() == {"processor", "threads", "torch", "python"}
+    assert found.keys() == {"device", "processor", "threads", "torch", "python"}
     assert found["processor"] and isinstance(found["processor"], str)
     assert found["threads"] == torch.get_num_threads()
     assert found["python"] == platform.python_version()

@@ -183,7 +183,7 @@ def test_the_meta_graph_s_images_are_augmented_as_asked(tmp_path):
     wide = dataclasses.replace(
         options, out=tmp_path / "wide", augmentation=Augmentation(crop_padding=4 / 32, cutout=0.0)
     )
-    assert search_setup.make_update(wide).augmentation == Augmentation(crop_padding=4 / 32, cutout=0.0)
+    assert search_setup.make_update(wide, 10).augmentation == Augmentation(crop_padding=4 / 32, cutout=0.0)
     for one in (options, wide):
         search.main(one)
     plain, cropped = (weights(one.out / "meta_graph.safetensors") for one in (options, wide))

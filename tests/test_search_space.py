@@ -89,7 +89,7 @@ def test_labels_name_the_modules_of_figure_3():
 
 
 def test_unknown_preset_is_named():
-    with pytest.raises(ValueError, match=r"search_space: unknown preset 'cifr'; choose from cifar, "):
+    with pytest.raises(ValueError, match=r"search_space: unknown 'cifr'; choose from cifar, "):
         SearchSpace.preset("cifr")
 
 

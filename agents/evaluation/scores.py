@@ -164,6 +164,8 @@ def real_latency(
     drawn = masks[torch.randperm(len(masks), generator=generator)[:images]]
     distinct, position = torch.unique(drawn.flatten(1), dim=0, return_inverse=True)
     controller = None if agent.controller is None else fold_batch_norm(agent.controller)
+    if controller is not None and backend == "eager":
+        controller.to(next(bandit.meta_graph.parameters()).device)
     times = time_children(
         bandit.meta_graph,
         distinct.view(-1, *masks.shape[1:]),

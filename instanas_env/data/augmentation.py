@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instanas_env import paper
+from instanas_env import checks, paper
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Augmentation:
     crop_padding: float = paper.CROP_PADDING
     flip: bool = True
     cutout: float = paper.CUTOUT_SIZE
+
+    def __post_init__(self) -> None:
+        checks.number("crop_padding", self.crop_padding, 0, 1)
+        checks.flag("flip", self.flip)
+        checks.number("cutout", self.cutout, 0, 1)
 
 
 LIGHT = Augmentation(crop_padding=2 / 32, cutout=0.0)

@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from instanas_env import checks
 from instanas_env.data.image_folder import FOLDER_SETS, load_folder
 from instanas_env.data.image_set import ImageSet, split_by_class
 from instanas_env.data.loaded import tell
 from instanas_env.storage import PathLike
 
+MOST_PX = 4096
 SPLITS = ("train", "val", "test")
 VALIDATION_FRACTION = 0.1
 VALIDATION_SEED = 0
@@ -65,11 +67,10 @@ def load_images(
         ValueError: unknown data set or split, a damaged image, or a folder that is no class of train.
         FileNotFoundError: the data are not there; the message says how to get them.
     """
-    if dataset not in DATASETS:
-        raise ValueError(f"dataset: unknown {dataset!r}; choose from {', '.join(DATASETS)}")
-    if split not in SPLITS:
-        raise ValueError(f"split: unknown {split!r}; choose from {', '.join(SPLITS)}")
-    folder = Path(data_dir if data_dir is not None else DEFAULT_DATA_DIR).expanduser()
+    checks.choice("dataset", dataset, DATASETS)
+    checks.choice("split", split, SPLITS)
+    checks.whole("resolution", resolution, 1, MOST_PX)
+    folder = checks.path("data_dir", DEFAULT_DATA_DIR if data_dir is None else data_dir).expanduser()
     if dataset in FOLDER_SETS:
         if data_dir is None:
             raise FileNotFoundError(f"data_dir: {dataset!r} needs the folder with train/<class>/ in it")

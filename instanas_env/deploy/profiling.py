@@ -173,7 +173,7 @@ def time_children(
     """Milliseconds of each mask's real, separate network on one image, 20th percentile, float64 ``(K,)``.
 
     Args:
-        meta_graph: on the device to measure.
+        meta_graph: on the device to measure where that is done in PyTorch.
         masks: ``(K, num_cells, num_modules)``.
         generator: CPU generator, for the image and the order.
         repetitions: the percentile is taken over so many.
@@ -181,8 +181,10 @@ def time_children(
         progress: called ``repetitions`` times.
         backend: "onnx" runs them in onnxruntime (on the CPU), "eager" in PyTorch.
     """
-    device = next(meta_graph.parameters()).device
     side = meta_graph.space.resolution
     folded = meta_graph.folded()  # its children share its weights
+    if backend == "onnx":
+        folded.cpu()
+    device = next(folded.parameters()).device
     children = (folded.child(mask) for mask in masks)
     return time_networks(children, side, generator, repetitions, controller, progress, backend, device)

@@ -12,9 +12,14 @@ from typing import Any
 from instanas_env.data import ImageSet
 from instanas_env.storage import load_config
 from instanas_env.training.matching import META_GRAPH
+from instanas_env.validation import integer, items, mapping, record, text
 
 IMAGE_SETS = "image_sets"
 """The key of a run's config under which its image sets are described, by split."""
+
+
+SETS = mapping(record({"fingerprint": text(), "images": integer(0, 10**12), "classes": items(text())}))
+"""What a config holds under that key."""
 
 
 def described(images: ImageSet) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def check_same_images(runs: Iterable[Path], dataset: str, split: str, images: Im
     for folder in runs:
         record = load_config(folder / META_GRAPH).get("record") or {}
         options = record.get("options") or {}
-        before = (options.get(IMAGE_SETS) or {}).get(split)
+        before = SETS(options.get(IMAGE_SETS) or {}, f"{folder / META_GRAPH}: {IMAGE_SETS}").get(split)
         if before is None:
             continue
         same_set = options.get("dataset") == dataset

@@ -47,6 +47,10 @@ class World:
         """Whether this is the one that writes files and prints."""
         return self.rank == 0
 
+    def on(self, device: torch.device) -> World:
+        """This world with a plain call's ``device``; torchrun has given each of its processes one."""
+        return World(device=device) if self._fabric is None and self.size == 1 else self
+
     # --- rows of a batch -------------------------------------------------------------------------
 
     def rows(self, count: int) -> slice:

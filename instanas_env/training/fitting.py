@@ -12,7 +12,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from instanas_env import paper
+from instanas_env import checks, paper
 from instanas_env.data import Augmentation, ImageSet
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import World
@@ -89,7 +89,15 @@ def fit(
         file: name of the weights in the run's directory.
     """
     world = run.world
-    replica, optimizer = world.replicate(meta_graph), recipe.optimizer_of(meta_graph)
+    checks.whole("epochs", recipe.epochs, 1)
+    checks.whole("batch_size", recipe.batch_size, max(2, world.size))
+    if len(train) < max(2, world.size):
+        raise ValueError(f"data_dir: got {len(train)} training image(s); {max(2, world.size)} will do")
+    if meta_graph.num_classes != len(train.classes):
+        raise ValueError(
+            f"meta_graph: has {meta_graph.num_classes} classes; the data set has {len(train.classes)}"
+        )
+    replica, optimizer = world.replicate(meta_graph.to(world.device)), recipe.optimizer_of(meta_graph)
     state = run.restore()
     if state is not None:
         meta_graph.load_state_dict(state["model"])

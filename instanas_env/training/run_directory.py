@@ -19,9 +19,11 @@ from instanas_env.storage import (
     save_json,
     write_atomic,
 )
-from instanas_env.training.bound import IMAGE_SETS, described, difference
+from instanas_env.training.bound import IMAGE_SETS, SETS, described, difference
 from instanas_env.training.distributed import ALONE, World
 
+FREE = ("out", "data_dir", "device")
+"""Options of a run that change nothing in its result but rounding: it may go on elsewhere."""
 PLACE = "data_dir"
 """Where the images are: recorded, so that nobody has to say it again, but another place is no other run."""
 
@@ -83,8 +85,8 @@ class RunDirectory:
         before = load_json(self._file)
         if PLACE not in self.config:
             before.pop(PLACE, None)
-        recorded = before.pop(IMAGE_SETS, {})
-        sets = self.config.setdefault(IMAGE_SETS, recorded)
+        recorded: dict[str, Any] = SETS(before.pop(IMAGE_SETS, {}), f"out: {self._file}: {IMAGE_SETS}")
+        sets: dict[str, Any] = self.config.setdefault(IMAGE_SETS, recorded)
         if not sets:
             del self.config[IMAGE_SETS]
         options = {name: value for name, value in self.config.items() if name != IMAGE_SETS}
@@ -141,13 +143,16 @@ def changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def machine(world: World = ALONE) -> dict[str, Any]:
     """What the numbers of a run depend on besides its options."""
-    several = {} if world.size == 1 else {"processes": world.size, "device": world.device.type}
+    device = str(world.device)
+    if world.device.type == "cuda":
+        device += f" ({torch.cuda.get_device_name(world.device)})"
     return {
+        "device": device,
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.split("+")[0],
         "python": platform.python_version(),
-        **several,
+        **({} if world.size == 1 else {"processes": world.size}),
     }
 
 

@@ -6,6 +6,7 @@ MobileNetV2 of any width (`instanas pretrain --modules 2 --search-space lite@0.5
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -62,12 +63,12 @@ class LoneNetwork:
         return counter.get_total_flops() / 2e6  # it counts the multiplication and the addition
 
     @torch.inference_mode()
-    def correct(self, image_set: ImageSet) -> Tensor:
-        """Which images of a set it gets right, bool ``(N,)``."""
-        parts = []
+    def correct(self, image_set: ImageSet, device: torch.device | None = None) -> Tensor:
+        """Which images of a set it gets right, bool ``(N,)``; computed on ``device``, by default the CPU."""
+        network, parts = copy.deepcopy(self.network).to(device), []
         for index in torch.arange(len(image_set)).split(BATCH_SIZE):
-            images = image_set.normalize(image_set.images[index])
-            parts.append(self.network(images).argmax(1) == image_set.labels[index])
+            images = image_set.normalize(image_set.images[index].to(device))
+            parts.append(network(images).argmax(1).cpu() == image_set.labels[index])
         return torch.cat(parts)
 
 
@@ -160,7 +161,7 @@ def latencies(
     measured = [network for network in networks if not is_of(network, space)]
     ratios: dict[int, tuple[float, dict[str, Any]]] = {}
     if measured:
-        child = bandit.meta_graph.child(space.mobilenet_v2_mask())
+        child = bandit.meta_graph.child(space.mobilenet_v2_mask()).cpu()  # as it is deployed
         both = [child, *(network.network for network in measured)]
         clock, *own = time_networks(both, space.resolution, generator, repetitions).tolist()
         for network, ms in zip(measured, own, strict=True):

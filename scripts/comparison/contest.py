@@ -61,6 +61,7 @@ class Contest:
         trust: whether files that may run code are loaded: SB3's zips.
         env: the environment's id.
         progress: whether learners show a bar.
+        device: where the live meta-graph computes.
     """
 
     out: Path
@@ -70,11 +71,16 @@ class Contest:
     trust: bool = False
     env: str = LIVE
     progress: bool = False
+    device: str = "cpu"
 
     @property
     def twin(self) -> bool:
         """Whether the environment is tabular: its actions are arms."""
         return self.env == TWIN
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return self.environment if self.twin else {**self.environment, "device": self.device}
 
     @cached_property
     def val(self) -> Any:
@@ -87,7 +93,7 @@ class Contest:
         return self._bandit("test")
 
     def _bandit(self, split: str) -> InstanceBandit | TabularBandit:
-        return (build_tabular if self.twin else build_bandit)(split=split, **self.environment)
+        return (build_tabular if self.twin else build_bandit)(split=split, **self._given)
 
     @cached_property
     def val_part(self) -> ContextualBandit:
@@ -104,7 +110,7 @@ class Contest:
 
     def envs(self, **forms: Any) -> gym.vector.VectorEnv:
         """A fresh training environment; ``forms`` are ``actions``, ``layout`` and ``observation``."""
-        return gym.make_vec(self.env, num_envs=NUM_ENVS, split="train", **self.environment, **forms)
+        return gym.make_vec(self.env, num_envs=NUM_ENVS, split="train", **self._given, **forms)
 
     def envs_of_arms(self, observation: str = "image") -> gym.vector.VectorEnv:
         """A fresh training environment whose actions are numbers of masks of the menu."""

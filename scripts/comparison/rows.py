@@ -87,7 +87,7 @@ class Comparison:
             side, generator = lone.resolution, generator_for(self.seed, 7)
             real = time_networks([lone.network], side, generator, backend=self.backend).item()
         latency_ms, source = latency
-        correct = lone.correct(self.image_set)
+        correct = lone.correct(self.image_set, bandit.device)
         self.correct[name] = correct.numpy()
         result = summarise_network(name, correct, latency_ms, bandit, real)
         size = {"parameters": lone.parameters, "mmacs": lone.mmacs}

@@ -40,6 +40,8 @@ class Options:
     """Only print what would run."""
     seed: int = 0
     """The first, where a preset has several."""
+    device: str = "auto"
+    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
     """Of every stage but the report and the latency table, which is always measured with one."""
     workers: int = 1

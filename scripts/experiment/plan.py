@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from agents.evaluation.picks import picks
 from instanas_env.storage import load_json
@@ -35,7 +36,7 @@ class Plan:
         self.options = options
         self.out = options.out
         self.data = {"dataset": self.preset.dataset, "data_dir": options.data_dir}
-        self.chance = {"seed": options.seed, "threads": options.threads}
+        self.chance = {"seed": options.seed, "threads": options.threads, "device": options.device}
         self.table = self.out / "latency.json"
 
     def groups(self) -> Iterator[list[Stage]]:
@@ -96,11 +97,11 @@ class Plan:
     def _place(self, name: str, seed: int) -> Path:
         return self.out / f"{name}{_told(seed)}"
 
-    def _chance(self, seed: int) -> dict[str, int]:
+    def _chance(self, seed: int) -> dict[str, Any]:
         return {**self.chance, "seed": self.options.seed + seed}
 
     def _choose(self, agent: str, seed: int) -> Stage:
-        more = {"data_dir": self.options.data_dir, "threads": self.options.threads}
+        more = {name: getattr(self.options, name) for name in ("data_dir", "threads", "device")}
         options = wired("choose", self.preset.choose, run=self._place(agent, seed), **more)
         label = f"choose {options.run.name}"
         return Stage("choose", label, choose.main, options, options.run / "choices.json")

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from instanas_env.storage import load_json, save_json
 from instanas_env.training.distributed import ALONE, World
-from instanas_env.training.run_directory import changed_options, config_of
+from instanas_env.training.run_directory import FREE, changed_options, config_of
 from scripts.comparison.workers import end_with_parent
 
 
@@ -54,7 +54,7 @@ class Stage:
             ValueError: it has finished with other options.
         """
         note = self.file(notes, "json")
-        config = config_of(self.options, free=("out", "data_dir", "workers"))
+        config = config_of(self.options, free=(*FREE, "workers"))
         if self.makes is not None and self.makes.exists() and note.exists():
             changed = changed_options(load_json(note), config)
             if changed:
