@@ -22,6 +22,7 @@ SB3: dict[str, dict[str, Any]] = {
     "a2c": {"n_steps": 1, **ON_POLICY},
     "trpo": {"n_steps": 4, "batch_size": 256, **ON_POLICY},
     "dqn": {
+        "learning_rate": 1e-3,
         "buffer_size": 20_000,
         "learning_starts": NUM_ENVS,
         "batch_size": 256,
