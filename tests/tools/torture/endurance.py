@@ -21,8 +21,8 @@ from instanas_env.seeding import generator_for
 from tests.tools.scratch import SCRATCH
 from tests.tools.torture.verdicts import Case, Tally, Wrong
 
-WARM_UP = 0.1
-"""Part of the steps after which memory is measured first."""
+WARM_UP = 0.5
+"""Part of the steps after which memory is measured first; oneDNN keeps kernels for every batch size."""
 LIVE, TWIN = "live images", "images of the twin"
 
 
