@@ -320,7 +320,7 @@ def test_parts_that_do_not_belong_together_are_refused(tiny_graph, lite_space, t
     two_classes = dataclasses.replace(DATA, classes=("cat", "dog"))
     with pytest.raises(ValueError, match="^data: has 2 classes, the meta-graph 10"):
         InstaNASClassifier(tiny_agent, tiny_graph, two_classes, table_of(tiny_space))
-    with pytest.raises(ValueError, match="^cache_size: got 0; at least 1 will do"):
+    with pytest.raises(ValueError, match="^cache_size: got 0; a whole number of at least 1 will do"):
         InstaNASClassifier(tiny_agent, tiny_graph, DATA, table_of(tiny_space), cache_size=0)
 
 
