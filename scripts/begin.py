@@ -18,7 +18,7 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.run_directory import machine
 
 LEAST = {name: 0 for name in ("seed", "modules", "children", "control_masks", "frozen_epochs")}
-LEAST |= {"curriculum_epochs": 0, "random_epochs": 0, "clock": 0, "batch_size": 2}
+LEAST |= {"curriculum_epochs": 0, "random_epochs": 0, "clock": 0, "classes": 0, "images": 0, "batch_size": 2}
 """Whole numbers among the options are at least 1, but for these."""
 MOST = {"threads": 1024}
 SIGNED = ("wrong_reward", "entropy_coefficient")

@@ -28,6 +28,7 @@ from instanas_env.training.run_directory import machine
 from scripts import begin as begin_module
 from scripts import choose, finetune, oneshot, pretrain, search_options
 from scripts.begin import begin, check_options, told
+from scripts.experiment.presets import PRESETS
 from tests.tools.pipeline_fixtures import image_folder
 
 SPACE = SearchSpace.preset("lite", 0.5)
@@ -169,6 +170,11 @@ def test_numbers_within_lists_and_those_that_may_be_negative(tmp_path):
     for options in (oneshot.Options(tmp_path, masks=-1), choose.Options(tmp_path, dials=0)):
         with pytest.raises(ValueError, match="^(masks|dials): got "):
             check_options(options)
+
+
+def test_the_presets_are_within_the_limits():
+    for preset in PRESETS.values():
+        check_options(preset)
 
 
 def test_weights_of_other_classes_are_refused_at_the_start(tmp_path):
