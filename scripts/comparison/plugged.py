@@ -18,9 +18,17 @@ from scripts.comparison.learning import Entry
 ONE_STEP = {"gamma": 0.0, "device": "cpu"}
 ON_POLICY = {"gae_lambda": 1.0, **ONE_STEP}
 SB3: dict[str, dict[str, Any]] = {
-    "ppo": {"n_steps": 4, "batch_size": 256, "n_epochs": 4, **ON_POLICY},
-    "a2c": {"n_steps": 1, **ON_POLICY},
-    "trpo": {"n_steps": 4, "batch_size": 256, **ON_POLICY},
+    "ppo": {"learning_rate": 2e-3, "n_steps": 2, "batch_size": 512, "n_epochs": 2, **ON_POLICY},
+    "a2c": {"learning_rate": 2e-3, "n_steps": 2, **ON_POLICY},
+    "trpo": {
+        "learning_rate": 1e-3,
+        "n_steps": 8,
+        "batch_size": 256,
+        "target_kl": 0.1,
+        "cg_max_steps": 8,
+        "n_critic_updates": 4,
+        **ON_POLICY,
+    },
     "dqn": {
         "learning_rate": 1e-3,
         "buffer_size": 20_000,
@@ -32,7 +40,9 @@ SB3: dict[str, dict[str, Any]] = {
         **ONE_STEP,
     },
 }
-"""Settings of Stable-Baselines3's learners; episodes are one step long, so there is no discount."""
+"""Settings of Stable-Baselines3's learners, chosen on validation images, see docs/clients.md.
+
+Episodes are one step long, so there is no discount."""
 
 
 def predicting(contest: Contest, policy: Any, envs: gym.vector.VectorEnv) -> Predicting:
