@@ -90,7 +90,7 @@ def environment(options: Options) -> dict[str, Any]:
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def check(options: Options, device: str) -> None:
+def check(options: Options, device: str = "cpu") -> None:
     """Score the replays beside a record again, and compare its rows with them.
 
     Files lie where the record has them, or where the options say. ``ValueError`` if they changed, if too many

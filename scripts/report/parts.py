@@ -40,7 +40,9 @@ def drawn(run: RunFiles) -> list[Part]:
     """All parts, with what they show."""
     import matplotlib
 
-    parts = [*_comparison(run), *_networks(run), *_search(run)]
+    parts = list(_comparison(run))
+    if run.content or not run.benchmark:  # a benchmark alone has nothing of the rest
+        parts += [*_networks(run), *_search(run)]
     with matplotlib.rc_context(STYLE):
         for part in parts:
             try:
