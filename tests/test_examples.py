@@ -37,7 +37,10 @@ NEEDS = {
     "mabwiser_on_the_twin": "mabwiser",
 }
 TWINS = [name for name in NEEDS if name.endswith("twin")]
-LIVE = [name for name in NEEDS if name not in TWINS]
+QUICK = ("own_agent", "ppo")
+LIVE = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NEEDS if name not in TWINS
+]
 
 
 def example(name: str):
@@ -109,6 +112,7 @@ def test_bandits_lose_regret_on_the_twin(name, acted):
     assert_each_pass_shows_each_image_once(acted, 9_000)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(IN_FULL, reason="runs in full")
 def test_ppo_learns():
