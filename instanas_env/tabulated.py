@@ -148,8 +148,10 @@ class Tabulated:
             content = _CONFIG(config, "config")
             space = SearchSpace.from_config(content["search_space"])
             bits = tensors["masks"]
-            if bits.ndim != 2 or bits.shape[1] != space.num_bits or (bits > 1).any():
-                raise ValueError(f"masks: got {tuple(bits.shape)}; (K, {space.num_bits}) of 0 and 1 will do")
+            is_bits = bits.dtype == torch.uint8 and bits.ndim == 2 and bits.shape[1] == space.num_bits
+            if not is_bits or (bits > 1).any():
+                got = f"{bits.dtype} {tuple(bits.shape)}"
+                raise ValueError(f"masks: got {got}; uint8 (K, {space.num_bits}) of 0 and 1 will do")
             return cls(
                 space=space,
                 masks=bits.bool().unflatten(1, (space.num_cells, space.num_modules)),

@@ -21,6 +21,7 @@ from scripts.comparison.contest import Budget, Contest, worth
 from scripts.comparison.learning import let_learn
 from scripts.comparison.policies import enter, fastest_trade_off
 from scripts.comparison.ranking import mean_curve, seeded
+from tests.tools.pipeline_fixtures import image_folder
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +47,8 @@ def test_a_policy_that_is_none_is_refused(contest, name, told):
         enter(contest, name, 0)
 
 
-ANSWERS = {"linucb": 256, "dqn": 256, "trpo": 1024, "convnet-aig": 256, "blockdrop": 512, "paper": 512}
-"""A whole step is the least: 256 images. TRPO collects four; others have two masks an image answered."""
+ANSWERS = {"linucb": 256, "dqn": 256, "trpo": 2048, "convnet-aig": 256, "blockdrop": 512, "paper": 512}
+"""A whole step is the least: 256 images. TRPO collects eight; others have two masks an image answered."""
 PACKAGES = {"dqn": "stable_baselines3", "trpo": "sb3_contrib"}
 
 
@@ -200,3 +201,9 @@ def test_a_curve_over_seeds_has_the_points_that_all_have():
     points = mean_curve([{"curve": curve} for curve in curves])
     assert [point[:2] for point in points] == [[100.0, 1.0], [200.0, 2.0]]
     assert points[0][3] == pytest.approx(1 + 12.706, abs=1e-3)
+
+
+def test_a_folder_of_few_images_is_enough(tmp_path):
+    """80 training images: as many environments, where there are 256 otherwise."""
+    given = {"dataset": "folder", "data_dir": str(image_folder())}
+    assert Contest(tmp_path, given, Budget(100, 2, 2, 1)).envs().num_envs == 80

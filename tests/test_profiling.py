@@ -101,8 +101,8 @@ def test_profile_table_times_children_and_the_controller(tiny_graph, tiny_space,
 
 
 def test_too_few_children_are_refused(tiny_graph):
-    with pytest.raises(ValueError, match="^children: got 127; at least 128 for 85 modules will do"):
-        profile_table(tiny_graph, None, generator_for(0), children=127)
+    with pytest.raises(ValueError, match="^fitted: got 127; at least 128 for 85 modules will do"):
+        profile_table(tiny_graph, None, generator_for(0), fitted=127)
 
 
 def test_a_measured_table_can_be_kept(tiny_graph, tmp_path):

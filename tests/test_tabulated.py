@@ -70,6 +70,7 @@ def test_a_flipped_bit_is_found(tmp_path_factory, position, bit):
         (lambda t, c: t.update({"correct.val": t["correct.val"][:, :0]}), r"correct\.val: got torch.uint8"),
         (lambda t, c: t.update({"correct.val": t["correct.val"] | 1}), "beyond the 3 that there are"),
         (lambda t, c: t.update({"masks": t["masks"] * 2}), "masks: got .* of 0 and 1 will do"),
+        (lambda t, c: t.update({"masks": t["masks"].to(torch.float8_e4m3fn)}), "masks: got torch.float8"),
         (lambda t, c: t.update({"masks": t["masks"] * 0}), "empty cell that changes shape"),
         (lambda t, c: t.update({"latency_ms": t["latency_ms"] * float("nan")}), "latency_ms: 3 finite"),
         (lambda t, c: t.update({"latency_ms": t["latency_ms"].float()}), "latency_ms: 3 finite float64"),

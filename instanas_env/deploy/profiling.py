@@ -56,8 +56,8 @@ def profile_table(
     meta_graph: MetaGraph,
     controller: nn.Module | None,
     generator: torch.Generator,
-    children: int = 400,
-    checked: int = 200,
+    fitted: int = 400,
+    children: int = 200,
     repetitions: int = 25,
     backend: Backend = "onnx",
     progress: Callable[[], None] = lambda: None,
@@ -71,8 +71,8 @@ def profile_table(
         controller: images uint8 ``(1, 3, H, W)`` to anything; None leaves its entry at 0. It is one network
             that runs before every child, see :func:`time_controller`.
         generator: CPU generator, for masks, inputs and order.
-        children: how many the table is fitted to; at least one and a half times as many as there are modules.
-        checked: how many others it is checked on (Figure 4).
+        fitted: how many children the table is fitted to; at least 1.5 times as many as there are modules.
+        children: how many others it is checked on (Figure 4).
         repetitions: of each.
         backend: what runs them.
         progress: called ``repetitions`` times.
@@ -82,20 +82,20 @@ def profile_table(
     """
     space = meta_graph.space
     enough = -(-3 * space.num_bits // 2)
-    if children < enough:
-        raise ValueError(f"children: got {children}; at least {enough} for {space.num_bits} modules will do")
-    masks = torch.cat([random_children(space, count, generator) for count in (children, checked)])
+    if fitted < enough:
+        raise ValueError(f"fitted: got {fitted}; at least {enough} for {space.num_bits} modules will do")
+    masks = torch.cat([random_children(space, count, generator) for count in (fitted, children)])
     real = time_children(meta_graph, masks, generator, repetitions, None, progress, backend)
-    modules, fixed = fit_table(masks[:children], real[:children])
+    modules, fixed = fit_table(masks[:fitted], real[:fitted])
     controller_ms = 0.0
     if controller is not None:
         controller_ms = time_controller(
             meta_graph, controller, masks[:WITH_CONTROLLER], generator, repetitions, backend
         )
-    record = {"batch_size": 1, "threads": 1, "backend": runtime(backend), "children": children}
+    record = {"batch_size": 1, "threads": 1, "backend": runtime(backend), "children": fitted}
     record = {**record, "repetitions": repetitions}
     table = LatencyTable(space, modules, fixed, controller_ms, record=record)
-    return table, EstimateQuality(table.lookup(masks[children:]), real[children:])
+    return table, EstimateQuality(table.lookup(masks[fitted:]), real[fitted:])
 
 
 def random_children(space: SearchSpace, count: int, generator: torch.Generator) -> Tensor:

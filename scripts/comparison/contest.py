@@ -23,6 +23,7 @@ from instanas_env import reward
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.contextual import ContextualBandit
+from instanas_env.data import load_images
 from instanas_env.storage import load_json, save_json
 from instanas_env.tabular_bandit import TabularBandit, build_tabular
 
@@ -109,8 +110,19 @@ class Contest:
         return self.val.space
 
     def envs(self, **forms: Any) -> gym.vector.VectorEnv:
-        """A fresh training environment; ``forms`` are ``actions``, ``layout`` and ``observation``."""
-        return gym.make_vec(self.env, num_envs=NUM_ENVS, split="train", **self._given, **forms)
+        """A fresh training environment of 256 images, or of all if there are fewer.
+
+        ``forms`` are ``actions``, ``layout`` and ``observation``.
+        """
+        count = min(NUM_ENVS, self._training_images)
+        return gym.make_vec(self.env, num_envs=count, split="train", **self._given, **forms)
+
+    @cached_property
+    def _training_images(self) -> int:
+        if self.twin:
+            return len(self.val.table.correct("train"))
+        dataset, place = self.environment.get("dataset", "embedded"), self.environment.get("data_dir")
+        return len(load_images(dataset, "train", place, self.space.resolution))
 
     def envs_of_arms(self, observation: str = "image") -> gym.vector.VectorEnv:
         """A fresh training environment whose actions are numbers of masks of the menu."""

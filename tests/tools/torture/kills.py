@@ -38,7 +38,7 @@ def command_of(stage: str, run: Path) -> list[str]:
         "export": f"export {shipped('reference/controller.safetensors').parent} {run / 'model.onnx'}",
         "tabulate": "tabulate --masks 8 --candidates 16 --images 20"
         f" --out {run / 'tabular.safetensors'} {place}",
-        "profile": "profile --search-space lite@0.25 --modules 0 2 --fitted 30 --children 3 --repetitions 3"
+        "profile": "profile --search-space lite@0.25 --modules 0 2 --fitted 60 --children 3 --repetitions 3"
         f" --out {run / 'latency.json'}",
         "choose": f"choose --snapshots 2 --dials 3 --run {run}",
         "evaluate": "evaluate --dial 0.6 --one-shot-masks 10 --one-shot-limits 1 --control-masks 3"
