@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from instanas_env.bandit import InstanceBandit, Outcome
+
+T = TypeVar("T")
 
 
 class BanditEnv(Protocol):
@@ -56,14 +59,7 @@ class CallbackList:
     def after_restart(self, env: BanditEnv) -> None:
         """Tell all callbacks that the bandit starts again; then raise the first error, if any."""
         self._untold, self._due = [], None
-        failed: Exception | None = None
-        for callback in self.callbacks:
-            try:
-                callback.on_restart(env)
-            except Exception as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
+        _tell_all(list(self.callbacks), lambda callback: callback.on_restart(env))
 
     def after_step(self, env: BanditEnv, outcome: Outcome, ended_epoch: bool) -> None:
         """Run the hooks; on the last step of an epoch let the bandit move on after them."""
@@ -74,15 +70,7 @@ class CallbackList:
 
     def settle(self, env: BanditEnv) -> None:
         """Do what is still to happen, here or after an error: tell of the step, then end the epoch."""
-        failed: Exception | None = None
-        while self._untold:
-            callback, outcome = self._untold.pop(0)
-            try:
-                callback.on_step(outcome)
-            except Exception as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
+        _tell_all(self._untold, lambda told: told[0].on_step(told[1]))
         if self._due is None:
             return
         while self._due:
@@ -90,3 +78,15 @@ class CallbackList:
             self._due.pop(0)
         self._due = None
         env.bandit.next_epoch()
+
+
+def _tell_all(queue: list[T], tell: Callable[[T], None]) -> None:
+    """Tell everyone in a queue, which empties, though some raise whatever they like; then raise the first."""
+    failed: Exception | None = None
+    while queue:
+        try:
+            tell(queue.pop(0))
+        except Exception as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
