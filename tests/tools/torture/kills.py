@@ -80,15 +80,22 @@ def differing(stage: str, expected: Path, run: Path) -> list[str]:
     ]
 
 
+def is_done(life: Life, number: signal.Signals) -> bool:
+    """Whether a stage says by its exit code that it has done all; :func:`differing` then holds it to that.
+
+    A signal that comes after the last line, when Python's own handlers are back, ends it without a word.
+    """
+    code = life.process.returncode
+    return code == 0 or (code == -number and number != signal.SIGKILL and "stopped" not in life.said())
+
+
 def what_is_wrong(life: Life, died: bool, number: signal.Signals) -> str:
     """Of the way in which a life ended; empty if nothing is."""
     code, said = life.process.returncode, life.said().strip()
     if life.orphans():
         return "a process lived on after it"
     if not died:
-        # A signal that comes when all is done, or before anything is begun, ends Python by itself.
-        fine = code == 0 or (code == -number and not said)
-        return "" if fine else f"ended with {code} and {said[-300:]!r}"
+        return "" if is_done(life, number) else f"ended with {code} and {said[-300:]!r}"
     if number != signal.SIGKILL and "stopped; the same command " not in said.splitlines()[-1:][0]:
         return f"did not say how to go on, but {said[-300:]!r}"
     return ""
@@ -121,7 +128,7 @@ def kill_stage(stage: str, seed: int, kills: int, deadline: float) -> Tally:
             told, Verdict.ELSE if wrong else Verdict.LOST if broken else Verdict.RIGHT, wrong or str(broken)
         )
         tally.done[f"kills by {sent.name}" if died else "ended before the signal"] += 1
-        if life.process.returncode == 0:
+        if is_done(life, sent):
             finished.append(run.rename(out / f"finished_{turn}"))
             begin(stage, run)
     with Life(command, run, claims) as life:
