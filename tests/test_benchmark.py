@@ -116,6 +116,7 @@ def test_the_leaderboard_is_a_table_of_all(finished):
     assert "instanas benchmark --policies fixed regression" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_rows_ends_the_same_in_several_processes(finished, tmp_path, monkeypatch):
     """What is there is not made again; what is missing is, elsewhere and to the bit."""
     monkeypatch.chdir(finished)

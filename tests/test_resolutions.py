@@ -37,12 +37,13 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "search_space", "classes"),
     [
         ("paper-cifar100", "cifar@0.125", 100),
-        pytest.param("paper-tiny-imagenet", "tiny_imagenet@0.125", 3, marks=pytest.mark.slow),
-        pytest.param("paper-imagenet", "imagenet@0.125", 3, marks=pytest.mark.slow),
+        ("paper-tiny-imagenet", "tiny_imagenet@0.125", 3),
+        ("paper-imagenet", "imagenet@0.125", 3),
     ],
 )
 def test_every_stage_runs_at_every_resolution(tmp_path: Path, monkeypatch, name, search_space, classes):

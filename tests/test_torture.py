@@ -12,6 +12,7 @@ from tests.tools.life import ROOT
 from tests.tools.torture.verdicts import Case, Lost, Tally, Verdict, Wrong, judge
 
 
+@pytest.mark.slow
 def test_the_short_form_finds_nothing(tmp_path):
     command = [sys.executable, "-m", "tests.tools.torture", "--short", "--out", str(tmp_path / "counts.json")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
