@@ -69,48 +69,33 @@ def build_bandit(
         ValueError: a name that does not exist, or parts that do not belong together.
         FileNotFoundError: files that are not there.
     """
-    checks.text("dataset", dataset, "embedded")
-    checks.text("split", split, "train")
-    if data_dir is not None:
-        checks.path("data_dir", data_dir)
-    augment = checks.flag("augment", augment)
+    augmentation = LIGHT if checks.flag("augment", augment) else None
     checks.choice("cost", cost, get_args(Cost))
-    checks.choice("order", order, get_args(Order))
     place = parse_device(device)
     space = parse_search_space(search_space)
     image_set = load_images(dataset, split, data_dir, space.resolution)
     num_classes = len(image_set.classes)
     graph = _meta_graph(meta_graph, space, num_classes)
-    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
     if graph.num_classes != num_classes:
-        raise ValueError(
-            f"meta_graph: has {graph.num_classes} classes, dataset {dataset!r} has {num_classes}"
-        )
-    for name, other in (("meta_graph", graph.space), ("latency_table", table.space)):
-        if other != space:
-            raise ValueError(f"{name}: made for the search space {other.config}; got {space.config}")
+        raise ValueError(f"meta_graph: has {graph.num_classes} classes, {dataset!r} has {num_classes}")
+    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
+    space.expect(meta_graph=graph.space, latency_table=table.space)
     counts = {"flops": count_macs, "params": count_parameters}
+    with checks.explained(f"device: got {device!r}", RuntimeError, AssertionError, ImportError):
+        graph = graph.to(place)
     return InstanceBandit(
-        _moved(graph, place),
+        graph,
         image_set,
         table,
         counts[cost](space, num_classes) if cost in counts else None,
-        None if bounds is None else parse_bounds(bounds),
+        None if bounds is None else BoundsSchedule.from_config(bounds),
         correct_reward,
         wrong_reward,
         order,
-        LIGHT if augment else None,
+        augmentation,
         autocast,
         shard,
     )
-
-
-def _moved(graph: MetaGraph, device: torch.device) -> MetaGraph:
-    """The meta-graph on a device; ``ValueError`` where there is none of that kind."""
-    try:
-        return graph.to(device)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(f"device: got {str(device)!r}: {error}") from error
 
 
 def parse_device(name: str) -> torch.device:
@@ -138,10 +123,8 @@ def parse_device(name: str) -> torch.device:
 def parse_search_space(name: str) -> SearchSpace:
     """ "lite" or "cifar@0.5": a preset, and its width after an @, see :meth:`SearchSpace.preset`."""
     preset, at, width = checks.text("search_space", name, "lite").partition("@")
-    try:
+    with checks.explained(f"search_space: got {name!r}"):
         return SearchSpace.preset(preset, float(width) if at else 1.0)
-    except ValueError as error:
-        raise ValueError(f"search_space: got {name!r}: {error}") from error
 
 
 def search_space_name(space: SearchSpace) -> str:
@@ -150,14 +133,6 @@ def search_space_name(space: SearchSpace) -> str:
     if space != parse_search_space(name):
         raise ValueError(f"search_space: only spaces with all modules have a name; got {space.config}")
     return name
-
-
-def parse_bounds(bounds: dict[str, Any]) -> BoundsSchedule:
-    """A schedule from the keyword argument; ``ValueError`` says what would do."""
-    try:
-        return BoundsSchedule.from_config(bounds)
-    except OverflowError as error:  # a whole number too large for a float
-        raise checks.refuse("bounds", bounds, "smaller factors") from error
 
 
 def _meta_graph(source: str | None, space: SearchSpace, num_classes: int) -> MetaGraph:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from instanas_env import checks, paper, reward
-from instanas_env.build import parse_bounds, shipped
+from instanas_env.build import shipped
 from instanas_env.contextual import Contexts, ContextualBandit, Order, Outcome
 from instanas_env.data import ImageSet, load_images
 from instanas_env.reward import BoundsSchedule, RewardBounds
@@ -39,9 +39,6 @@ class TabularOutcome(Outcome):
     regret_image: np.ndarray
     regret_class: np.ndarray
     regret_fixed: np.ndarray
-
-
-REGRETS = ("regret_image", "regret_class", "regret_fixed")
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,8 @@ class TabularBandit(ContextualBandit):
     Attributes:
         correct: bool ``(N, K)``.
     """
+
+    regrets = ("regret_image", "regret_class", "regret_fixed")
 
     def __init__(
         self,
@@ -117,7 +116,7 @@ class TabularBandit(ContextualBandit):
 
     def score(self, contexts: Contexts, actions: Any) -> TabularOutcome:
         """What ``actions``, int64 ``(n,)`` or ``(K, n)``, would earn. Draws nothing, changes nothing."""
-        judged, bounds = self.judged, self.bounds
+        judged = self.judged
         arm = np.asarray(actions)
         index = np.broadcast_to(contexts.index.numpy(), arm.shape)
         correct, label = self.correct[index, arm], self._labels[index]
@@ -135,16 +134,14 @@ class TabularBandit(ContextualBandit):
             reward_task=judged.reward_task[right],
             reward_latency=judged.reward_latency[arm],
             mask=self._masks[arm],
-            upper_ms=np.full(arm.shape, bounds.upper),
-            lower_ms=np.full(arm.shape, bounds.lower),
-            epoch=np.full(arm.shape, self.epoch),
+            **self._window(arm.shape),
             regret_image=judged.best_of_image[index] - earned,
             regret_class=judged.reward[self.correct[index, of_class].view(np.int8), of_class] - earned,
             regret_fixed=judged.reward[self.correct[index, of_all].view(np.int8), of_all] - earned,
         )
 
     def actions_of(self, masks: Tensor) -> Tensor:
-        """Their numbers, int64 ``(n,)``; ``ValueError`` for a mask that is not in the table."""
+        """The numbers of masks, int64 ``(n,)``; ``ValueError`` for a mask that is not in the table."""
         arms = {mask.tobytes(): arm for arm, mask in enumerate(self._masks)}
         found = [arms.get(mask.tobytes(), -1) for mask in masks.numpy()]
         if -1 in found:
@@ -203,7 +200,7 @@ def build_tabular(
             f"table: {file} was made with other images of {loaded.dataset!r} ({split}): fingerprint"
             f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one"
         )
-    schedule = None if bounds is None else parse_bounds(bounds)
+    schedule = None if bounds is None else BoundsSchedule.from_config(bounds)
     return TabularBandit(loaded, split, image_set, schedule, correct_reward, wrong_reward, order)
 
 

@@ -30,7 +30,7 @@ _CHOICES = record(
 def non_dominated(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:
     """Positions of the points to which no other is as fast and as accurate, and better in one; slow to fast.
 
-    Of equal points the first counts.
+    The first one of equal points counts.
     """
     fastest_first = sorted(range(len(accuracy)), key=lambda i: (latency_ms[i], -accuracy[i]))
     frontier: list[int] = []
