@@ -118,7 +118,7 @@ class ConvNetAIG(LearningAgent):
         """
         env = self._native()
         self._adopt()
-        for _ in range(-(-total_timesteps // env.num_envs)):
+        for _ in range(self._steps(total_timesteps)):
             images = torch.from_numpy(self._begin())
             logits = self.controller.train()(images)
             noisy = logits + self._noise(logits)

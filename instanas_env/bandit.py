@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from instanas_env import checks, reward
-from instanas_env.contextual import Contexts, ContextualBandit, Order, Outcome
+from instanas_env.contextual import Contexts, ContextualBandit, Outcome
 from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.reward import BoundsSchedule
 
 __all__ = ["Contexts", "InstanceBandit", "Outcome"]
 
@@ -29,9 +28,9 @@ class InstanceBandit(ContextualBandit):
         image_set: the contexts.
         latency_table: gives ``latency_ms``.
         cost_table: what R_A judges; None means the latency table.
-        bounds, correct_reward, wrong_reward, order, shard: see :class:`ContextualBandit`.
         augmentation: None shows the images as they are.
         autocast: let convolutions compute in bfloat16, for GPUs that are made for it.
+        rules: ``bounds, correct_reward, wrong_reward, order, shard``, see :class:`ContextualBandit`.
 
     Attributes:
         folded: the copy of the meta-graph that predicts, as it was at the last :meth:`refresh`.
@@ -45,18 +44,11 @@ class InstanceBandit(ContextualBandit):
         image_set: ImageSet,
         latency_table: LatencyTable,
         cost_table: LatencyTable | None = None,
-        bounds: BoundsSchedule | None = None,
-        correct_reward: float = 1.0,
-        wrong_reward: float = -1.0,
-        order: Order = "shuffled",
         augmentation: Augmentation | None = None,
         autocast: bool = False,
-        shard: tuple[int, int] = (0, 1),
+        **rules: Any,
     ):
-        cost_table = cost_table or latency_table
-        super().__init__(
-            meta_graph.space, image_set, cost_table, bounds, correct_reward, wrong_reward, order, shard
-        )
+        super().__init__(meta_graph.space, image_set, cost_table or latency_table, **rules)
         self.meta_graph = meta_graph
         self.latency_table = latency_table
         self.augmentation = augmentation

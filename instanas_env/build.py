@@ -8,9 +8,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from instanas_env import checks, paper
+from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
-from instanas_env.contextual import Order
 from instanas_env.data import LIGHT, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.counting import count_macs, count_parameters
@@ -41,13 +40,10 @@ def build_bandit(
     meta_graph: str | None = None,
     latency_table: str | None = None,
     cost: Cost = "latency",
-    correct_reward: float = paper.CORRECT_REWARD,
-    wrong_reward: float = paper.WRONG_REWARD,
     bounds: dict[str, Any] | None = None,
-    order: Order = "shuffled",
     device: str = "cpu",
     autocast: bool = False,
-    shard: tuple[int, int] = (0, 1),
+    **rules: Any,
 ) -> InstanceBandit:
     """Load images, weights and table, see that they belong together, and make the bandit.
 
@@ -58,12 +54,11 @@ def build_bandit(
         meta_graph: path of weights; None means those shipped for "lite", "random" untrained ones.
         latency_table: path of a table; None means the one shipped for "lite".
         cost: what R_A judges: "latency" (ms), "flops" (million MACs) or "params".
-        correct_reward, wrong_reward: R_T.
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
-        order: "shuffled" or "sequential".
         device: torch device of the meta-graph; "auto" is CUDA where there is one, else the CPU.
         autocast: convolutions in bfloat16.
-        shard: ``(k, n)``: n environments of one seed share every batch, and this is the k-th.
+        rules: ``correct_reward, wrong_reward, order, shard``, see
+            :class:`instanas_env.contextual.ContextualBandit`.
 
     Raises:
         ValueError: a name that does not exist, or parts that do not belong together.
@@ -88,13 +83,10 @@ def build_bandit(
         image_set,
         table,
         counts[cost](space, num_classes) if cost in counts else None,
-        None if bounds is None else BoundsSchedule.from_config(bounds),
-        correct_reward,
-        wrong_reward,
-        order,
         augmentation,
         autocast,
-        shard,
+        bounds=None if bounds is None else BoundsSchedule.from_config(bounds),
+        **rules,
     )
 
 

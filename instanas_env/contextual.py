@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import checks
+from instanas_env import checks, paper
 from instanas_env.data import ImageSet
 from instanas_env.reward import BoundsSchedule, References, RewardBounds
 from instanas_env.search_space import SearchSpace
@@ -90,8 +90,8 @@ class ContextualBandit(ABC):
         image_set: ImageSet,
         cost_table: References,
         bounds: BoundsSchedule | None = None,
-        correct_reward: float = 1.0,
-        wrong_reward: float = -1.0,
+        correct_reward: float = paper.CORRECT_REWARD,
+        wrong_reward: float = paper.WRONG_REWARD,
         order: Order = "shuffled",
         shard: tuple[int, int] = (0, 1),
     ):

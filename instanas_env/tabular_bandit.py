@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import checks, paper, reward
+from instanas_env import checks, reward
 from instanas_env.build import shipped
-from instanas_env.contextual import Contexts, ContextualBandit, Order, Outcome
+from instanas_env.contextual import Contexts, ContextualBandit, Outcome
 from instanas_env.data import ImageSet, load_images
 from instanas_env.reward import BoundsSchedule, RewardBounds
 from instanas_env.tabulated import Tabulated, file_fingerprint
@@ -69,7 +69,7 @@ class TabularBandit(ContextualBandit):
         table: the answers; it also is the latency table.
         split: which of its splits.
         image_set: the images of that split.
-        bounds, correct_reward, wrong_reward, order: see :class:`ContextualBandit`.
+        rules: ``bounds, correct_reward, wrong_reward, order``, see :class:`ContextualBandit`.
 
     Attributes:
         correct: bool ``(N, K)``.
@@ -77,20 +77,11 @@ class TabularBandit(ContextualBandit):
 
     regrets = ("regret_image", "regret_class", "regret_fixed")
 
-    def __init__(
-        self,
-        table: Tabulated,
-        split: str,
-        image_set: ImageSet,
-        bounds: BoundsSchedule | None = None,
-        correct_reward: float = paper.CORRECT_REWARD,
-        wrong_reward: float = paper.WRONG_REWARD,
-        order: Order = "shuffled",
-    ):
+    def __init__(self, table: Tabulated, split: str, image_set: ImageSet, **rules: Any):
         self.correct = table.correct(split)
         if len(self.correct) != len(image_set):
             raise ValueError(f"table: has {len(self.correct)} images of {split!r}; got {len(image_set)}")
-        super().__init__(table.space, image_set, table, bounds, correct_reward, wrong_reward, order)
+        super().__init__(table.space, image_set, table, **rules)
         self.table = self.latency_table = table
         self._masks = table.masks.numpy()
         self._latency_ms = table.latency_ms.numpy()
@@ -172,9 +163,7 @@ def build_tabular(
     split: str = "train",
     data_dir: str | None = None,
     bounds: dict[str, Any] | None = None,
-    correct_reward: float = paper.CORRECT_REWARD,
-    wrong_reward: float = paper.WRONG_REWARD,
-    order: Order = "shuffled",
+    **rules: Any,
 ) -> TabularBandit:
     """Load a table and its images, see that they belong together, and make the bandit.
 
@@ -182,7 +171,7 @@ def build_tabular(
         table: path of what `instanas tabulate` wrote; None means the table of the embedded images.
         split: "train", "val" or "test".
         data_dir: where the images are, if they are not the embedded ones.
-        bounds, correct_reward, wrong_reward, order: as in :func:`instanas_env.build.build_bandit`.
+        bounds, rules: as in :func:`instanas_env.build.build_bandit`.
 
     Raises:
         ValueError: a table that is none, of other images or, if it is the package's, of other weights.
@@ -201,7 +190,7 @@ def build_tabular(
             f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one"
         )
     schedule = None if bounds is None else BoundsSchedule.from_config(bounds)
-    return TabularBandit(loaded, split, image_set, schedule, correct_reward, wrong_reward, order)
+    return TabularBandit(loaded, split, image_set, bounds=schedule, **rules)
 
 
 def _check_shipped(table: Tabulated) -> None:

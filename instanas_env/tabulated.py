@@ -73,12 +73,10 @@ class Tabulated:
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        cells, count = self.space.mask_shape, len(self.masks)
-        if self.masks.dtype != torch.bool or self.masks.shape[1:] != cells or not 1 <= count <= MOST:
-            got = f"{self.masks.dtype} {tuple(self.masks.shape)}"
-            raise ValueError(
-                f"masks: got {got}; torch.bool (K, {cells[0]}, {cells[1]}), K 1 to {MOST}, will do"
-            )
+        self.space.check_masks(self.masks)
+        count = len(self.masks)
+        if self.masks.ndim != 3 or not 1 <= count <= MOST:
+            raise ValueError(f"masks: got shape {tuple(self.masks.shape)}; K masks, K 1 to {MOST}, will do")
         if not torch.equal(self.space.repair(self.masks), self.masks):
             raise ValueError("masks: got an empty cell that changes shape; repaired masks will do")
         latency = self.latency_ms
@@ -87,16 +85,11 @@ class Tabulated:
             raise ValueError(f"latency_ms: {count} finite float64 of at least 0 will do")
         if not self.packed or self.packed.keys() != self.images.keys():
             raise ValueError(f"images: got {sorted(self.images)} for {sorted(self.packed)}; the same will do")
-        unused = 2 ** (-count % 8) - 1  # the last bits of a row's last byte
+        width, unused = -(-count // 8), 2 ** (-count % 8) - 1  # the last bits of a row's last byte
         for split, bits in self.packed.items():
-            if (
-                bits.dtype != torch.uint8
-                or bits.ndim != 2
-                or bits.shape[1] != -(-count // 8)
-                or not len(bits)
-            ):
+            if bits.dtype != torch.uint8 or bits.shape != (len(bits), width) or not len(bits):
                 got = f"{bits.dtype} {tuple(bits.shape)}"
-                raise ValueError(f"correct.{split}: got {got}; torch.uint8 (N, {-(-count // 8)}) will do")
+                raise ValueError(f"correct.{split}: got {got}; torch.uint8 (N, {width}) will do")
             if (bits[:, -1] & unused).any():
                 raise ValueError(f"correct.{split}: got bits of masks beyond the {count} that there are")
 

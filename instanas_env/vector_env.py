@@ -61,6 +61,7 @@ class InstaNASVectorEnv(Shell, VectorEnv):
         self._assemble(live_parts(actions, layout, observation, **bandit_options), num_envs)
 
     def _set_modes(self, render_mode: str | None, autoreset_mode: AutoresetMode | str) -> None:
+        """Check and keep how pictures are made and who resets, before anything is loaded."""
         self.render_mode = checks.render_mode(render_mode)
         self.autoreset_mode = checks.autoreset_mode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}

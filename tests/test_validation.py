@@ -224,7 +224,7 @@ def test_choices_lead_nowhere_else(tmp_path):
     """The letter is part of a path."""
     content: dict[str, Any] = {"picks": {"A": 0}, "prefer": {"accuracy": "A"}}
     save_json(tmp_path / "choices.json", content)
-    assert picks(tmp_path) == ["A", "accuracy"]
+    assert list(picks(tmp_path)) == ["A", "accuracy"]
     for wrong in ({"prefer": {"accuracy": "../../x"}}, {"picks": {"../x": 0}}, {"picks": [1]}):
         (tmp_path / "choices.json").write_text(json.dumps({**content, **wrong}))
         with pytest.raises(ValueError, match=r"^prefer: .*choices.json"):
