@@ -91,7 +91,7 @@ def test_the_oracles_are_the_best_of_their_kind(seed, window):
     images = validation_images()
     bounds = instanas_env.BoundsSchedule.from_config(window["bounds"]) if "bounds" in window else None
     rewards = {name: value for name, value in window.items() if name.endswith("reward")}
-    bandit = TabularBandit(drawn_table(seed=seed), "val", images, bounds, **rewards)
+    bandit = TabularBandit(drawn_table(seed=seed), "val", images, bounds=bounds, **rewards)
     contexts = bandit.contexts(torch.arange(len(images)))
     every = bandit.score(contexts, np.tile(np.arange(11)[:, None], len(images)))
     assert (every.regret_image >= 0).all() and (every.regret_image.min(0) == 0).all()
