@@ -101,6 +101,11 @@ class Agent(ABC):
         actions = self.masks(images, deterministic).flatten(1).to(torch.int8).cpu().numpy()
         return (actions if is_batch else actions[0]), None
 
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the policy has an ONNX form."""
+        return type(self).bits_to_onnx is not Agent.bits_to_onnx
+
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``.
 

@@ -215,7 +215,7 @@ class InstaNASClassifier:
         Image by image in onnxruntime where that is possible: PyTorch rounds otherwise, and where a bit is on
         the verge, as a dial leaves some, an image's network would depend on how it came.
         """
-        if self._device.type == "cpu" and self._singles.has_onnx:
+        if self._device.type == "cpu" and self._agent.has_onnx:
             return torch.from_numpy(np.concatenate([self._singles.choose(image) for image in batch.split(1)]))
         return self.space.repair(self._agent.masks(batch)).cpu()
 

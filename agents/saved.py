@@ -20,7 +20,7 @@ from agents.evaluation.picks import Pick, controller_file
 from agents.files import load_agent
 from instanas_env.build import shipped
 from instanas_env.checks import explained
-from instanas_env.data import ImageSet
+from instanas_env.data.image_set import Channels, ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MAX_CLASSES, MetaGraph
 from instanas_env.search_space import SearchSpace
@@ -30,7 +30,7 @@ from instanas_env.validation import items, number, or_none, record, text
 
 DATA = "data.json"
 TABLE = "latency.json"
-TYPICAL = 500  # images whose masks are recorded
+TYPICAL = 500  # validation images whose masks are recorded, by which an exported file is arranged
 
 _CONTENT = record(
     {
@@ -54,8 +54,8 @@ class DataRecord:
     """
 
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     typical: Tensor | None = None
 
 

@@ -62,20 +62,15 @@ class SingleImages:
         key = mask.tobytes()
         if key in self.children:
             self.children.move_to_end(key)
-        elif self.has_onnx and not self._met_before(key):
+        elif self.agent.has_onnx and not self._met_before(key):
             if self._dynamic is None:
                 self._dynamic = OnnxNetwork(self._write_dynamic())
             return self._dynamic(image.numpy()), mask
         return self.child(mask)(image.numpy()), mask
 
-    @property
-    def has_onnx(self) -> bool:
-        """Whether the policy has an ONNX form."""
-        return type(self.agent).bits_to_onnx is not Agent.bits_to_onnx
-
     def choose(self, image: Tensor) -> np.ndarray:
         """The repaired mask ``(1, num_cells, num_modules)``."""
-        if not self.has_onnx:
+        if not self.agent.has_onnx:
             return self.meta_graph.space.repair(self.agent.masks(image)).cpu().numpy()
         if self._chooser is None:
             self._chooser = OnnxNetwork(choice_model(self.agent.bits_to_onnx, self.table, self.controller_ms))

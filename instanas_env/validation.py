@@ -54,17 +54,17 @@ def _check_depth(value: Any, where: str) -> None:
 
 
 def number(low: float = -MAX_FLOAT, high: float = MAX_FLOAT, above: bool = False) -> Spec:
-    """A finite number in ``[low, high]``, or ``(low, high]`` if ``above``; given as float."""
+    """Specify a finite number in ``[low, high]``, or ``(low, high]`` if ``above``; given as float."""
     return lambda value, place: checks.number(place, value, low, high, above=above)
 
 
 def integer(low: int, high: int) -> Spec:
-    """A whole number in ``[low, high]``."""
+    """Specify a whole number in ``[low, high]``."""
     return lambda value, place: checks.whole(place, value, low, high)
 
 
 def text(*choices: str) -> Spec:
-    """A string, one of ``choices`` if there are any."""
+    """Specify a string, one of ``choices`` if there are any."""
 
     def check(value: Any, place: str) -> str:
         if not isinstance(value, str):
@@ -75,16 +75,16 @@ def text(*choices: str) -> Spec:
 
 
 def or_none(spec: Spec) -> Spec:
-    """Null, or what ``spec`` has."""
+    """Specify null, or a value that satisfies ``spec``."""
     return lambda value, place: None if value is None else spec(value, place)
 
 
 text_or_none = or_none(text())
-"""A string, or null."""
+"""The specification of a string or null."""
 
 
 def items(spec: Spec, low: int = 0, high: int = 10**7) -> Spec:
-    """A list of ``low`` to ``high`` values, each as ``spec`` has it."""
+    """Specify a list of ``low`` to ``high`` values, each of which satisfies ``spec``."""
 
     def check(value: Any, place: str) -> list[Any]:
         if not isinstance(value, (list, tuple)):
@@ -100,7 +100,7 @@ def items(spec: Spec, low: int = 0, high: int = 10**7) -> Spec:
 def record(
     needed: Mapping[str, Spec], optional: Mapping[str, Spec] | None = None, more: bool = False
 ) -> Spec:
-    """An object with the keys ``needed`` and perhaps some of ``optional``; others only if ``more``."""
+    """Specify an object with the keys ``needed``, perhaps some of ``optional``, and others only if ``more``."""
     known = {**needed, **(optional or {})}
 
     def check(value: Any, place: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def record(
 
 
 def mapping(spec: Spec) -> Spec:
-    """An object whose values all are as ``spec`` has it."""
+    """Specify an object all of whose values satisfy ``spec``."""
 
     def check(value: Any, place: str) -> dict[str, Any]:
         return {name: spec(inner, f"{place}.{name}") for name, inner in json_object(value, place).items()}
@@ -128,9 +128,9 @@ def mapping(spec: Spec) -> Spec:
 
 
 def anything(value: Any, place: str) -> Any:
-    """Any value at all."""
+    """The specification that every value satisfies."""
     return value
 
 
 json_object = record({}, more=True)
-"""An object with any keys."""
+"""The specification of an object with any keys."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from instanas_env.data.decoding import EXTENSIONS, decode
-from instanas_env.data.image_set import ImageSet
+from instanas_env.data.image_set import Channels, ImageSet
 from instanas_env.data.loaded import Size, tell
 from instanas_env.data.scanning import Labelled, Passed, class_folders, labelled_images, readable
 
@@ -128,7 +128,7 @@ def _check_every_class(found: Labelled, folders: Sequence[Path]) -> None:
         )
 
 
-def _statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _statistics(images: Tensor) -> tuple[Channels, Channels]:
     """Mean and standard deviation of each channel."""
     pixels = images.double() / 255
     mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+Channels = tuple[float, float, float]
+"""A number for each colour channel, in units of 0..1."""
 CHUNK = 1024  # images hashed at a time
 
 
@@ -38,8 +40,8 @@ class ImageSet:
     images: ImageStore
     labels: Tensor
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,7 +68,7 @@ class ImageSet:
         return normalize(images, self.mean, self.std)
 
 
-def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalize(images: Tensor, mean: Channels, std: Channels) -> Tensor:
     """uint8 ``(B, 3, H, W)`` to float, given ``mean`` and ``std`` of each channel in units of 0..1."""
     shift, scale = (255 * torch.tensor(rgb, device=images.device).view(-1, 1, 1) for rgb in (mean, std))
     return images.float().sub_(shift).div_(scale)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from instanas_env import checks
 from instanas_env.data.image_folder import FOLDER_SETS, load_folder
-from instanas_env.data.image_set import ImageSet, split_by_class
+from instanas_env.data.image_set import Channels, ImageSet, split_by_class
 from instanas_env.data.loaded import tell
 from instanas_env.storage import PathLike
 
@@ -113,13 +114,10 @@ def _fashion_mnist(folder: Path, train: bool) -> ImageSet:
     return _fashion(data.data.numpy(), data.targets.numpy())
 
 
-def _cifar(name: str, mean: tuple[float, float, float], std: tuple[float, float, float]):
-    def load(folder: Path, train: bool) -> ImageSet:
-        data = _torchvision(name, folder, train)
-        images = torch.from_numpy(data.data).permute(0, 3, 1, 2)
-        return ImageSet(images, torch.tensor(data.targets), tuple(data.classes), mean, std)
-
-    return load
+def _cifar(name: str, mean: Channels, std: Channels, folder: Path, train: bool) -> ImageSet:
+    data = _torchvision(name, folder, train)
+    images = torch.from_numpy(data.data).permute(0, 3, 1, 2)
+    return ImageSet(images, torch.tensor(data.targets), tuple(data.classes), mean, std)
 
 
 def _torchvision(name: str, folder: Path, train: bool, hint: str = "") -> Any:
@@ -136,7 +134,7 @@ def _torchvision(name: str, folder: Path, train: bool, hint: str = "") -> Any:
 
 _LOADERS: dict[str, Callable[[Path, bool], ImageSet]] = {
     "fashion_mnist": _fashion_mnist,
-    "cifar10": _cifar("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": _cifar("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "cifar10": partial(_cifar, "CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": partial(_cifar, "CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 DATASETS = ("embedded", *_LOADERS, *FOLDER_SETS)
