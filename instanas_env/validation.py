@@ -100,7 +100,7 @@ def items(spec: Spec, low: int = 0, high: int = 10**7) -> Spec:
 def record(
     needed: Mapping[str, Spec], optional: Mapping[str, Spec] | None = None, more: bool = False
 ) -> Spec:
-    """Specify an object with the keys ``needed``, perhaps some of ``optional``, and others only if ``more``."""
+    """Specify an object with the keys ``needed``, perhaps some of ``optional``, others only if ``more``."""
     known = {**needed, **(optional or {})}
 
     def check(value: Any, place: str) -> dict[str, Any]:

@@ -92,8 +92,8 @@ def profile_table(
         controller_ms = time_controller(
             meta_graph, controller, masks[:WITH_CONTROLLER], generator, repetitions, backend
         )
-    record = {"batch_size": 1, "threads": 1, "backend": runtime(backend), "children": fitted}
-    record = {**record, "repetitions": repetitions}
+    alone = {"batch_size": 1, "threads": 1, "backend": runtime(backend)}
+    record = {**alone, "children": fitted, "repetitions": repetitions}
     table = LatencyTable(space, modules, fixed, controller_ms, record=record)
     return table, EstimateQuality(table.lookup(masks[fitted:]), real[fitted:])
 
