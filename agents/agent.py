@@ -17,12 +17,12 @@ from typing_extensions import Self
 
 from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import SearchSpace, search_space
 from instanas_env.storage import PathLike, load_weights, save_weights
-from instanas_env.validation import anything, record
+from instanas_env.validation import json_object, record
 from instanas_env.vector_env import InstaNASVectorEnv
 
-_CONFIG = record({"search_space": anything, "hyperparameters": record({}, more=True)}, more=True)
+_CONFIG = record({"search_space": search_space, "hyperparameters": json_object}, more=True)
 
 
 def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
@@ -33,6 +33,16 @@ def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
             f'env: got {type(inner).__name__}; gym.make_vec("InstaNAS-v1", num_envs=...) will do'
         )
     return inner
+
+
+def env_to_learn_from(env: gym.vector.VectorEnv | None) -> gym.vector.VectorEnv:
+    """The environment of a learner; ``ValueError`` for none, and where autoreset is not SAME_STEP."""
+    if env is None:
+        raise ValueError("env: this agent was made without one; assign agent.env to train it")
+    mode = env.metadata.get("autoreset_mode")
+    if mode is not gym.vector.AutoresetMode.SAME_STEP:
+        raise ValueError(f"env: got autoreset_mode {mode}; SAME_STEP will do")
+    return env
 
 
 def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> SearchSpace:
@@ -91,6 +101,11 @@ class Agent(ABC):
         actions = self.masks(images, deterministic).flatten(1).to(torch.int8).cpu().numpy()
         return (actions if is_batch else actions[0]), None
 
+    @property
+    def has_onnx(self) -> bool:
+        """Whether the policy has an ONNX form."""
+        return type(self).bits_to_onnx is not Agent.bits_to_onnx
+
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``.
 
@@ -118,17 +133,14 @@ class Agent(ABC):
         weights, config = load_weights(path)
         if config.get("agent") != cls.__name__:
             raise ValueError(f"path: {path} holds {config.get('agent', 'no agent')!r}, not {cls.__name__!r}")
-        try:
+        with checks.explained(f"path: {path} holds no agent"):
             checked = _CONFIG(config, "config")
-            space = SearchSpace.from_config(checked["search_space"])
-        except ValueError as error:
-            raise ValueError(f"path: {path} holds no agent ({error})") from error
+        space = checked["search_space"]
         if env is not None and native(env).bandit.space != space:
             raise ValueError(f"env: its search space is not the agent's, {space.config}")
-        try:
+        wrong = (KeyError, TypeError, IndexError, AttributeError)
+        with checks.explained(f"path: {path} has other hyperparameters", *wrong):
             agent = cls._restore(env, space, checked["hyperparameters"])
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-            raise ValueError(f"path: {path} has other hyperparameters ({error!r:.300})") from error
         agent._take(weights, path)
         return agent
 

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 
@@ -55,13 +54,13 @@ class ModuleArms(Arms):
     def __init__(self, space: SearchSpace):
         self.space = space
         self.count = space.num_bits
-        self.needed = torch.tensor([[not cell.keeps_shape] for cell in space.cells])
+        self.needed = space.needs_module.unsqueeze(1)
 
     def latencies(self, modules: Tensor) -> Tensor:
         return modules.flatten()
 
     def best(self, surplus: Tensor) -> Tensor:
-        cells = surplus.view(-1, self.space.num_cells, self.space.num_modules)
+        cells = surplus.view(-1, *self.space.mask_shape)
         best = F.one_hot(cells.argmax(2), self.space.num_modules).bool()
         return ((cells > 0) | (best & self.needed)).flatten(1)
 
@@ -74,11 +73,11 @@ class ModuleArms(Arms):
         return self.space.repair(self.masks(flipped)).flatten(1)
 
     def masks(self, choices: Tensor) -> Tensor:
-        return choices.unflatten(-1, (self.space.num_cells, self.space.num_modules))
+        return choices.unflatten(-1, self.space.mask_shape)
 
     def best_to_onnx(self, graph: OnnxGraph, surplus: str) -> str:
         """As :meth:`Arms.best_to_onnx`; where a cell needs a module, the best one is on."""
-        shape = graph.constant(np.array([self.space.num_cells, self.space.num_modules]))
+        shape = graph.constant(np.array(self.space.mask_shape))
         cells = graph.op("Reshape", surplus, shape)
         first = graph.op("ArgMax", cells, axis=1, keepdims=1)
         best = graph.op("Equal", first, graph.constant(np.arange(self.space.num_modules)[None]))
@@ -99,12 +98,10 @@ class MenuArms(Arms):
     """
 
     def __init__(self, space: SearchSpace, menu: Tensor | Sequence[Sequence[int]]):
-        shape, wholes = checks.shape("menu", menu), ((space.num_bits,), (space.num_cells, space.num_modules))
-        if not shape or shape[0] == 0 or shape[1:] not in wholes:
-            will_do = f"(K, {space.num_bits}) of 0 and 1, K at least 1,"
-            raise ValueError(f"menu: got shape {shape}; {will_do} will do")
-        bits = checks.whole_numbers("menu", menu, 1)
-        self.menu = bits.bool().view(-1, space.num_cells, space.num_modules)
+        self.menu = space.masks_from_actions(menu, "menu")
+        if self.menu.ndim != 3 or len(self.menu) == 0:
+            got = f"masks of shape {tuple(self.menu.shape)}"
+            raise ValueError(f"menu: got {got}; (K, {space.num_bits}) of 0 and 1, K at least 1, will do")
         self.count = len(self.menu)
         if not torch.equal(space.repair(self.menu), self.menu):
             raise ValueError("menu: got a mask with an empty cell that changes shape; repaired ones will do")

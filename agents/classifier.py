@@ -27,6 +27,7 @@ from agents.saved import DataRecord, Described, check_same_classes, load_run
 from agents.singles import SingleImages
 from instanas_env import checks
 from instanas_env.build import parse_device
+from instanas_env.data.image_set import normalize
 from instanas_env.deploy.timing import one_thread, time_interleaved
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
@@ -79,9 +80,7 @@ class InstaNASClassifier:
         cache_size: int = 64,
     ):
         space = meta_graph.space
-        for name, other in (("agent", agent.space), ("latency_table", latency_table.space)):
-            if other != space:
-                raise ValueError(f"{name}: made for {other.config}; got a meta-graph of {space.config}")
+        space.expect(agent=agent.space, latency_table=latency_table.space)
         if len(data.classes) != meta_graph.num_classes:
             raise ValueError(
                 f"data: has {len(data.classes)} classes, the meta-graph {meta_graph.num_classes}"
@@ -92,7 +91,7 @@ class InstaNASClassifier:
         self.latency_table = latency_table
         typical = data.typical if isinstance(data, DataRecord) else None
         record = DataRecord(data.classes, data.mean, data.std, typical)
-        self._mean, self._std = (255 * torch.tensor(rgb).view(3, 1, 1) for rgb in (record.mean, record.std))
+        self._record = record
         self._controller_ms = 0.0 if agent.controller is None else latency_table.controller
         self._network = meta_graph.folded()
         self._device = next(self._network.parameters()).device
@@ -173,20 +172,12 @@ class InstaNASClassifier:
         """
         checks.whole("repetitions", repetitions, 1)
         batch, single = as_batch(images, self.space.resolution)
-        on_cpu = self._device.type == "cpu"
 
-        def on_device(image: Tensor) -> None:
-            self._network(self._normalize(image), self._choose(image))
-
-        def in_onnxruntime(image: Tensor, child: Any) -> None:
-            self._singles.choose(image)
-            child(image.numpy())
-
-        def call(image: Tensor) -> Callable[[], None]:
-            if not on_cpu:
-                return lambda: on_device(image)
+        def call(image: Tensor) -> Callable[[], object]:
+            if self._device.type != "cpu":
+                return lambda: self._network(self._normalize(image), self._choose(image))
             child = self._singles.child(self._singles.choose(image))
-            return lambda: in_onnxruntime(image, child)
+            return lambda: (self._singles.choose(image), child(image.numpy()))
 
         with one_thread(), torch.inference_mode():
             calls = [call(image) for image in batch.split(1)]
@@ -224,13 +215,12 @@ class InstaNASClassifier:
         Image by image in onnxruntime where that is possible: PyTorch rounds otherwise, and where a bit is on
         the verge, as a dial leaves some, an image's network would depend on how it came.
         """
-        if self._device.type == "cpu" and self._singles.has_onnx:
+        if self._device.type == "cpu" and self._agent.has_onnx:
             return torch.from_numpy(np.concatenate([self._singles.choose(image) for image in batch.split(1)]))
         return self.space.repair(self._agent.masks(batch)).cpu()
 
     def _normalize(self, batch: Tensor) -> Tensor:
-        pixels = batch.to(self._device).float()
-        return pixels.sub_(self._mean.to(self._device)).div_(self._std.to(self._device))
+        return normalize(batch.to(self._device), self._record.mean, self._record.std)
 
 
 def _unpickled(state: bytes) -> InstaNASClassifier:
@@ -240,7 +230,7 @@ def _unpickled(state: bytes) -> InstaNASClassifier:
 
 
 def _for_inference(agent: Agent, fold: bool = True) -> Agent:
-    """A copy without what only learning needs: environment, optimizer, memory."""
+    """A copy of an agent without what only learning needs: environment, optimizer, memory."""
     alone = copy.copy(agent)
     for name in ("env", "optimizer", "_memory"):
         if hasattr(alone, name):

@@ -95,7 +95,7 @@ class LargeKernels(Foldable, nn.Sequential):
 
 
 class FoldedLargeKernels(nn.Module):
-    """The same, where a single image's convolutions are matrix products of its windows.
+    """A :class:`LargeKernels` whose convolutions of a single image are matrix products of its windows.
 
     oneDNN takes twice as long for maps this small, most of it for rearranging the weights. Batches, GPUs and
     exported graphs get its convolutions nevertheless.
@@ -115,7 +115,6 @@ class FoldedLargeKernels(nn.Module):
         self._products[0] = (kernel, stride, matrix / MIDDLE, bias - matrix.sum(0))
 
     def forward(self, images: Tensor) -> Tensor:
-        """As :class:`LargeKernels`."""
         if images.shape[0] > 1 or not images.is_cpu:
             return self.convolutions(_scaled(images, self.shrink))
         x, padding = images[0].float(), MIDDLE  # which is 0 when scaled

@@ -118,14 +118,13 @@ class ConvNetAIG(LearningAgent):
         """
         env = self._native()
         self._adopt()
-        for _ in range(-(-total_timesteps // env.num_envs)):
+        for _ in range(self._steps(total_timesteps)):
             images = torch.from_numpy(self._begin())
             logits = self.controller.train()(images)
             noisy = logits + self._noise(logits)
             hard = self._hard(noisy.detach())
-            reward, info = self._step(
-                hard.flatten(1)
-            )  # may end a pass, after which the meta-graph is another
+            # The step may end a pass, after which the meta-graph is another.
+            reward, info = self._step(hard.flatten(1))
             soft = (noisy / self.temperature).sigmoid().view_as(hard)
             gates = straight_through(soft, hard)
             bandit = env.bandit
@@ -141,17 +140,15 @@ class ConvNetAIG(LearningAgent):
             self.optimizer.step()
             if self.meta_graph_learning_rate:
                 bandit.refresh()
-            yield {
-                "loss": loss.item(),
-                "cross_entropy": cross_entropy.item(),
-                "rate": hard.float().mean().item(),
-                "reward": float(reward.mean()),
-                "accuracy": float(info["correct"].mean()),
-                "latency_ms": float(info["latency_ms"].mean()),
-            }
+            yield self._means(
+                info,
+                loss=loss.item(),
+                cross_entropy=cross_entropy.item(),
+                rate=hard.float().mean().item(),
+                reward=float(reward.mean()),
+            )
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
-        """As :meth:`Agent.bits_to_onnx`."""
         assert isinstance(self.controller, Controller)
         logits = outputs_to_onnx(self.controller, graph, image, 0, self.space.num_bits)
         return graph.op("Greater", logits, graph.constant(np.float32(0)))
@@ -161,7 +158,7 @@ class ConvNetAIG(LearningAgent):
 
     def _hard(self, logits: Tensor) -> Tensor:
         """Repaired masks ``(B, num_cells, num_modules)`` of logits ``(B, num_bits)``."""
-        return self.space.repair((logits > 0).view(-1, self.space.num_cells, self.space.num_modules))
+        return self.space.repair((logits > 0).view(-1, *self.space.mask_shape))
 
     def _adopt(self) -> None:
         """Let the optimizer have the environment's meta-graph too, where that is to be trained."""
@@ -170,5 +167,5 @@ class ConvNetAIG(LearningAgent):
             self.optimizer.add_param_group({"params": weights, "lr": self.meta_graph_learning_rate})
 
     def _parameters(self) -> list[Tensor]:
-        """What is trained."""
+        """All parameters that are trained."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

@@ -22,8 +22,7 @@ MARGIN = 0.01  # of the range of latencies, at either end
 def trade_off_at(mean_ms: Callable[[float], float], latency_ms: float) -> float:
     """The lambda at which ``mean_ms``, which falls with it, is ``latency_ms``, or next to that.
 
-    A latency beyond reach counts as one just within it, lest lambdas drawn up to there be mostly larger
-    than makes a difference.
+    A latency beyond reach counts as one just within it; lambdas further out would have no effect.
 
     Args:
         mean_ms: mean latency of a policy, ms, at a lambda.

@@ -28,5 +28,5 @@ def greedy(probabilities: Tensor) -> Tensor:
 
 
 def linear_schedule(first: float, last: float, progress: float) -> float:
-    """From ``first`` at progress 0 to ``last`` at progress 1."""
+    """A value that goes linearly from ``first`` at progress 0 to ``last`` at progress 1."""
     return first + (last - first) * min(1.0, max(0.0, progress))

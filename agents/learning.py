@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from agents.agent import Agent, native
+from agents.agent import Agent, env_to_learn_from, native
 from instanas_env import checks
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, check_weights
@@ -20,6 +20,8 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.vector_env import InstaNASVectorEnv
 
 MOST_TIMESTEPS = 10**12
+FROM_INFO = {"accuracy": "correct", "latency_ms": "latency_ms"}
+"""The statistics that every learner tells of a step, and the keys of ``info`` that they are means of."""
 
 
 class LearningAgent(Agent):
@@ -69,11 +71,7 @@ class LearningAgent(Agent):
         return self
 
     def _native(self) -> InstaNASVectorEnv:
-        if self.env is None:
-            raise ValueError("env: this agent was made without one; assign agent.env to train it")
-        inner = native(self.env)
-        if inner.autoreset_mode is not gym.vector.AutoresetMode.SAME_STEP:
-            raise ValueError(f"env: got autoreset_mode {inner.autoreset_mode}; SAME_STEP will do")
+        inner = native(env_to_learn_from(self.env))
         if inner.form.shape != (inner.bandit.space.num_bits,):
             raise ValueError(f"env: got actions of shape {inner.form.shape}; actions='bits' will do")
         bandit, world = inner.bandit, self.world
@@ -92,6 +90,11 @@ class LearningAgent(Agent):
         loss.backward()
         self.world.average_gradients(self.controller.parameters())
         self.optimizer.step()
+
+    def _means(self, info: dict[str, Any], **figures: float) -> dict[str, float]:
+        """``figures`` of a step, and what ``info`` says of its images, as means over all processes."""
+        figures |= {name: float(info[key].mean()) for name, key in FROM_INFO.items()}
+        return dict(zip(figures, self.world.mean(list(figures.values())), strict=True))
 
     def _begin(self) -> np.ndarray:
         """The images that wait; resets the environment before this agent's very first step only."""
@@ -118,11 +121,7 @@ class LearningAgent(Agent):
         return cls(env, space=space, **hyperparameters)  # type: ignore[call-arg]
 
     def _weights(self) -> dict[str, Tensor]:
-        return {
-            name: tensor
-            for name, tensor in self.controller.state_dict().items()
-            if not name.endswith("num_batches_tracked")
-        }
+        return self.controller.state_dict()
 
     def _take(self, weights: dict[str, Tensor], path: PathLike) -> None:
         check_weights(weights, self.controller.state_dict(), f"path: {path}")

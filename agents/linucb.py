@@ -17,12 +17,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
 from typing_extensions import Self
 
+from agents.agent import env_to_learn_from
 from instanas_env import checks
-from instanas_env.storage import PathLike, load_weights, save_weights
-from instanas_env.validation import integer, number, record, text
+from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
+from instanas_env.validation import integer, json_object, number, record, text
 
 _CONFIG = record(
     {
@@ -32,7 +32,7 @@ _CONFIG = record(
         "features": integer(1, 10**5),
         "arms": integer(1, 10**6),
         "num_timesteps": integer(0, 10**18),
-        "record": record({}, more=True),
+        "record": json_object,
     }
 )
 
@@ -108,23 +108,19 @@ class LinUCB:
         Raises:
             ValueError: no environment, or one whose autoreset is not SAME_STEP.
         """
-        if self.env is None:
-            raise ValueError("env: this agent was made without one; assign agent.env to train it")
+        env = env_to_learn_from(self.env)
         total = checks.whole("total_timesteps", total_timesteps, 1)
-        mode = self.env.metadata.get("autoreset_mode")
-        if mode is not gym.vector.AutoresetMode.SAME_STEP:
-            raise ValueError(f"env: got autoreset_mode {mode}; SAME_STEP will do")
-        steps: Any = range(-(-total // self.env.num_envs))
+        steps: Any = range(-(-total // env.num_envs))
         if progress_bar:
             from rich.progress import track
 
             steps = track(steps, "LinUCB")
         # A plain reset keeps the images that wait, so that no pass loses any between two calls.
-        observation, _ = self.env.reset(seed=None if self._begun else self.seed)
+        observation, _ = env.reset(seed=None if self._begun else self.seed)
         self._begun = True
         for _ in steps:
             arms = self._choose(self.bound(observation))
-            following, reward, _, _, _ = self.env.step(arms)
+            following, reward, _, _, _ = env.step(arms)
             self.update(observation, arms, np.asarray(reward, np.float64))
             observation = following
         return self
@@ -179,31 +175,21 @@ class LinUCB:
     def load(cls, path: PathLike, env: gym.vector.VectorEnv | None = None, seed: int = 0) -> Self:
         """Read an agent; ``ValueError`` if the file holds something else or does not fit ``env``."""
         tensors, config = load_weights(path)
-        try:
+        with checks.explained(f"path: {path} holds no LinUCB"):
             content = _CONFIG(config, "config")
-        except ValueError as error:
-            raise ValueError(f"path: {path} holds no LinUCB ({error})") from error
         shape = (content["features"], content["arms"])
         if env is not None and _shape(env) != shape:
             raise ValueError(f"path: {path} has (features, arms) {shape}; env has {_shape(env)}")
         size = (shape[1], shape[0] + 1)
-        expected = {"covariance": (*size, size[1]), "target": size}
-        if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
-            raise ValueError(f"path: {path} lacks some of its tensors, or has them in other shapes")
-        if any(not _finite(tensor) for tensor in tensors.values()):
-            raise ValueError(f"path: {path} holds other numbers than finite float64")
+        shapes = {"covariance": (*size, size[1]), "target": size}
+        like = {name: torch.empty(s, dtype=torch.float64, device="meta") for name, s in shapes.items()}
+        check_weights(tensors, like, f"path: {path}")
         agent = cls(env, content["alpha"], content["ridge"], seed, shape)
         agent.covariance, agent.target = tensors["covariance"].numpy(), tensors["target"].numpy()
         agent.num_timesteps = content["num_timesteps"]
-        try:
+        with checks.explained(f"path: {path} holds a covariance without an inverse", np.linalg.LinAlgError):
             agent._solve(np.arange(agent.arms))
-        except np.linalg.LinAlgError as error:
-            raise ValueError(f"path: {path} holds a covariance without an inverse") from error
         return agent
-
-
-def _finite(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float64 and bool(torch.isfinite(tensor).all())
 
 
 def _with_one(observation: np.ndarray) -> np.ndarray:

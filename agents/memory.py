@@ -13,7 +13,7 @@ from instanas_env.training.distributed import World
 Experience = tuple[Tensor, Tensor, Tensor, Tensor]
 """Images uint8 ``(n, 3, H, W)``, choices bool ``(K, n, arms)``, correct bool ``(K, n)``, labels ``(n,)``."""
 BATCH_DIMENSIONS = (0, 1, 1, 0)
-"""Of each of these, the dimension that counts images."""
+"""The dimension of each of these that counts images."""
 
 
 class Memory:

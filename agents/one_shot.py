@@ -189,7 +189,7 @@ class OneShotSearch(Agent):
 
 
 def _dominates(a: Candidate, b: Candidate) -> bool:
-    """Whether ``a`` is as fast and as accurate."""
+    """Whether ``a`` is as fast and as accurate as ``b``."""
     return a.accuracy >= b.accuracy and a.latency_ms <= b.latency_ms
 
 

@@ -29,25 +29,20 @@ def as_batch(images: Any, side: int) -> tuple[Tensor, bool]:
         ValueError: another type or shape, an empty batch, or a damaged file.
         FileNotFoundError: no such file.
     """
+    will_do = FORMS.format(side=side)
     if isinstance(images, (str, os.PathLike)):
         return _as_tensor(decode(checks.file("images", images), side, "images")[0]), True
     if isinstance(images, Image.Image):
         try:
             return _as_tensor(square(images, side)[0]), True
         except Exception as error:  # Pillow reads a file late, and raises what it likes
-            raise ValueError(f"images: no whole picture ({error}); {FORMS.format(side=side)}") from error
-    will_do = FORMS.format(side=side)
+            raise ValueError(f"images: no whole picture ({error}); {will_do}") from error
     if not isinstance(images, (Tensor, np.ndarray)):
         raise ValueError(f"images: got {type(images).__name__}; {will_do}")
     shape = tuple(images.shape)
-    uint8 = images.dtype in (torch.uint8, np.dtype(np.uint8))
-    if (
-        not uint8
-        or len(shape) not in (3, 4)
-        or shape[-3:] != (3, side, side)
-        or shape[0] == 0
-        or (isinstance(images, Tensor) and images.is_meta)
-    ):
+    fits = len(shape) in (3, 4) and shape[-3:] == (3, side, side) and shape[0] > 0
+    without_data = isinstance(images, Tensor) and images.is_meta
+    if images.dtype not in (torch.uint8, np.dtype(np.uint8)) or not fits or without_data:
         raise ValueError(f"images: got {images.dtype} {shape}; {will_do}")
     batch = images.cpu() if isinstance(images, Tensor) else torch.from_numpy(images.copy())
     return (batch, False) if batch.ndim == 4 else (batch.unsqueeze(0), True)

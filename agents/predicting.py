@@ -49,8 +49,8 @@ class Predicting(Agent):
                 f"policy: {type(self.policy).__name__}.predict gave actions of shape"
                 f" {checks.shape('actions', actions)} for {len(images)} images; {expected} will do"
             )
-        bits = self.form.bits(actions, (len(images),))
-        return bits.view(len(images), self.space.num_cells, self.space.num_modules)
+        bits = self.form.choices(actions, (len(images),))
+        return bits.view(len(images), *self.space.mask_shape)
 
 
 def form_of(action_space: spaces.Space, space: SearchSpace, menu: Tensor) -> ActionForm:

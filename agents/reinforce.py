@@ -130,15 +130,12 @@ class SelfCriticalReinforce(LearningAgent):
         if env is not None and changes_rewards(env):
             raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
-        if num_classes is not None:
-            num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
-        else:
-            names = naming_coefficient > 0 and env is not None
-            num_classes = len(native(env).bandit.image_set.classes) if names and env is not None else 0
-        self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
-        if naming_coefficient > 0 and env is not None and num_classes == 0:
+        named = native(env).bandit.image_set.classes if env is not None and naming_coefficient > 0 else ()
+        asked = len(named) if num_classes is None else num_classes
+        self.num_classes = checks.whole("num_classes", asked, 0, MAX_CLASSES)
+        if named and self.num_classes == 0:
             raise ValueError("num_classes: got 0, but a naming_coefficient; 10, say, will do")
-        network = self._network(space, num_classes, generator_for(seed, 0))
+        network = self._network(space, self.num_classes, generator_for(seed, 0))
         super().__init__(env, space, network, seed, world)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), self.learning_rate)
         self.generator = generator_for(seed, 1)
@@ -148,7 +145,7 @@ class SelfCriticalReinforce(LearningAgent):
         """The greedy mask p~, or a Bernoulli sample of p."""
         probabilities = self._held(self._outputs(self.controller.eval(), images)[0].sigmoid())
         choices = greedy(probabilities) if deterministic else sample(probabilities, self.generator)
-        return self._actions(choices).view(-1, self.space.num_cells, self.space.num_modules)
+        return self._actions(choices).view(-1, *self.space.mask_shape)
 
     @torch.no_grad()
     def names(self, images: Tensor) -> Tensor:
@@ -186,13 +183,7 @@ class SelfCriticalReinforce(LearningAgent):
                 labels = torch.from_numpy(np.asarray(info["label"])).to(names.device)
                 loss = loss + self.naming_coefficient * F.cross_entropy(names, labels)
             self._update(loss)
-            figures = {
-                "reward": float(reward.mean()),
-                "entropy": bits_entropy.item(),
-                "accuracy": float(info["correct"].mean()),
-                "latency_ms": float(info["latency_ms"].mean()),
-            }
-            means = dict(zip(figures, world.mean(list(figures.values())), strict=True))
+            means = self._means(info, reward=float(reward.mean()), entropy=bits_entropy.item())
             spread = world.gather(reward - baseline, dim=1).std(unbiased=False).item()
             yield {**means, "alpha": alpha, "advantage_std": spread}
 
@@ -204,7 +195,7 @@ class SelfCriticalReinforce(LearningAgent):
         set_learning_rate(self.optimizer, left * self.learning_rate)
 
     def _rewards(self, choices: Tensor, greedy_choices: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Of sampled choices ``(K, n, outputs)``: rewards and baselines ``(K, n)``. Acts with the first."""
+        """Act with the first of sampled choices ``(K, n, outputs)``; all rewards and baselines ``(K, n)``."""
         others = choices[1:] if len(choices) > 1 else greedy_choices[None]
         outcome = self._native().score(self._actions(others).numpy())
         first, info = self._step(self._actions(choices[0]))

@@ -73,6 +73,7 @@ class RewardRegression(LearningAgent):
         world: see :class:`LearningAgent`.
     """
 
+    controller: RegressionController
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
         "weight_decay", "anneal_timesteps", "masks_per_image", "menu", "num_classes", "seed",
@@ -128,8 +129,6 @@ class RewardRegression(LearningAgent):
             if self.latencies is None:
                 self.latencies = (table.reference("cheapest"), table.reference("full") / 3)
 
-    controller: RegressionController
-
     @property
     def _priced(self) -> Priced:
         return Priced(self.arms, self.controller.latencies, self.controller.fixed_ms)
@@ -165,8 +164,7 @@ class RewardRegression(LearningAgent):
     def names(self, images: Tensor) -> Tensor:
         """The classes ``(B,)`` that the controller itself takes images ``(B, 3, H, W)`` for.
 
-        Raises:
-            ValueError: it learns no names.
+        An agent without ``num_classes`` learns no names: ``ValueError``.
         """
         if self.num_classes == 0:
             raise ValueError("names: this agent learns none; num_classes=10, say, when it is made, will do")
@@ -208,21 +206,13 @@ class RewardRegression(LearningAgent):
             images = torch.from_numpy(self._begin())
             choices = self.world.own(self._explore(images), dim=1)
             actions = self.arms.masks(choices).flatten(2)
-            others = self._native().score(actions[1:].numpy()).correct if len(actions) > 1 else None
+            others = [self._native().score(actions[1:].numpy()).correct] if len(actions) > 1 else []
             _, info = self._step(actions[0])
-            correct, labels = (torch.from_numpy(np.asarray(info[name])) for name in ("correct", "label"))
-            answers = correct[None]
-            if others is not None:
-                answers = torch.cat([answers, torch.from_numpy(others)])
-            self._memory.keep((images, choices, answers, labels))
+            answers = torch.from_numpy(np.concatenate([info["correct"][None], *others]))
+            self._memory.keep((images, choices, answers, torch.from_numpy(np.asarray(info["label"]))))
             losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
-            figures = {
-                "loss": sum(losses) / len(losses),
-                "reward": float(info["reward_task"].mean()),
-                "accuracy": float(info["correct"].mean()),
-                "latency_ms": float(info["latency_ms"].mean()),
-            }
-            yield dict(zip(figures, self.world.mean(list(figures.values())), strict=True))
+            loss, reward = sum(losses) / len(losses), float(info["reward_task"].mean())
+            yield self._means(info, loss=loss, reward=reward)
 
     @torch.no_grad()
     def _explore(self, images: Tensor) -> Tensor:
@@ -232,25 +222,21 @@ class RewardRegression(LearningAgent):
             return self.arms.random(tries, count, self.generator)
         assert self.latencies is not None  # an environment came with a table
         gains = self.world.gather(self.controller.eval()(images)[1])
-        explored = []
-        for _ in range(tries):
-            choices = self._priced.spread(gains, self.latencies, self.generator)
-            explored.append(self.arms.explore(choices, self.flip, self.generator))
-        return torch.stack(explored)
+        spread = (self._priced.spread(gains, self.latencies, self.generator) for _ in range(tries))
+        return torch.stack([self.arms.explore(choices, self.flip, self.generator) for choices in spread])
 
     def _gradient_step(self, number: int) -> float:
         """One step on the newest experience (``number`` 0) or on one drawn from the memory."""
         images, choices, correct, labels = self._memory.recall(number, self.generator)
         base, gains, classes = self.controller.train()(images)
         loss = F.binary_cross_entropy_with_logits(base + (gains * choices).sum(-1), correct.float())
-        total = loss + F.cross_entropy(classes, labels) if self.num_classes else loss
-        self._update(total)
+        self._update(loss + F.cross_entropy(classes, labels) if self.num_classes else loss)
         return loss.item()
 
     def state_dict(self) -> dict[str, Any]:
         """As in :class:`LearningAgent`, with the memory of all processes and the dial."""
-        own = {"memory": self._memory.state(self.world), "trade_off": self.trade_off}
-        return {**super().state_dict(), **own}
+        memory = self._memory.state(self.world)
+        return {**super().state_dict(), "memory": memory, "trade_off": self.trade_off}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As in :class:`LearningAgent`, with the memory."""

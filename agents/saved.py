@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,17 +19,18 @@ from agents.agent import Agent
 from agents.evaluation.picks import Pick, controller_file
 from agents.files import load_agent
 from instanas_env.build import shipped
+from instanas_env.checks import explained
+from instanas_env.data.image_set import Channels, ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MAX_CLASSES, MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_json, save_json
-from instanas_env.validation import items, number, record, text
+from instanas_env.training.matching import META_GRAPH
+from instanas_env.validation import items, number, or_none, record, text
 
 DATA = "data.json"
 TABLE = "latency.json"
-TYPICAL = 500  # images whose masks are recorded
-META_GRAPH = "meta_graph.safetensors"
-
+TYPICAL = 500  # validation images whose masks are recorded, by which an exported file is arranged
 
 _CONTENT = record(
     {
@@ -38,19 +38,8 @@ _CONTENT = record(
         "mean": items(number(), 3, 3),
         "std": items(number(0, above=True), 3, 3),
     },
-    {"typical": lambda value, place: None if value is None else items(text())(value, place)},
+    {"typical": or_none(items(text()))},
 )
-
-
-class Described(Protocol):
-    """Images of which these things are known, such as an :class:`instanas_env.data.ImageSet`."""
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def mean(self) -> tuple[float, float, float]: ...
-    @property
-    def std(self) -> tuple[float, float, float]: ...
 
 
 @dataclass(frozen=True)
@@ -65,9 +54,13 @@ class DataRecord:
     """
 
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     typical: Tensor | None = None
+
+
+Described = DataRecord | ImageSet
+"""What knows classes, mean and deviation of images."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +125,9 @@ def load_run(folder: PathLike, prefer: Pick | None = None, latency_table: PathLi
 def load_data(folder: PathLike, space: SearchSpace) -> DataRecord:
     """Read ``data.json``; ``space`` is that of the run. Errors as :func:`load_run`."""
     path = needed(Path(folder), DATA)
-    try:
+    with explained(f"data: {path} does not tell classes, mean and std"):
         content = _CONTENT(load_json(path), "data")
         typical = _masks(content.get("typical"), space)
-    except ValueError as error:
-        raise ValueError(f"data: {path} does not tell classes, mean and std ({error})") from error
     return DataRecord(tuple(content["classes"]), tuple(content["mean"]), tuple(content["std"]), typical)
 
 
@@ -164,4 +155,4 @@ def _masks(rows: list[str] | None, space: SearchSpace) -> Tensor | None:
     if any(len(row) != space.num_bits or set(row) - {"0", "1"} for row in rows):
         raise ValueError(f"typical: got another mask than {space.num_bits} zeros and ones")
     bits = torch.tensor([[bit == "1" for bit in row] for row in rows], dtype=torch.bool)
-    return bits.view(-1, space.num_cells, space.num_modules)
+    return bits.view(-1, *space.mask_shape)

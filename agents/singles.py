@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from instanas_env.networks.meta_graph import MetaGraph
 REMEMBERED = 16  # masks seen once, as a multiple of the children kept
 
 
+@dataclass(eq=False)
 class SingleImages:
     """Runs one image at a time.
 
@@ -27,7 +29,7 @@ class SingleImages:
     child, which is faster, is built when it comes again. An agent without an ONNX form chooses in PyTorch,
     and its children are built at once. Can be pickled; what it keeps is then built anew.
 
-    Args:
+    Attributes:
         agent: the policy, its controller folded or not.
         meta_graph: folded, on the CPU.
         data: of the images.
@@ -36,17 +38,14 @@ class SingleImages:
         cache_size: children kept; the least recently used goes first.
     """
 
-    def __init__(
-        self,
-        agent: Agent,
-        meta_graph: MetaGraph,
-        data: DataRecord,
-        table: LatencyTable,
-        controller_ms: float,
-        cache_size: int,
-    ):
-        self.agent, self.meta_graph, self.data = agent, meta_graph, data
-        self.table, self.controller_ms, self.cache_size = table, controller_ms, cache_size
+    agent: Agent
+    meta_graph: MetaGraph
+    data: DataRecord
+    table: LatencyTable
+    controller_ms: float
+    cache_size: int
+
+    def __post_init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
@@ -63,20 +62,15 @@ class SingleImages:
         key = mask.tobytes()
         if key in self.children:
             self.children.move_to_end(key)
-        elif self.has_onnx and not self._met_before(key):
+        elif self.agent.has_onnx and not self._met_before(key):
             if self._dynamic is None:
                 self._dynamic = OnnxNetwork(self._write_dynamic())
             return self._dynamic(image.numpy()), mask
         return self.child(mask)(image.numpy()), mask
 
-    @property
-    def has_onnx(self) -> bool:
-        """Whether the policy has an ONNX form."""
-        return type(self.agent).bits_to_onnx is not Agent.bits_to_onnx
-
     def choose(self, image: Tensor) -> np.ndarray:
         """The repaired mask ``(1, num_cells, num_modules)``."""
-        if not self.has_onnx:
+        if not self.agent.has_onnx:
             return self.meta_graph.space.repair(self.agent.masks(image)).cpu().numpy()
         if self._chooser is None:
             self._chooser = OnnxNetwork(choice_model(self.agent.bits_to_onnx, self.table, self.controller_ms))
@@ -95,7 +89,7 @@ class SingleImages:
         return self.children[key]
 
     def _met_before(self, key: bytes) -> bool:
-        """Whether a mask was met; remembers it if not."""
+        """Tell whether a mask was met before, and remember it."""
         if key in self._seen:
             return True
         self._seen[key] = None
@@ -115,8 +109,7 @@ class SingleImages:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("agent", "meta_graph", "data", "table", "controller_ms", "cache_size")
-        return {name: getattr(self, name) for name in names}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

@@ -28,11 +28,10 @@ class StaticAgent(Agent):
 
     def __init__(self, space: SearchSpace, mask: Tensor | Sequence[int]):
         super().__init__(space)
-        shape = checks.shape("mask", mask)
-        if shape not in ((space.num_bits,), (space.num_cells, space.num_modules)):
-            raise ValueError(f"mask: got shape {shape}; {space.num_bits} zeros and ones will do")
-        given = checks.whole_numbers("mask", mask, 1).bool()
-        self.mask = space.repair(given.view(space.num_cells, space.num_modules))
+        given = space.masks_from_actions(mask, "mask")
+        if given.ndim != 2:
+            raise ValueError(f"mask: got shape {tuple(given.shape)}; {space.num_bits} zeros and ones will do")
+        self.mask = space.repair(given)
 
     @property
     def bits(self) -> list[int]:
@@ -44,7 +43,6 @@ class StaticAgent(Agent):
         return self.mask.expand(len(images), -1, -1)
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
-        """As :meth:`Agent.bits_to_onnx`."""
         return graph.constant(self.mask.view(1, -1))
 
     @classmethod

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from instanas_env import checks, reward
-from instanas_env.contextual import Contexts, ContextualBandit, Order, Outcome
+from instanas_env.contextual import Contexts, ContextualBandit, Outcome
 from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.reward import BoundsSchedule
 
 __all__ = ["Contexts", "InstanceBandit", "Outcome"]
 
@@ -30,9 +28,9 @@ class InstanceBandit(ContextualBandit):
         image_set: the contexts.
         latency_table: gives ``latency_ms``.
         cost_table: what R_A judges; None means the latency table.
-        bounds, correct_reward, wrong_reward, order, shard: see :class:`ContextualBandit`.
         augmentation: None shows the images as they are.
         autocast: let convolutions compute in bfloat16, for GPUs that are made for it.
+        rules: ``bounds, correct_reward, wrong_reward, order, shard``, see :class:`ContextualBandit`.
 
     Attributes:
         folded: the copy of the meta-graph that predicts, as it was at the last :meth:`refresh`.
@@ -46,18 +44,11 @@ class InstanceBandit(ContextualBandit):
         image_set: ImageSet,
         latency_table: LatencyTable,
         cost_table: LatencyTable | None = None,
-        bounds: BoundsSchedule | None = None,
-        correct_reward: float = 1.0,
-        wrong_reward: float = -1.0,
-        order: Order = "shuffled",
         augmentation: Augmentation | None = None,
         autocast: bool = False,
-        shard: tuple[int, int] = (0, 1),
+        **rules: Any,
     ):
-        cost_table = cost_table or latency_table
-        super().__init__(
-            meta_graph.space, image_set, cost_table, bounds, correct_reward, wrong_reward, order, shard
-        )
+        super().__init__(meta_graph.space, image_set, cost_table or latency_table, **rules)
         self.meta_graph = meta_graph
         self.latency_table = latency_table
         self.augmentation = augmentation
@@ -82,21 +73,15 @@ class InstanceBandit(ContextualBandit):
         Raises:
             ValueError: another shape, or another value than 0 and 1.
         """
-        self._check_shape(contexts, actions, several=True)
-        bits = checks.whole_numbers("actions", actions, 1).bool()
-        masks = self.space.repair(bits.unflatten(-1, (self.space.num_cells, self.space.num_modules)))
+        checks.expect_shape("actions", actions, (len(contexts), self.space.num_bits), several=True)
+        masks = self.space.repair(self.space.masks_from_actions(actions))
         prediction = self._predict(contexts, masks)
         label = self.image_set.labels[contexts.index].expand(prediction.shape)
         correct = prediction == label
         latency = self.latency_table.lookup(masks)
         cost = latency if self.cost_table is self.latency_table else self.cost_table.lookup(masks)
-        bounds = self.bounds
         reward_task = reward.task_reward(correct, self.correct_reward, self.wrong_reward)
-        reward_latency = reward.latency_reward(cost, bounds)
-
-        def constant(value: float, dtype: type) -> np.ndarray:
-            return np.full(correct.shape, value, dtype)
-
+        reward_latency = reward.latency_reward(cost, self.bounds)
         return Outcome(
             reward=reward.combine(reward_task, reward_latency).numpy(),
             index=contexts.index.expand(correct.shape).numpy().copy(),
@@ -108,25 +93,12 @@ class InstanceBandit(ContextualBandit):
             reward_task=reward_task.numpy(),
             reward_latency=reward_latency.numpy(),
             mask=masks.numpy(),
-            upper_ms=constant(bounds.upper, np.float64),
-            lower_ms=constant(bounds.lower, np.float64),
-            epoch=constant(self.epoch, np.int64),
+            **self._window(tuple(correct.shape)),
         )
 
     def actions_of(self, masks: Tensor) -> Tensor:
-        """Their bits, ``(n, num_bits)``."""
+        """The bits of masks, ``(n, num_bits)``."""
         return masks.flatten(1)
-
-    def _check_shape(self, contexts: Contexts, actions: Any, several: bool) -> None:
-        """Refuse actions other than ``(n, num_bits)`` or, if there may be several, ``(K, n, num_bits)``."""
-        shape, one = checks.shape("actions", actions), (len(contexts), self.space.num_bits)
-        if shape != one and not (several and len(shape) == 3 and shape[1:] == one and shape[0] > 0):
-            or_more = f" or (K, {one[0]}, {one[1]}) with K of at least 1" if several else ""
-            raise ValueError(f"actions: got shape {shape}; {one}{or_more} will do")
-
-    def _score_one(self, contexts: Contexts, actions: Any) -> Outcome:
-        self._check_shape(contexts, actions, several=False)
-        return self.score(contexts, actions)
 
     def refresh(self) -> None:
         """Take over the meta-graph's present weights."""

@@ -8,9 +8,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from instanas_env import checks, paper
+from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
-from instanas_env.contextual import Order
 from instanas_env.data import LIGHT, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.counting import count_macs, count_parameters
@@ -41,13 +40,10 @@ def build_bandit(
     meta_graph: str | None = None,
     latency_table: str | None = None,
     cost: Cost = "latency",
-    correct_reward: float = paper.CORRECT_REWARD,
-    wrong_reward: float = paper.WRONG_REWARD,
     bounds: dict[str, Any] | None = None,
-    order: Order = "shuffled",
     device: str = "cpu",
     autocast: bool = False,
-    shard: tuple[int, int] = (0, 1),
+    **rules: Any,
 ) -> InstanceBandit:
     """Load images, weights and table, see that they belong together, and make the bandit.
 
@@ -58,59 +54,40 @@ def build_bandit(
         meta_graph: path of weights; None means those shipped for "lite", "random" untrained ones.
         latency_table: path of a table; None means the one shipped for "lite".
         cost: what R_A judges: "latency" (ms), "flops" (million MACs) or "params".
-        correct_reward, wrong_reward: R_T.
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
-        order: "shuffled" or "sequential".
         device: torch device of the meta-graph; "auto" is CUDA where there is one, else the CPU.
         autocast: convolutions in bfloat16.
-        shard: ``(k, n)``: n environments of one seed share every batch, and this is the k-th.
+        rules: ``correct_reward, wrong_reward, order, shard``, see
+            :class:`instanas_env.contextual.ContextualBandit`.
 
     Raises:
         ValueError: a name that does not exist, or parts that do not belong together.
         FileNotFoundError: files that are not there.
     """
-    checks.text("dataset", dataset, "embedded")
-    checks.text("split", split, "train")
-    if data_dir is not None:
-        checks.path("data_dir", data_dir)
-    augment = checks.flag("augment", augment)
+    augmentation = LIGHT if checks.flag("augment", augment) else None
     checks.choice("cost", cost, get_args(Cost))
-    checks.choice("order", order, get_args(Order))
     place = parse_device(device)
     space = parse_search_space(search_space)
     image_set = load_images(dataset, split, data_dir, space.resolution)
     num_classes = len(image_set.classes)
     graph = _meta_graph(meta_graph, space, num_classes)
-    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
     if graph.num_classes != num_classes:
-        raise ValueError(
-            f"meta_graph: has {graph.num_classes} classes, dataset {dataset!r} has {num_classes}"
-        )
-    for name, other in (("meta_graph", graph.space), ("latency_table", table.space)):
-        if other != space:
-            raise ValueError(f"{name}: made for the search space {other.config}; got {space.config}")
+        raise ValueError(f"meta_graph: has {graph.num_classes} classes, {dataset!r} has {num_classes}")
+    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
+    space.expect(meta_graph=graph.space, latency_table=table.space)
     counts = {"flops": count_macs, "params": count_parameters}
+    with checks.explained(f"device: got {device!r}", RuntimeError, AssertionError, ImportError):
+        graph = graph.to(place)
     return InstanceBandit(
-        _moved(graph, place),
+        graph,
         image_set,
         table,
         counts[cost](space, num_classes) if cost in counts else None,
-        None if bounds is None else parse_bounds(bounds),
-        correct_reward,
-        wrong_reward,
-        order,
-        LIGHT if augment else None,
+        augmentation,
         autocast,
-        shard,
+        bounds=None if bounds is None else BoundsSchedule.from_config(bounds),
+        **rules,
     )
-
-
-def _moved(graph: MetaGraph, device: torch.device) -> MetaGraph:
-    """The meta-graph on a device; ``ValueError`` where there is none of that kind."""
-    try:
-        return graph.to(device)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise ValueError(f"device: got {str(device)!r}: {error}") from error
 
 
 def parse_device(name: str) -> torch.device:
@@ -138,10 +115,8 @@ def parse_device(name: str) -> torch.device:
 def parse_search_space(name: str) -> SearchSpace:
     """ "lite" or "cifar@0.5": a preset, and its width after an @, see :meth:`SearchSpace.preset`."""
     preset, at, width = checks.text("search_space", name, "lite").partition("@")
-    try:
+    with checks.explained(f"search_space: got {name!r}"):
         return SearchSpace.preset(preset, float(width) if at else 1.0)
-    except ValueError as error:
-        raise ValueError(f"search_space: got {name!r}: {error}") from error
 
 
 def search_space_name(space: SearchSpace) -> str:
@@ -150,14 +125,6 @@ def search_space_name(space: SearchSpace) -> str:
     if space != parse_search_space(name):
         raise ValueError(f"search_space: only spaces with all modules have a name; got {space.config}")
     return name
-
-
-def parse_bounds(bounds: dict[str, Any]) -> BoundsSchedule:
-    """A schedule from the keyword argument; ``ValueError`` says what would do."""
-    try:
-        return BoundsSchedule.from_config(bounds)
-    except OverflowError as error:  # a whole number too large for a float
-        raise checks.refuse("bounds", bounds, "smaller factors") from error
 
 
 def _meta_graph(source: str | None, space: SearchSpace, num_classes: int) -> MetaGraph:

@@ -49,6 +49,8 @@ class MetaGraphUpdate(EnvCallback):
         history: one row per meta-graph epoch: epoch, loss, accuracy on the training images, learning rate.
     """
 
+    trains = True
+
     learning_rate: float = 0.02
     final_learning_rate: float = 0.002
     epochs: int = 10
@@ -64,10 +66,8 @@ class MetaGraphUpdate(EnvCallback):
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.world, World):
-            raise checks.refuse("world", self.world, "a World")
-        if not isinstance(self.history, list):
-            raise checks.refuse("history", self.history, "a list of rows")
+        checks.instance("world", self.world, World)
+        checks.instance("history", self.history, list)
         self.learning_rate = checks.number("learning_rate", self.learning_rate, 0)
         self.final_learning_rate = checks.number("final_learning_rate", self.final_learning_rate, 0)
         self.epochs = checks.whole("epochs", self.epochs, 1)

@@ -6,7 +6,10 @@ Every message names the argument, what came and what would do. All raise ``Value
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import reprlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +21,27 @@ from torch import Tensor
 T = TypeVar("T")
 LARGEST = 1e6
 """No reward, rate or factor needs a larger number; sums of larger ones might overflow."""
+MAX_FLOAT = sys.float_info.max
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 200
 
 
 def refuse(name: str, came: Any, will_do: str) -> ValueError:
     """The error ``NAME: got CAME; WILL_DO will do``, with long values cut short."""
-    text = came if isinstance(came, _Shown) else repr(came)
-    return ValueError(f"{name}: got {text if len(text) <= 200 else text[:200] + '...'}; {will_do} will do")
+    shown = came if isinstance(came, _Shown) else _BRIEF.repr(came)
+    return ValueError(f"{name}: got {shown}; {will_do} will do")
+
+
+@contextmanager
+def explained(message: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn a ``ValueError`` within, or one of ``kinds``, into the ``ValueError`` "MESSAGE (CAUSE)"."""
+    caught: tuple[type[Exception], ...] = (ValueError, *kinds)
+    try:
+        yield
+    except caught as error:
+        cause = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{message} ({cause:.500})") from error
 
 
 class _Shown(str):
@@ -36,17 +54,22 @@ def number(
     """``value`` as a finite float in ``low..high``; with ``above`` it must be more than ``low``."""
     is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not (is_number and low <= value <= high) or (above and value == low):
-        raise refuse(name, value, f"a number {'above' if above else 'from'} {low:g} to {high:g}")
+        start = f" {'above' if above else 'from'} {low:g}" if low > -MAX_FLOAT else ""
+        end = f" to {high:g}" if high < MAX_FLOAT else ""
+        raise refuse(name, value, f"a number{start}{end}")
     return float(value)
 
 
 def whole(name: str, value: Any, low: int = 0, high: int | None = None) -> int:
     """``value`` as an int of at least ``low`` and at most ``high``; bool and float are refused."""
-    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_whole or value < low or (high is not None and value > high):
+    if not _is_whole(value) or value < low or (high is not None and value > high):
         limit = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise refuse(name, value, f"a whole number {limit}")
     return int(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def pair(
@@ -86,9 +109,7 @@ def choice(name: str, value: Any, options: Sequence[str | None]) -> Any:
 
 def render_mode(value: Any) -> str | None:
     """None or "rgb_array"."""
-    if value is not None and not (isinstance(value, str) and value == "rgb_array"):
-        raise ValueError(f"render_mode: unknown {value!r:.200}; rgb_array will do")
-    return value
+    return choice("render_mode", value, (None, "rgb_array"))
 
 
 def autoreset_mode(value: Any) -> AutoresetMode:
@@ -130,28 +151,9 @@ def file(name: str, value: Any) -> Path:
 
 def seed(value: Any) -> int | None:
     """A seed as Gymnasium takes it: None or a whole number that is not negative, of any integer type."""
-    if value is None:
-        return None
-    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_whole or value < 0:
+    if value is not None and (not _is_whole(value) or value < 0):
         raise refuse("seed", value, "one whole number for all images, or None,")
-    return int(value)
-
-
-MINARI = "minari_autoseed"
-"""An option of Minari's ``DataCollector``, which hands it on to the environment that it wraps."""
-
-
-def options(value: Any, known: Sequence[str]) -> dict[str, Any]:
-    """The options of a reset as a dict, which may be empty; unknown ones are refused, Minari's is dropped."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise refuse("options", value, f"a dict with {' or '.join(known)}, or None,")
-    unknown = [name for name in value if name not in (*known, MINARI)]
-    if unknown:
-        raise refuse("options", _Shown(f"unknown {unknown!r}"), " or ".join(known))
-    return {name: given for name, given in value.items() if name != MINARI}
+    return None if value is None else int(value)
 
 
 def index(value: Any, count: int, size: int) -> Tensor:
@@ -182,6 +184,16 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
         return np.shape(value)
     except ValueError as error:
         raise refuse(name, _Shown("rows of different lengths"), "an array") from error
+
+
+def expect_shape(name: str, value: Any, expected: tuple[int, ...], several: bool = False) -> None:
+    """Refuse every shape but ``expected`` and, with ``several``, ``(K, *expected)`` with K of at least 1."""
+    found = shape(name, value)
+    if found == expected or (several and found and found[0] > 0 and found[1:] == expected):
+        return
+    stacked = str(("K", *expected)).replace("'", "")
+    or_more = f" or {stacked} with K of at least 1" if several else ""
+    raise refuse(name, _Shown(f"shape {found}"), f"{expected}{or_more}")
 
 
 def whole_numbers(name: str, value: Any, high: int) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import checks
+from instanas_env import checks, paper
 from instanas_env.data import ImageSet
 from instanas_env.reward import BoundsSchedule, References, RewardBounds
 from instanas_env.search_space import SearchSpace
@@ -57,6 +57,11 @@ class Outcome:
     lower_ms: np.ndarray
     epoch: np.ndarray
 
+    @property
+    def networks(self) -> int:
+        """The number of distinct masks, where there is one for each image."""
+        return len(np.unique(self.mask.reshape(len(self.mask), -1), axis=0))
+
 
 class ContextualBandit(ABC):
     """Images as contexts.
@@ -76,6 +81,8 @@ class ContextualBandit(ABC):
     """
 
     cost_table: References
+    regrets: tuple[str, ...] = ()
+    """What its outcomes tell besides the fields of :class:`Outcome`."""
 
     def __init__(
         self,
@@ -83,8 +90,8 @@ class ContextualBandit(ABC):
         image_set: ImageSet,
         cost_table: References,
         bounds: BoundsSchedule | None = None,
-        correct_reward: float = 1.0,
-        wrong_reward: float = -1.0,
+        correct_reward: float = paper.CORRECT_REWARD,
+        wrong_reward: float = paper.WRONG_REWARD,
         order: Order = "shuffled",
         shard: tuple[int, int] = (0, 1),
     ):
@@ -135,7 +142,7 @@ class ContextualBandit(ABC):
         """The images at ``index`` ``(n,)``."""
 
     def images(self, contexts: Contexts) -> Tensor:
-        """As the agent sees them, uint8 ``(n, 3, H, W)``; not to be written into."""
+        """The images as the agent sees them, uint8 ``(n, 3, H, W)``; not to be written into."""
         return contexts.images
 
     # --- scoring ---------------------------------------------------------------------------------
@@ -156,9 +163,14 @@ class ContextualBandit(ABC):
     def actions_of(self, masks: Tensor) -> Tensor:
         """The actions of repaired masks ``(n, num_cells, num_modules)``, for :meth:`score`."""
 
-    def _score_one(self, contexts: Contexts, actions: Any) -> Outcome:
-        """:meth:`score`, for one action an image only."""
-        return self.score(contexts, actions)
+    def _window(self, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """The fields of an outcome that say when it was: its window and its epoch."""
+        bounds = self.bounds
+        return {
+            "upper_ms": np.full(shape, bounds.upper, np.float64),
+            "lower_ms": np.full(shape, bounds.lower, np.float64),
+            "epoch": np.full(shape, self.epoch, np.int64),
+        }
 
     def act(self, contexts: Contexts, actions: Any) -> tuple[Outcome, bool]:
         """Score one action an image and count the images as acted on. The flag tells whether this ended an
@@ -169,7 +181,9 @@ class ContextualBandit(ABC):
         Raises:
             ValueError: as :meth:`score`, also for several actions an image; nothing is counted.
         """
-        outcome = self._score_one(contexts, actions)
+        outcome = self.score(contexts, actions)
+        if outcome.reward.shape != (len(contexts),):
+            raise ValueError(f"actions: got {len(outcome.reward)} for each image; one will do")
         self._in_window |= bool((outcome.reward_latency > 0).any())
         self._acted += len(contexts) * self.shards
         return outcome, self._acted >= len(self.image_set)

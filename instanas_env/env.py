@@ -9,16 +9,12 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from instanas_env import checks
-from instanas_env.bandit import InstanceBandit
-from instanas_env.build import build_bandit
-from instanas_env.contextual import Contexts, Outcome
-from instanas_env.hooks import CallbackList, EnvCallback
-from instanas_env.infos import Info, first, step_info, waiting_info
-from instanas_env.observations import Observer
-from instanas_env.wrappers.forms import ActionForm, action_form
+from instanas_env.contextual import Outcome
+from instanas_env.infos import first, step_info, waiting_info
+from instanas_env.shell import Parts, Shell, live_parts, reset_options
 
 
-class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
+class InstaNASEnv(Shell, gym.Env[np.ndarray, np.ndarray]):
     """Instance-aware architecture search as a contextual bandit.
 
     ## Description
@@ -81,24 +77,13 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         observation: str = "image",
         **bandit_options: Any,
     ):
-        checks.render_mode(render_mode)
-        bandit = build_bandit(**bandit_options)
-        observer = Observer(bandit.space.resolution, layout, observation)
-        self._assemble(bandit, observer, action_form(actions, bandit.space), render_mode)
-
-    def _assemble(
-        self, bandit: InstanceBandit, observer: Observer, form: ActionForm, render_mode: str | None
-    ) -> None:
-        """The environment out of its parts."""
         self.render_mode = checks.render_mode(render_mode)
-        self.bandit = bandit
-        self.observer = observer
-        self.form = form
+        self._assemble(live_parts(actions, layout, observation, **bandit_options))
+
+    def _assemble(self, parts: Parts) -> None:
+        super()._assemble(parts)
         self.observation_space = self.observer.space
         self.action_space = self.form.space
-        self._callbacks = CallbackList()
-        self._contexts: Contexts | None = None
-        self._outcome: Outcome | None = None
         self._waiting = False  # for an action
 
     def reset(
@@ -109,7 +94,7 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         Raises:
             ValueError: a wrong seed, option or index; nothing has changed then.
         """
-        seed, options = checks.seed(seed), checks.options(options, ("index",))
+        seed, options = checks.seed(seed), reset_options(options, ("index",))
         index = None
         if "index" in options:
             asked = options["index"]
@@ -126,7 +111,7 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         self._waiting = True
         if restart:
             self._callbacks.after_restart(self)
-        return self._observation(), first(self._waiting_info(self._contexts))
+        return self._observation(), first(waiting_info(self.bandit, self._contexts))
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Run the image through the network that ``action`` selects; ends the episode.
@@ -140,9 +125,9 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         """
         if self._contexts is None or not self._waiting:
             raise ResetNeeded("every episode is one step long: call reset() before each step()")
-        bits = self.form.bits(action, ())
+        choice = self.form.choices(action, ())
         self._callbacks.settle(self)
-        outcome, ended_epoch = self.bandit.act(self._contexts, bits[None])
+        outcome, ended_epoch = self.bandit.act(self._contexts, choice[None])
         self._waiting = False
         self._outcome = outcome
         self._callbacks.after_step(self, outcome, ended_epoch)
@@ -155,31 +140,16 @@ class InstaNASEnv(gym.Env[np.ndarray, np.ndarray]):
         Returns:
             An outcome whose arrays have the shape () or ``(K,)``.
         """
-        if self._contexts is None:
-            raise ResetNeeded("there is no image yet: call reset() before score()")
-        bits = self.form.bits(actions, (), several=True)
-        outcome = self.bandit.score(self._contexts, bits.unsqueeze(-2))
-        axis = bits.ndim - 1
-        return Outcome(**{name: np.take(value, 0, axis) for name, value in vars(outcome).items()})
-
-    def add_callback(self, callback: EnvCallback) -> None:
-        """Run ``callback`` after every step and every pass over the split."""
-        self._callbacks.add(callback)
+        contexts = self._present("score")
+        choices = self.form.choices(actions, (), several=True)
+        axis = len(checks.shape("actions", actions)) - len(self.form.shape)  # of the one image
+        outcome = self.bandit.score(contexts, choices.unsqueeze(axis))
+        return type(outcome)(**{name: np.take(value, 0, axis) for name, value in vars(outcome).items()})
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The image, the mask of the last step and its latency as an RGB picture ``(H, W, 3)``."""
-        if self.render_mode is None:
-            return None
-        if self._contexts is None:
-            raise ResetNeeded("there is no image yet: call reset() before render()")
-        from instanas_env.render import frames
-
-        return frames(self.bandit, self._contexts, self._outcome)[0]
+        pictures = self._frames(self._outcome)
+        return None if pictures is None else pictures[0]
 
     def _observation(self) -> np.ndarray:
-        assert self._contexts is not None
-        return self.observer(self._contexts)[0]
-
-    def _waiting_info(self, contexts: Contexts) -> Info:
-        """What is known of an image that waits; arrays of length 1."""
-        return waiting_info(self.bandit, contexts)
+        return self.observer(self._present("observation"))[0]

@@ -13,11 +13,6 @@ import os
 
 import torch
 
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 _registered = False
 
 
@@ -25,5 +20,5 @@ def survive_forks() -> None:
     """Let every process that is forked from this one compute in one thread; does nothing the second time."""
     global _registered
     if not _registered and hasattr(os, "register_at_fork"):  # Windows has no fork
-        os.register_at_fork(after_in_child=_one_thread)
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
         _registered = True

@@ -27,6 +27,9 @@ class EnvCallback:
       raised and those after it. Once all have returned, the bounds move. A seeded ``reset`` drops it.
     """
 
+    trains = False
+    """Whether it trains the meta-graph; an environment that has a table instead refuses it then."""
+
     def on_step(self, step: Outcome) -> None:
         """After every step, with what became of its actions."""
 
@@ -45,10 +48,12 @@ class CallbackList:
         self._untold: list[tuple[EnvCallback, Outcome]] = []
         self._due: list[EnvCallback] | None = None  # None: no end of an epoch is due
 
-    def add(self, callback: EnvCallback) -> None:
-        """Append a callback; ``ValueError`` for what has no hooks."""
+    def add(self, callback: EnvCallback, trainable: bool = True) -> None:
+        """Append a callback; ``ValueError`` for what has no hooks, or trains what is not there."""
         if not isinstance(callback, EnvCallback):
             raise ValueError(f"callback: got {type(callback).__name__}; an EnvCallback will do")
+        if callback.trains and not trainable:
+            raise ValueError("callback: a table has no meta-graph to train; InstaNAS-v1 has")
         self.callbacks.append(callback)
 
     @property

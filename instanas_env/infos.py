@@ -35,7 +35,7 @@ def step_info(outcome: Outcome) -> Info:
 
 def waiting_info(bandit: ContextualBandit, contexts: Contexts) -> Info:
     """Which images wait and the window that will judge them; placeholders for what is not known yet."""
-    count, bounds, space = len(contexts), bandit.bounds, bandit.space
+    count, bounds = len(contexts), bandit.bounds
     return {
         "index": contexts.index.numpy().copy(),
         "label": np.full(count, -1),
@@ -45,15 +45,16 @@ def waiting_info(bandit: ContextualBandit, contexts: Contexts) -> Info:
         "latency_ms": np.full(count, np.nan),
         "reward_task": np.full(count, np.nan),
         "reward_latency": np.full(count, np.nan),
-        "mask": np.zeros((count, space.num_cells, space.num_modules), bool),
+        "mask": np.zeros((count, *bandit.space.mask_shape), bool),
         "upper_ms": np.full(count, bounds.upper),
         "lower_ms": np.full(count, bounds.lower),
         "epoch": np.full(count, bandit.epoch),
+        **{name: np.full(count, np.nan) for name in bandit.regrets},
     }
 
 
 def with_marks(info: Info, marked: np.ndarray) -> Info:
-    """Beside every key ``_key``, bool ``(n,)``: which images it is of."""
+    """Put ``_key``, bool ``(n,)``, beside every key: it tells which images the key is of."""
     both: Info = {}
     for name, value in info.items():
         both[name], both[f"_{name}"] = value, marked.copy()

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from instanas_env import checks
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import SearchSpace, search_space
 from instanas_env.storage import PathLike, load_json, save_json
-from instanas_env.validation import anything, items, number, record, text
+from instanas_env.validation import items, json_object, number, record, text
 
 MOST = 1e18  # of any unit
 UNITS = ("ms", "MMACs", "parameters")
 _COST = number(0)
 _TABLE = record(
     {
-        "search_space": anything,
+        "search_space": search_space,
         "unit": text(*UNITS),
         "fixed": _COST,
         "controller": _COST,
         "modules": items(items(_COST, high=100), high=1000),
-        "record": record({}, more=True),
+        "record": json_object,
     }
 )
 
@@ -55,11 +55,10 @@ class LatencyTable:
         checks.instance("modules", self.modules, Tensor)
         for name in ("fixed", "controller"):
             checks.number(name, getattr(self, name), 0, MOST)
-        expected = (self.space.num_cells, self.space.num_modules)
-        if tuple(self.modules.shape) != expected:
-            raise ValueError(f"modules: got shape {tuple(self.modules.shape)}; {expected} will do")
-        if self.unit not in UNITS:
-            raise ValueError(f"unit: unknown {self.unit!r}; choose from {', '.join(UNITS)}")
+        shape, expected = tuple(self.modules.shape), self.space.mask_shape
+        if shape != expected:
+            raise ValueError(f"modules: got shape {shape}; {expected} will do")
+        checks.choice("unit", self.unit, UNITS)
         if not ((self.modules >= 0) & (self.modules <= MOST)).all():
             raise ValueError("modules: a latency table holds finite numbers that are not negative")
 
@@ -71,7 +70,7 @@ class LatencyTable:
     def cheapest_mask(self) -> Tensor:
         """The mask that costs least: in each cell that needs a module, its cheapest one."""
         mask = self.space.path(self.modules.argmin(1).tolist())
-        return mask & torch.tensor([[not cell.keeps_shape] for cell in self.space.cells])
+        return mask & self.space.needs_module.unsqueeze(1)
 
     def only(self, *modules: int) -> LatencyTable:
         """The table of ``space.only(*modules)``."""
@@ -88,30 +87,14 @@ class LatencyTable:
 
     def save(self, path: PathLike) -> None:
         """Write the table as JSON."""
-        save_json(
-            path,
-            {
-                "search_space": self.space.config,
-                "unit": self.unit,
-                "fixed": self.fixed,
-                "controller": self.controller,
-                "modules": self.modules.tolist(),
-                "record": self.record,
-            },
-        )
+        content = {name: getattr(self, name) for name in ("unit", "fixed", "controller")}
+        content |= {"modules": self.modules.tolist(), "record": self.record}
+        save_json(path, {"search_space": self.space.config, **content})
 
     @classmethod
     def load(cls, path: PathLike) -> LatencyTable:
         """Read a table; ``ValueError`` names a file that is none."""
-        try:
+        with checks.explained(f"latency_table: {path} is not a latency table"):
             content = _TABLE(load_json(path), "table")
-            return cls(
-                space=SearchSpace.from_config(content["search_space"]),
-                modules=torch.tensor(content["modules"], dtype=torch.float64),
-                fixed=content["fixed"],
-                controller=content["controller"],
-                unit=content["unit"],
-                record=content["record"],
-            )
-        except ValueError as error:
-            raise ValueError(f"latency_table: {path} is not a latency table ({error})") from error
+            modules = torch.tensor(content.pop("modules"), dtype=torch.float64)
+            return cls(content.pop("search_space"), modules, **content)

@@ -19,8 +19,6 @@ OBSERVATIONS = ("image", "features")
 GRID = 4
 NUM_FEATURES = 3 + 3 + 2 + GRID * GRID
 
-Observations = np.ndarray
-
 
 class Observer:
     """Turns images into observations.
@@ -43,8 +41,8 @@ class Observer:
             shape = (3, side, side) if layout == "CHW" else (side, side, 3)
             self.space = spaces.Box(0, 255, shape, np.uint8)  # type: ignore[arg-type]
 
-    def __call__(self, contexts: Contexts) -> Observations:
-        """Of n images, ``(n, *space.shape)``; an array of its own."""
+    def __call__(self, contexts: Contexts) -> np.ndarray:
+        """The observations ``(n, *space.shape)`` of n images; an array of its own."""
         images = contexts.images
         if self.observation == "features":
             return features(images)

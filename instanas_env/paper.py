@@ -8,9 +8,7 @@ from __future__ import annotations
 
 # --- Search space ------------------------------------------------------------------------------
 
-# STATED 4.1: 17 cells, five modules each (Figure 3), hence 2^5 = 32 combinations in a cell.
-NUM_CELLS = 17
-NUM_MODULES = 5
+# STATED 4.1: 17 cells (as many as STAGES has blocks) of five modules, hence 2^5 = 32 combinations in a cell.
 # STATED Figure 3: (kind, kernel, expansion F). Index 0 is module (a), the default of section 4.1;
 # index 2 is the block of MobileNetV2.
 MODULES = (

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from instanas_env import checks, paper
-from instanas_env.validation import integer, number
 
 FURTHEST = 1e30  # a bound, in any unit
 
@@ -101,7 +100,7 @@ class BoundsSchedule:
             lower, best = (
                 None if config.get(name) is None else _levels(config[name]) for name in ("lower", "best")
             )
-            epochs = integer(1, 10**9)(config.get("epochs", 1), "epochs")
+            epochs = checks.whole("epochs", config.get("epochs", 1), 1, 10**9)
             schedule = cls(_levels(config["upper"]), lower, best, epochs)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             example = {"upper": [1.0, "full"], "best": [1.0, "cheapest"]}
@@ -129,11 +128,9 @@ class BoundsSchedule:
         return RewardBounds(upper, level(self.lower))
 
 
-_FACTOR = number()
-
-
 def _levels(value: Any) -> tuple[Level, Level]:
     if isinstance(value[1], str):
         value = (value, value)
     (first, first_name), (last, last_name) = value
-    return (_FACTOR(first, "factor"), str(first_name)), (_FACTOR(last, "factor"), str(last_name))
+    first, last = (checks.number("factor", factor, -FURTHEST, FURTHEST) for factor in (first, last))
+    return (first, str(first_name)), (last, str(last_name))

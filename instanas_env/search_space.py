@@ -14,37 +14,9 @@ import torch
 from torch import Tensor
 
 from instanas_env import checks, paper
+from instanas_env.cells import ALL_MODULES, MOBILENET_V2_BLOCK, CellSpec, ModuleSpec, round_to_eight
 from instanas_env.storage import PathLike, load_config
 from instanas_env.validation import integer, items, number, record, text
-
-
-@dataclass(frozen=True)
-class ModuleSpec:
-    """One of the options of a cell (Figure 3): ``kind`` "basic" or "mbconv", kernel size, expansion F."""
-
-    kind: str
-    kernel: int
-    expansion: int
-
-    @property
-    def label(self) -> str:
-        """A short name for tables and figures, such as ``MB k5 F6``."""
-        return f"Basic k{self.kernel}" if self.kind == "basic" else f"MB k{self.kernel} F{self.expansion}"
-
-
-@dataclass(frozen=True)
-class CellSpec:
-    """Shapes of one cell: channels in and out, stride, and the height (= width) of its input in px."""
-
-    in_channels: int
-    out_channels: int
-    stride: int
-    resolution: int
-
-    @property
-    def keeps_shape(self) -> bool:
-        """Whether the cell may be left empty: input and output have one shape, so identity will do."""
-        return self.stride == 1 and self.in_channels == self.out_channels
 
 
 @dataclass(frozen=True)
@@ -63,21 +35,8 @@ _PRESETS = {
 }
 
 
-def round_to_eight(channels: float) -> int:
-    """The nearest multiple of 8, at least 8 and at least 90 % of ``channels``, as in MobileNetV2's own code.
-
-    Inference engines block channels by 8 or 16; other widths cost more than the next multiple does. Expanded
-    widths are multiples of these.
-    """
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-ALL_MODULES = tuple(ModuleSpec(*spec) for spec in paper.MODULES)
-MOBILENET_V2_BLOCK = ALL_MODULES[paper.MOBILENET_V2_MODULE]
-
 MAX_WIDTH = 16
-"""Of a preset; what is wider fits into no memory."""
+"""The largest width of a preset; a wider one fits into no memory."""
 _WIDTH = number(0, MAX_WIDTH, above=True)
 _CONFIG = record(
     {
@@ -161,6 +120,16 @@ class SearchSpace:
         return self.num_cells * self.num_modules
 
     @property
+    def mask_shape(self) -> tuple[int, int]:
+        """The shape of one mask: ``(num_cells, num_modules)``."""
+        return self.num_cells, self.num_modules
+
+    @property
+    def needs_module(self) -> Tensor:
+        """The cells that change shape and so must not be empty, bool ``(num_cells,)``."""
+        return torch.tensor([not cell.keeps_shape for cell in self.cells])
+
+    @property
     def config(self) -> dict[str, Any]:
         """JSON-able description that :meth:`from_config` turns back into this space."""
         names = [ALL_MODULES.index(module) for module in self.modules]
@@ -181,16 +150,20 @@ class SearchSpace:
             ValueError: a file of another kind.
         """
         config = load_config(path)
-        try:
+        with checks.explained(f"{path}: belongs to no search space", KeyError):
             return cls.from_config(config["search_space"])
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path}: belongs to no search space ({error})") from error
+
+    def expect(self, **others: SearchSpace) -> None:
+        """``ValueError`` unless all these are this space; the names of the arguments go into the message."""
+        for name, other in others.items():
+            if other != self:
+                raise ValueError(f"{name}: made for the search space {other.config}, not for {self.config}")
 
     # --- masks -----------------------------------------------------------------------------------
 
     def full_mask(self) -> Tensor:
         """All modules on, ``(num_cells, num_modules)``."""
-        return torch.ones(self.num_cells, self.num_modules, dtype=torch.bool)
+        return torch.ones(self.mask_shape, dtype=torch.bool)
 
     def path(self, modules: int | Sequence[int]) -> Tensor:
         """The mask with one module per cell: the same everywhere, or one index for each cell."""
@@ -212,7 +185,7 @@ class SearchSpace:
         count = checks.whole("count", count)
         if not isinstance(keep, Tensor):
             keep = checks.number("keep", keep, 0, 1)
-        uniform = torch.rand(count, self.num_cells, self.num_modules, generator=generator)
+        uniform = torch.rand(count, *self.mask_shape, generator=generator)
         return self.repair(uniform < torch.as_tensor(keep).reshape(-1, 1, 1))
 
     def repair(self, masks: Tensor) -> Tensor:
@@ -228,29 +201,38 @@ class SearchSpace:
             A new tensor of that shape.
         """
         self.check_masks(masks)
-        needed = torch.tensor([not cell.keeps_shape for cell in self.cells], device=masks.device)
         repaired = masks.clone()
-        repaired[..., paper.DEFAULT_MODULE] |= needed & ~masks.any(-1)
+        repaired[..., paper.DEFAULT_MODULE] |= self.needs_module.to(masks.device) & ~masks.any(-1)
         return repaired
 
     def check_masks(self, masks: Any) -> None:
         """``ValueError`` for anything but bool ``(..., num_cells, num_modules)``."""
-        shape = (self.num_cells, self.num_modules)
-        if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.shape[-2:] != shape:
+        if not isinstance(masks, Tensor) or masks.dtype != torch.bool or masks.shape[-2:] != self.mask_shape:
             got = f"{masks.dtype} {tuple(masks.shape)}" if isinstance(masks, Tensor) else type(masks).__name__
-            raise ValueError(f"masks: got {got}; torch.bool (..., {shape[0]}, {shape[1]}) will do")
+            raise ValueError(
+                f"masks: got {got}; torch.bool (..., {self.num_cells}, {self.num_modules}) will do"
+            )
 
     def masks_from_actions(self, actions: Any, name: str = "actions") -> Tensor:
-        """Check actions ``(..., num_bits)`` of 0 and 1, of any number type, and shape them as masks.
+        """Check bits of 0 and 1, of any number type, and shape them as masks.
+
+        Args:
+            actions: ``(..., num_bits)`` or ``(..., num_cells, num_modules)``.
+            name: of the argument, for the message.
 
         Returns:
             bool ``(..., num_cells, num_modules)``, not yet repaired.
 
         Raises:
-            ValueError: a last dimension other than ``num_bits``, or a value that is neither 0 nor 1.
+            ValueError: another shape, or a value that is neither 0 nor 1.
         """
         shape = checks.shape(name, actions)
-        if shape[-1:] != (self.num_bits,):
+        if shape[-1:] != (self.num_bits,) and shape[-2:] != self.mask_shape:
             raise ValueError(f"{name}: got shape {shape}; (..., {self.num_bits}) will do")
         bits = checks.whole_numbers(name, actions, 1).bool()
-        return bits.unflatten(-1, (self.num_cells, self.num_modules))
+        return bits if shape[-2:] == self.mask_shape else bits.unflatten(-1, self.mask_shape)
+
+
+def search_space(value: Any, place: str) -> SearchSpace:
+    """Specification of :mod:`instanas_env.validation`: a :attr:`SearchSpace.config`, given as the space."""
+    return SearchSpace.from_config(value)

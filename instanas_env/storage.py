@@ -18,32 +18,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from instanas_env.atomic import PARTIAL, PathLike, read_file, remove_abandoned, write_atomic
-from instanas_env.validation import parse_json, record, text
-
-__all__ = [
-    "PARTIAL",
-    "PathLike",
-    "check_weights",
-    "load_checkpoint",
-    "load_config",
-    "load_json",
-    "load_json_lines",
-    "load_weights",
-    "read_file",
-    "remove_abandoned",
-    "save_checkpoint",
-    "save_json",
-    "save_weights",
-    "write_atomic",
-]
+from instanas_env.atomic import PathLike, read_file, write_atomic
+from instanas_env.checks import explained
+from instanas_env.validation import json_object, parse_json, record, text
 
 MAX_JSON_BYTES = 2**28
 MAX_HEADER_BYTES = 10**8  # as the safetensors library has it
 NO_WEIGHTS = "not a whole weights file of this project"
 CHECKSUM = "sha256"
+COUNTER = "num_batches_tracked"
 _TRAILER = b"\nsha256 of the bytes before this line: "
-_OBJECT = record({}, more=True)
 _METADATA = record({"config": text()}, {CHECKSUM: text()}, more=True)
 
 # --- JSON ------------------------------------------------------------------------------------------------
@@ -67,7 +51,7 @@ def load_json(path: PathLike) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not JSON, not an object, or changed since it was written; the message names the file.
     """
-    content = _OBJECT(parse_json(read_file(path, MAX_JSON_BYTES), str(path)), str(path))
+    content = json_object(parse_json(read_file(path, MAX_JSON_BYTES), str(path)), str(path))
     if not content:  # somebody's "{}"
         return content
     last, value = list(content.items())[-1]
@@ -101,7 +85,7 @@ def load_json_lines(path: PathLike) -> list[dict[str, Any]]:
     lines = read_file(path, MAX_JSON_BYTES).splitlines()
     places = [f"{path}, line {number}" for number in range(1, len(lines) + 1)]
     return [
-        _OBJECT(parse_json(*pair), pair[1]) for pair in zip(lines, places, strict=True) if pair[0].strip()
+        json_object(parse_json(*pair), pair[1]) for pair in zip(lines, places, strict=True) if pair[0].strip()
     ]
 
 
@@ -109,8 +93,12 @@ def load_json_lines(path: PathLike) -> list[dict[str, Any]]:
 
 
 def save_weights(path: PathLike, weights: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Write tensors as safetensors, with ``config`` (JSON-able) and a checksum of both in the header."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    """Write tensors as safetensors, with ``config`` (JSON-able) and a checksum of both in the header.
+
+    BatchNorm's counters of batches, which nothing of ours reads, are left out.
+    """
+    kept = {name: tensor for name, tensor in weights.items() if not name.endswith(COUNTER)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
     described = json.dumps(config)
     metadata = {"config": described, CHECKSUM: _weights_sum(tensors, described)}
     write_atomic(path, _ordered(safetensors.torch.save(tensors, metadata)))
@@ -137,10 +125,8 @@ def load_weights(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ValueError: truncated, changed, not safetensors, or without our config.
     """
     metadata, config = _header(path)
-    try:
+    with explained(f"{path}: {NO_WEIGHTS}", SafetensorError, KeyError):
         tensors = safetensors.torch.load(read_file(path))
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: {NO_WEIGHTS} ({error})") from error
     if CHECKSUM in metadata and metadata[CHECKSUM] != _weights_sum(tensors, metadata["config"]):
         raise ValueError(f"{path}: {NO_WEIGHTS} (changed since it was written, by its checksum)")
     return tensors, config
@@ -153,17 +139,13 @@ def load_config(path: PathLike) -> dict[str, Any]:
 
 def _header(path: PathLike) -> tuple[dict[str, str], dict[str, Any]]:
     """The texts in a header, and our config among them: 8 bytes give the length, then there is JSON."""
-    try:
+    with explained(f"{path}: {NO_WEIGHTS}"):
         length = int.from_bytes(read_file(path, count=8), "little")
         if length > MAX_HEADER_BYTES:
             raise ValueError(f"a header of {length} bytes; at most {MAX_HEADER_BYTES} will do")
         header = parse_json(read_file(path, count=8 + length)[8:], "header")
-        metadata = _METADATA(_OBJECT(header, "header").get("__metadata__"), "__metadata__")
-        return metadata, _OBJECT(parse_json(metadata["config"], "config"), "config")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path}: no such weights file") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {NO_WEIGHTS} ({error})") from error
+        metadata = _METADATA(json_object(header, "header").get("__metadata__"), "__metadata__")
+        return metadata, json_object(parse_json(metadata["config"], "config"), "config")
 
 
 def _weights_sum(tensors: dict[str, Tensor], config: str) -> str:
@@ -180,7 +162,7 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
     Names, shapes and types must be the same (but for BatchNorm's counters, which need not be there), numbers
     finite, variances not negative. ``expected`` may be on the device "meta": nothing is allocated.
     """
-    needed = {name for name in expected if not name.endswith("num_batches_tracked")}
+    needed = {name for name in expected if not name.endswith(COUNTER)}
     missing, unknown = sorted(needed - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unknown:
         raise ValueError(f"{where} lacks {missing[:3]}, has {unknown[:3]} too many")
@@ -218,8 +200,7 @@ def load_checkpoint(path: PathLike) -> dict[str, Any]:
         raise ValueError(
             f"{path}: not a whole checkpoint of this project (its checksum is not there or another)"
         )
-    try:
+    foreign = (EOFError, KeyError, pickle.UnpicklingError, RuntimeError)
+    with explained(f"{path}: not a whole checkpoint of this project", *foreign):
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (EOFError, KeyError, pickle.UnpicklingError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path}: not a whole checkpoint of this project ({error})") from error
-    return _OBJECT(state, f"{path}: its state")
+    return json_object(state, f"{path}: its state")

@@ -6,19 +6,16 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from instanas_env import checks
-from instanas_env.callbacks import MetaGraphUpdate
-from instanas_env.contextual import Contexts, Outcome
+from instanas_env.contextual import Contexts
 from instanas_env.data import ImageSet
 from instanas_env.env import InstaNASEnv
-from instanas_env.hooks import EnvCallback
-from instanas_env.infos import Info, waiting_info
 from instanas_env.observations import Observer, features
-from instanas_env.tabular_bandit import REGRETS, TabularBandit, build_tabular
+from instanas_env.shell import Parts
+from instanas_env.tabular_bandit import build_tabular
 from instanas_env.vector_env import InstaNASVectorEnv
 from instanas_env.wrappers.forms import ActionForm
 
@@ -48,7 +45,7 @@ class TabularObserver(Observer):
             self._features = np.concatenate([features(image_set.images[i : i + CHUNK]) for i in starts])
 
     def __call__(self, contexts: Contexts) -> np.ndarray:
-        """Of n images, ``(n, *space.shape)``; an array of its own."""
+        """The observations ``(n, *space.shape)`` of n images; an array of its own."""
         if self.observation == "index":
             return contexts.index.numpy().copy()
         if self.observation == "features":
@@ -67,13 +64,15 @@ class Arms(ActionForm):
         self.space = spaces.Discrete(count)
         self.shape, self.highest = (), count - 1
 
-    def _bits(self, numbers: Tensor) -> Tensor:
-        raise NotImplementedError
+    def _choices(self, numbers: Tensor) -> Tensor:
+        return numbers
 
-    def bits(self, actions: Any, leading: Any, several: bool = False) -> Tensor:
-        """Checked arms, int64 ``leading`` or ``(K, *leading)``."""
-        self.check_shape(actions, leading, several)
-        return checks.whole_numbers("actions", actions, self.highest)
+
+def tabular_parts(layout: str, observation: str, **table_options: Any) -> Parts:
+    """The parts of InstaNASTabular-v1, from its keyword arguments."""
+    bandit = build_tabular(**table_options)
+    observer = TabularObserver(bandit.image_set, layout, observation)
+    return Parts(bandit, observer, Arms(len(bandit.table)))
 
 
 class InstaNASTabularEnv(InstaNASEnv):
@@ -114,8 +113,6 @@ class InstaNASTabularEnv(InstaNASEnv):
     * v1: InstaNAS-v1 tabulated.
     """
 
-    bandit: Any  # a TabularBandit
-
     def __init__(
         self,
         render_mode: str | None = None,
@@ -123,29 +120,8 @@ class InstaNASTabularEnv(InstaNASEnv):
         observation: str = "image",
         **table_options: Any,
     ):
-        checks.render_mode(render_mode)
-        bandit: Any = build_tabular(**table_options)
-        observer = TabularObserver(bandit.image_set, layout, observation)
-        self._assemble(bandit, observer, Arms(len(bandit.table)), render_mode)
-
-    def score(self, actions: Any) -> Outcome:
-        """What arms ``()`` or ``(K,)`` would earn on this image; changes nothing.
-
-        Returns:
-            An outcome, with regrets, whose arrays have the shape () or ``(K,)``.
-        """
-        if self._contexts is None:
-            raise ResetNeeded("there is no image yet: call reset() before score()")
-        arms = self.form.bits(actions, (), several=True)
-        outcome = self.bandit.score(self._contexts, arms.unsqueeze(-1))
-        return type(outcome)(**{name: np.take(value, 0, arms.ndim) for name, value in vars(outcome).items()})
-
-    def add_callback(self, callback: EnvCallback) -> None:
-        """Run ``callback`` after every step and every pass; ``ValueError`` for one that trains a network."""
-        super().add_callback(_that_fits(callback))
-
-    def _waiting_info(self, contexts: Contexts) -> Info:
-        return _waiting(self.bandit, contexts)
+        self.render_mode = checks.render_mode(render_mode)
+        self._assemble(tabular_parts(layout, observation, **table_options))
 
 
 class InstaNASTabularVectorEnv(InstaNASVectorEnv):
@@ -154,8 +130,6 @@ class InstaNASTabularVectorEnv(InstaNASVectorEnv):
     Modes of autoreset, infos and options of ``reset`` are those of
     :class:`instanas_env.vector_env.InstaNASVectorEnv`.
     """
-
-    bandit: Any  # a TabularBandit
 
     def __init__(
         self,
@@ -166,26 +140,5 @@ class InstaNASTabularVectorEnv(InstaNASVectorEnv):
         observation: str = "image",
         **table_options: Any,
     ):
-        checks.render_mode(render_mode)
-        mode = checks.autoreset_mode(autoreset_mode)
-        bandit: Any = build_tabular(**table_options)
-        observer = TabularObserver(bandit.image_set, layout, observation)
-        self._assemble(bandit, observer, Arms(len(bandit.table)), num_envs, mode, render_mode)
-
-    def add_callback(self, callback: EnvCallback) -> None:
-        """Run ``callback`` after every step and every pass; ``ValueError`` for one that trains a network."""
-        super().add_callback(_that_fits(callback))
-
-    def _waiting_info(self, contexts: Contexts) -> Info:
-        return _waiting(self.bandit, contexts)
-
-
-def _waiting(bandit: TabularBandit, contexts: Contexts) -> Info:
-    unknown = {name: np.full(len(contexts), np.nan) for name in REGRETS}
-    return {**waiting_info(bandit, contexts), **unknown}
-
-
-def _that_fits(callback: EnvCallback) -> EnvCallback:
-    if isinstance(callback, MetaGraphUpdate):
-        raise ValueError("callback: a table has no meta-graph to train; InstaNAS-v1 has")
-    return callback
+        self._set_modes(render_mode, autoreset_mode)
+        self._assemble(tabular_parts(layout, observation, **table_options), num_envs)

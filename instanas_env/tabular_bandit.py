@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import checks, paper, reward
-from instanas_env.build import parse_bounds, shipped
-from instanas_env.contextual import Contexts, ContextualBandit, Order, Outcome
+from instanas_env import checks, reward
+from instanas_env.build import shipped
+from instanas_env.contextual import Contexts, ContextualBandit, Outcome
 from instanas_env.data import ImageSet, load_images
 from instanas_env.reward import BoundsSchedule, RewardBounds
 from instanas_env.tabulated import Tabulated, file_fingerprint
@@ -39,9 +39,6 @@ class TabularOutcome(Outcome):
     regret_image: np.ndarray
     regret_class: np.ndarray
     regret_fixed: np.ndarray
-
-
-REGRETS = ("regret_image", "regret_class", "regret_fixed")
 
 
 @dataclass(frozen=True)
@@ -72,26 +69,19 @@ class TabularBandit(ContextualBandit):
         table: the answers; it also is the latency table.
         split: which of its splits.
         image_set: the images of that split.
-        bounds, correct_reward, wrong_reward, order: see :class:`ContextualBandit`.
+        rules: ``bounds, correct_reward, wrong_reward, order``, see :class:`ContextualBandit`.
 
     Attributes:
         correct: bool ``(N, K)``.
     """
 
-    def __init__(
-        self,
-        table: Tabulated,
-        split: str,
-        image_set: ImageSet,
-        bounds: BoundsSchedule | None = None,
-        correct_reward: float = paper.CORRECT_REWARD,
-        wrong_reward: float = paper.WRONG_REWARD,
-        order: Order = "shuffled",
-    ):
+    regrets = ("regret_image", "regret_class", "regret_fixed")
+
+    def __init__(self, table: Tabulated, split: str, image_set: ImageSet, **rules: Any):
         self.correct = table.correct(split)
         if len(self.correct) != len(image_set):
             raise ValueError(f"table: has {len(self.correct)} images of {split!r}; got {len(image_set)}")
-        super().__init__(table.space, image_set, table, bounds, correct_reward, wrong_reward, order)
+        super().__init__(table.space, image_set, table, **rules)
         self.table = self.latency_table = table
         self._masks = table.masks.numpy()
         self._latency_ms = table.latency_ms.numpy()
@@ -117,7 +107,7 @@ class TabularBandit(ContextualBandit):
 
     def score(self, contexts: Contexts, actions: Any) -> TabularOutcome:
         """What ``actions``, int64 ``(n,)`` or ``(K, n)``, would earn. Draws nothing, changes nothing."""
-        judged, bounds = self.judged, self.bounds
+        judged = self.judged
         arm = np.asarray(actions)
         index = np.broadcast_to(contexts.index.numpy(), arm.shape)
         correct, label = self.correct[index, arm], self._labels[index]
@@ -135,16 +125,14 @@ class TabularBandit(ContextualBandit):
             reward_task=judged.reward_task[right],
             reward_latency=judged.reward_latency[arm],
             mask=self._masks[arm],
-            upper_ms=np.full(arm.shape, bounds.upper),
-            lower_ms=np.full(arm.shape, bounds.lower),
-            epoch=np.full(arm.shape, self.epoch),
+            **self._window(arm.shape),
             regret_image=judged.best_of_image[index] - earned,
             regret_class=judged.reward[self.correct[index, of_class].view(np.int8), of_class] - earned,
             regret_fixed=judged.reward[self.correct[index, of_all].view(np.int8), of_all] - earned,
         )
 
     def actions_of(self, masks: Tensor) -> Tensor:
-        """Their numbers, int64 ``(n,)``; ``ValueError`` for a mask that is not in the table."""
+        """The numbers of masks, int64 ``(n,)``; ``ValueError`` for a mask that is not in the table."""
         arms = {mask.tobytes(): arm for arm, mask in enumerate(self._masks)}
         found = [arms.get(mask.tobytes(), -1) for mask in masks.numpy()]
         if -1 in found:
@@ -175,9 +163,7 @@ def build_tabular(
     split: str = "train",
     data_dir: str | None = None,
     bounds: dict[str, Any] | None = None,
-    correct_reward: float = paper.CORRECT_REWARD,
-    wrong_reward: float = paper.WRONG_REWARD,
-    order: Order = "shuffled",
+    **rules: Any,
 ) -> TabularBandit:
     """Load a table and its images, see that they belong together, and make the bandit.
 
@@ -185,7 +171,7 @@ def build_tabular(
         table: path of what `instanas tabulate` wrote; None means the table of the embedded images.
         split: "train", "val" or "test".
         data_dir: where the images are, if they are not the embedded ones.
-        bounds, correct_reward, wrong_reward, order: as in :func:`instanas_env.build.build_bandit`.
+        bounds, rules: as in :func:`instanas_env.build.build_bandit`.
 
     Raises:
         ValueError: a table that is none, of other images or, if it is the package's, of other weights.
@@ -203,8 +189,8 @@ def build_tabular(
             f"table: {file} was made with other images of {loaded.dataset!r} ({split}): fingerprint"
             f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one"
         )
-    schedule = None if bounds is None else parse_bounds(bounds)
-    return TabularBandit(loaded, split, image_set, schedule, correct_reward, wrong_reward, order)
+    schedule = None if bounds is None else BoundsSchedule.from_config(bounds)
+    return TabularBandit(loaded, split, image_set, bounds=schedule, **rules)
 
 
 def _check_shipped(table: Tabulated) -> None:

@@ -16,29 +16,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instanas_env import checks
 from instanas_env.data import ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import SearchSpace, search_space
 from instanas_env.storage import PathLike, load_weights, read_file, save_weights
 from instanas_env.training.epoch import predict_classes
-from instanas_env.validation import anything, number, record, text
+from instanas_env.validation import json_object, mapping, number, record, text
 
 MOST = 2**12
 """Masks of a table."""
 REFERENCES = ("full", "mobilenet_v2", "cheapest")
-_CONFIG = record(
-    {
-        "tabulated": text("instanas"),
-        "search_space": anything,
-        "dataset": text(),
-        "images": record({}, more=True),
-        "references": record({name: number(0) for name in REFERENCES}),
-        "meta_graph": text(),
-        "latency_table": text(),
-        "record": record({}, more=True),
-    }
-)
+_FIELDS = {
+    "dataset": text(),
+    "images": mapping(text()),
+    "references": record({name: number(0) for name in REFERENCES}),
+    "meta_graph": text(),
+    "latency_table": text(),
+    "record": json_object,
+}
+"""What of a :class:`Tabulated` is in the config of its file under the same name."""
+_CONFIG = record({"tabulated": text("instanas"), "search_space": search_space, **_FIELDS})
 
 
 def file_fingerprint(path: PathLike) -> str:
@@ -66,20 +65,18 @@ class Tabulated:
     masks: Tensor
     latency_ms: Tensor
     packed: Mapping[str, Tensor]
-    images: Mapping[str, str]
+    images: dict[str, str]
     dataset: str
-    references: Mapping[str, float]
+    references: dict[str, float]
     meta_graph: str
     latency_table: str
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        cells, count = (self.space.num_cells, self.space.num_modules), len(self.masks)
-        if self.masks.dtype != torch.bool or self.masks.shape[1:] != cells or not 1 <= count <= MOST:
-            got = f"{self.masks.dtype} {tuple(self.masks.shape)}"
-            raise ValueError(
-                f"masks: got {got}; torch.bool (K, {cells[0]}, {cells[1]}), K 1 to {MOST}, will do"
-            )
+        self.space.check_masks(self.masks)
+        count = len(self.masks)
+        if self.masks.ndim != 3 or not 1 <= count <= MOST:
+            raise ValueError(f"masks: got shape {tuple(self.masks.shape)}; K masks, K 1 to {MOST}, will do")
         if not torch.equal(self.space.repair(self.masks), self.masks):
             raise ValueError("masks: got an empty cell that changes shape; repaired masks will do")
         latency = self.latency_ms
@@ -88,16 +85,11 @@ class Tabulated:
             raise ValueError(f"latency_ms: {count} finite float64 of at least 0 will do")
         if not self.packed or self.packed.keys() != self.images.keys():
             raise ValueError(f"images: got {sorted(self.images)} for {sorted(self.packed)}; the same will do")
-        unused = 2 ** (-count % 8) - 1  # the last bits of a row's last byte
+        width, unused = -(-count // 8), 2 ** (-count % 8) - 1  # the last bits of a row's last byte
         for split, bits in self.packed.items():
-            if (
-                bits.dtype != torch.uint8
-                or bits.ndim != 2
-                or bits.shape[1] != -(-count // 8)
-                or not len(bits)
-            ):
+            if bits.dtype != torch.uint8 or bits.shape != (len(bits), width) or not len(bits):
                 got = f"{bits.dtype} {tuple(bits.shape)}"
-                raise ValueError(f"correct.{split}: got {got}; torch.uint8 (N, {-(-count // 8)}) will do")
+                raise ValueError(f"correct.{split}: got {got}; torch.uint8 (N, {width}) will do")
             if (bits[:, -1] & unused).any():
                 raise ValueError(f"correct.{split}: got bits of masks beyond the {count} that there are")
 
@@ -118,16 +110,8 @@ class Tabulated:
 
     def save(self, path: PathLike) -> None:
         """Write the table."""
-        config = {
-            "tabulated": "instanas",
-            "search_space": self.space.config,
-            "dataset": self.dataset,
-            "images": dict(self.images),
-            "references": dict(self.references),
-            "meta_graph": self.meta_graph,
-            "latency_table": self.latency_table,
-            "record": self.record,
-        }
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        config = {"tabulated": "instanas", "search_space": self.space.config, **fields}
         tensors = {
             "masks": self.masks.flatten(1).to(torch.uint8),
             "latency_ms": self.latency_ms,
@@ -144,9 +128,9 @@ class Tabulated:
             ValueError: damaged, or something else; the message names the file.
         """
         tensors, config = load_weights(path)
-        try:
+        with checks.explained(f"table: {path} is not a tabulated environment", KeyError):
             content = _CONFIG(config, "config")
-            space = SearchSpace.from_config(content["search_space"])
+            space = content["search_space"]
             bits = tensors["masks"]
             is_bits = bits.dtype == torch.uint8 and bits.ndim == 2 and bits.shape[1] == space.num_bits
             if not is_bits or (bits > 1).any():
@@ -154,22 +138,11 @@ class Tabulated:
                 raise ValueError(f"masks: got {got}; uint8 (K, {space.num_bits}) of 0 and 1 will do")
             return cls(
                 space=space,
-                masks=bits.bool().unflatten(1, (space.num_cells, space.num_modules)),
+                masks=bits.bool().unflatten(1, space.mask_shape),
                 latency_ms=tensors["latency_ms"],
                 packed={split: tensors[f"correct.{split}"] for split in content["images"]},
-                images={
-                    split: text()(print_, f"images.{split}") for split, print_ in content["images"].items()
-                },
-                dataset=content["dataset"],
-                references=content["references"],
-                meta_graph=content["meta_graph"],
-                latency_table=content["latency_table"],
-                record=content["record"],
+                **{name: content[name] for name in _FIELDS},
             )
-        except KeyError as error:
-            raise ValueError(f"table: {path} is not a tabulated environment (lacks {error})") from error
-        except ValueError as error:
-            raise ValueError(f"table: {path} is not a tabulated environment ({error})") from error
 
 
 def pack(correct: Tensor) -> Tensor:
@@ -184,5 +157,5 @@ def answers(folded: MetaGraph, image_set: ImageSet, masks: Tensor) -> Iterator[T
 
 
 def reference_latencies(table: LatencyTable) -> dict[str, float]:
-    """Those that a table of answers keeps."""
+    """The latencies of the reference networks that a table of answers keeps, ms."""
     return {name: table.reference(name) for name in REFERENCES}

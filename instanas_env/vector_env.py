@@ -11,17 +11,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from instanas_env import checks
-from instanas_env.bandit import InstanceBandit
-from instanas_env.build import build_bandit
 from instanas_env.contextual import Contexts, Outcome
 from instanas_env.env import InstaNASEnv
-from instanas_env.hooks import CallbackList, EnvCallback
 from instanas_env.infos import Info, final_info, step_info, waiting_info, with_marks
-from instanas_env.observations import Observer
-from instanas_env.wrappers.forms import ActionForm, action_form
+from instanas_env.shell import Parts, Shell, live_parts, reset_options
 
 
-class InstaNASVectorEnv(VectorEnv):
+class InstaNASVectorEnv(Shell, VectorEnv):
     """``num_envs`` images a step; spaces, rewards and arguments as in :class:`InstaNASEnv`.
 
     Image for image it gives what the scalar environment gives under the same seed, as long as
@@ -61,35 +57,23 @@ class InstaNASVectorEnv(VectorEnv):
         observation: str = "image",
         **bandit_options: Any,
     ):
-        checks.render_mode(render_mode)
-        mode = checks.autoreset_mode(autoreset_mode)
-        bandit = build_bandit(**bandit_options)
-        observer = Observer(bandit.space.resolution, layout, observation)
-        self._assemble(bandit, observer, action_form(actions, bandit.space), num_envs, mode, render_mode)
+        self._set_modes(render_mode, autoreset_mode)
+        self._assemble(live_parts(actions, layout, observation, **bandit_options), num_envs)
 
-    def _assemble(
-        self,
-        bandit: InstanceBandit,
-        observer: Observer,
-        form: ActionForm,
-        num_envs: int,
-        mode: AutoresetMode,
-        render_mode: str | None,
-    ) -> None:
-        """The environment out of its parts."""
+    def _set_modes(self, render_mode: str | None, autoreset_mode: AutoresetMode | str) -> None:
+        """Check and keep how pictures are made and who resets, before anything is loaded."""
         self.render_mode = checks.render_mode(render_mode)
-        most = len(bandit.image_set) // bandit.shards
-        self.num_envs = num_envs = checks.whole("num_envs", num_envs, 1, most)
-        self.autoreset_mode = mode
-        self.metadata = {**self.metadata, "autoreset_mode": mode}
-        self.bandit, self.observer, self.form = bandit, observer, form
-        self.single_observation_space, self.single_action_space = observer.space, form.space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._callbacks = CallbackList()
-        self._contexts: Contexts | None = None
-        self._outcome: Outcome | None = None
-        self._waiting = np.zeros(num_envs, bool)  # for an action
+        self.autoreset_mode = checks.autoreset_mode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+
+    def _assemble(self, parts: Parts, num_envs: int = 1) -> None:
+        super()._assemble(parts)
+        most = len(self.bandit.image_set) // self.bandit.shards
+        self.num_envs = checks.whole("num_envs", num_envs, 1, most)
+        self.single_observation_space, self.single_action_space = self.observer.space, self.form.space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._waiting = np.zeros(self.num_envs, bool)  # for an action
         self._autodrawn = False  # by an autoreset, and neither acted on nor shown by a reset since
 
     def reset(
@@ -103,7 +87,7 @@ class InstaNASVectorEnv(VectorEnv):
         Raises:
             ValueError: a wrong seed or option; nothing has changed then.
         """
-        seed, options = checks.seed(seed), checks.options(options, ("index", "reset_mask"))
+        seed, options = checks.seed(seed), reset_options(options, ("index", "reset_mask"))
         everyone, index = np.ones(self.num_envs, bool), None
         marked = everyone
         if "reset_mask" in options:
@@ -144,9 +128,9 @@ class InstaNASVectorEnv(VectorEnv):
             return self.observation(), np.zeros(self.num_envs), *self._flags(False), self._info(everyone)
         if not self._waiting.all():
             raise ResetNeeded("every episode is one step long: call reset() for the images acted on")
-        bits = self.form.bits(actions, count)
+        choices = self.form.choices(actions, count)
         self._callbacks.settle(self)
-        outcome, ended_epoch = self.bandit.act(acted_on, bits)
+        outcome, ended_epoch = self.bandit.act(acted_on, choices)
         # All that is ours moves on before the hooks, which may raise.
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             self._show(everyone)
@@ -167,11 +151,7 @@ class InstaNASVectorEnv(VectorEnv):
             actions: ``(n, 85)`` or ``(K, n, 85)`` with K of at least 1, or of the environment's other form.
         """
         contexts = self._present("score")
-        return self.bandit.score(contexts, self.form.bits(actions, (self.num_envs,), several=True))
-
-    def add_callback(self, callback: EnvCallback) -> None:
-        """Run ``callback`` after every step and every pass over the split."""
-        self._callbacks.add(callback)
+        return self.bandit.score(contexts, self.form.choices(actions, (self.num_envs,), several=True))
 
     def observation(self) -> np.ndarray:
         """The present observations ``(num_envs, ...)``; a copy."""
@@ -209,31 +189,18 @@ class InstaNASVectorEnv(VectorEnv):
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """A picture ``(H, W, 3)`` of each image, with its mask and latency if it was acted on."""
-        if self.render_mode is None:
-            return None
-        from instanas_env.render import frames
-
         new = self.autoreset_mode is AutoresetMode.SAME_STEP
-        return tuple(frames(self.bandit, self._present("render"), None if new else self._outcome))
+        pictures = self._frames(None if new else self._outcome)
+        return None if pictures is None else tuple(pictures)
 
     # --- inside ----------------------------------------------------------------------------------
-
-    def _present(self, method: str) -> Contexts:
-        """The images that are shown; ``ResetNeeded`` before the first reset."""
-        if self._contexts is None:
-            raise ResetNeeded(f"there are no images yet: call reset() before {method}()")
-        return self._contexts
 
     def _flags(self, terminated: bool) -> tuple[np.ndarray, np.ndarray]:
         return np.full(self.num_envs, terminated), np.zeros(self.num_envs, bool)
 
     def _info(self, marked: np.ndarray) -> Info:
-        """Of the present images; marked as new are ``marked`` ``(num_envs,)``."""
-        return with_marks(self._waiting_info(self._present("info")), marked)
-
-    def _waiting_info(self, contexts: Contexts) -> Info:
-        """What is known of images that wait."""
-        return waiting_info(self.bandit, contexts)
+        """What is known of the present images, of which ``marked`` ``(num_envs,)`` are new."""
+        return with_marks(waiting_info(self.bandit, self._present("info")), marked)
 
     def _show(self, marked: np.ndarray, index: torch.Tensor | None = None) -> None:
         """Put the next images, or those at ``index`` ``(num_envs,)``, in the marked places."""

@@ -113,7 +113,7 @@ def test_checks_give_the_value_or_a_named_error(value):
 def test_fuzzed_actions_are_bits_or_named_errors(data, form):
     action = np.frombuffer(data, np.uint8)
     try:
-        bits = action_form(form, SPACE).bits(action, ())
+        bits = action_form(form, SPACE).choices(action, ())
     except ValueError as error:
         assert str(error).startswith("actions: ")
     else:

@@ -59,7 +59,7 @@ def test_a_preference_is_a_file(tmp_path):
         path = tmp_path / "choices" / letter / "controller.safetensors"
         assert controller_file(tmp_path, prefer) == path
     assert controller_file(tmp_path) == tmp_path / "controller.safetensors"
-    assert picks(tmp_path) == ["A", "B", "accuracy", "balanced", "latency"]
+    assert list(picks(tmp_path)) == ["A", "B", "accuracy", "balanced", "latency"]
 
 
 def test_what_was_not_picked_is_named(tmp_path):

@@ -235,7 +235,7 @@ def test_wrong_arguments_are_named(options, error, message):
 
 @pytest.mark.parametrize("kind", [instanas_env.InstaNASEnv, instanas_env.InstaNASVectorEnv])
 def test_an_unknown_render_mode_is_named(kind):
-    with pytest.raises(ValueError, match="^render_mode: unknown 'ansi'; rgb_array will do"):
+    with pytest.raises(ValueError, match="^render_mode: unknown 'ansi'; choose from None, rgb_array"):
         kind(render_mode="ansi")
 
 

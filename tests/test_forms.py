@@ -79,10 +79,10 @@ def test_a_form_means_what_its_table_says(name, seed):
     form.space.seed(seed)
     actions = [form.space.sample() for _ in range(3)]
     expected = np.stack([bits_by_hand(name, action) for action in actions])
-    together = form.bits(np.stack(actions).astype(np.float32), (3,))
+    together = form.choices(np.stack(actions).astype(np.float32), (3,))
     assert np.array_equal(together.numpy(), expected)
-    assert np.array_equal(form.bits(actions[0], ()).numpy(), expected[0])
-    several = form.bits(np.stack([actions, actions]), (3,), several=True)
+    assert np.array_equal(form.choices(actions[0], ()).numpy(), expected[0])
+    several = form.choices(np.stack([actions, actions]), (3,), several=True)
     assert torch.equal(several, torch.stack([together, together]))
 
 

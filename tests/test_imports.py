@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["paper", "seeding", "atomic", "validation", "assets", "checks"],
     ["storage"],
-    ["search_space", "reward"],
+    ["cells", "search_space", "reward"],
     ["latency", "data"],
     ["networks"],
     ["deploy", "training"],
@@ -26,7 +26,7 @@ LAYERS = [
     ["build", "forking", "hooks"],
     ["tabular_bandit"],
     ["infos", "observations"],
-    ["env", "vector_env", "tabular", "callbacks", "render", "wrappers", "__init__"],
+    ["env", "vector_env", "tabular", "callbacks", "render", "shell", "wrappers", "__init__"],
     ["agents"],
     ["scripts", "scripts.begin"],
     ["scripts.comparison"],

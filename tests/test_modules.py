@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from instanas_env.cells import ALL_MODULES, CellSpec
 from instanas_env.networks.modules import (
     BasicConv,
     ConvBN,
@@ -14,7 +15,6 @@ from instanas_env.networks.modules import (
     build_module,
     fold_batch_norm,
 )
-from instanas_env.search_space import ALL_MODULES, CellSpec
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

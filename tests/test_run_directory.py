@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from instanas_env.atomic import PARTIAL
 from instanas_env.data import Augmentation
-from instanas_env.storage import PARTIAL, load_json, save_checkpoint, save_json
+from instanas_env.storage import load_json, save_checkpoint, save_json
 from instanas_env.training.run_directory import RunDirectory, machine
 from scripts.finetune import Options
 

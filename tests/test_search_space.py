@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instanas_env.build import parse_search_space, search_space_name
-from instanas_env.search_space import ALL_MODULES, SearchSpace, round_to_eight
+from instanas_env.cells import ALL_MODULES, round_to_eight
+from instanas_env.search_space import SearchSpace
 from instanas_env.storage import save_weights
 
 # The first cell of each of MobileNetV2's seven stages (1, 2, 3, 4, 3, 3, 1 cells) changes shape.

@@ -83,7 +83,7 @@ def test_a_pickle_is_no_weights_file(tmp_path):
 
 
 def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"w\.safetensors: no such weights file"):
+    with pytest.raises(FileNotFoundError, match=r"w\.safetensors: no such file"):
         load_weights(tmp_path / "w.safetensors")
 
 
@@ -205,7 +205,7 @@ def test_folders_and_pipes_are_named_and_nothing_waits(tmp_path, load):
         ("[" * 100_000, "nested deeper"),
         ('{"a":' * 70 + "1" + "}" * 70, "nested deeper"),
         ('{"a": 1, "a": 2}', "the key 'a' twice"),
-        ("[]", "got a list; an object will do"),
+        ("[]", r"got \[\]; an object will do"),
         ("9" * 5000, "not a JSON file"),
     ],
 )

@@ -18,7 +18,7 @@ import instanas_env
 from agents.reinforce import SelfCriticalReinforce
 from instanas_env import tabular_bandit
 from instanas_env.observations import features
-from instanas_env.tabular_bandit import REGRETS, TABLE, TabularBandit
+from instanas_env.tabular_bandit import TABLE, TabularBandit
 from tests.tools.tables import drawn_table, four_images, validation_images
 
 N = 250
@@ -91,7 +91,7 @@ def test_the_oracles_are_the_best_of_their_kind(seed, window):
     images = validation_images()
     bounds = instanas_env.BoundsSchedule.from_config(window["bounds"]) if "bounds" in window else None
     rewards = {name: value for name, value in window.items() if name.endswith("reward")}
-    bandit = TabularBandit(drawn_table(seed=seed), "val", images, bounds, **rewards)
+    bandit = TabularBandit(drawn_table(seed=seed), "val", images, bounds=bounds, **rewards)
     contexts = bandit.contexts(torch.arange(len(images)))
     every = bandit.score(contexts, np.tile(np.arange(11)[:, None], len(images)))
     assert (every.regret_image >= 0).all() and (every.regret_image.min(0) == 0).all()
@@ -100,7 +100,7 @@ def test_the_oracles_are_the_best_of_their_kind(seed, window):
     for label in range(10):
         of_class = every.regret_class[:, images.labels.numpy() == label].sum(1)
         assert (of_class >= -1e-9).all() and abs(of_class[bandit.judged.class_arms[label]]) == 0
-    sums = [getattr(every, name).sum(1) for name in REGRETS]
+    sums = [getattr(every, name).sum(1) for name in TabularBandit.regrets]
     assert (sums[0] >= sums[1] - 1e-9).all() and (sums[1] >= sums[2] - 1e-9).all()
 
 
@@ -155,10 +155,10 @@ def test_observations_are_of_the_images_that_wait(drawn):
 def test_infos_have_the_keys_of_the_live_environment_and_regrets(drawn):
     live = gym.make_vec("InstaNAS-v1", num_envs=2, split="val")
     twin = make(drawn, 2)
-    regrets = {*REGRETS, *(f"_{name}" for name in REGRETS)}
+    regrets = {*TabularBandit.regrets, *(f"_{name}" for name in TabularBandit.regrets)}
     waiting, expected = twin.reset(seed=0)[1], live.reset(seed=0)[1]
     assert waiting.keys() == expected.keys() | regrets
-    assert all(np.isnan(waiting[name]).all() for name in REGRETS)
+    assert all(np.isnan(waiting[name]).all() for name in TabularBandit.regrets)
     for name, value in expected.items():
         if name not in ("upper_ms", "lower_ms"):
             assert np.array_equal(waiting[name], value, equal_nan=value.dtype.kind == "f")

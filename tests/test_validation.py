@@ -31,7 +31,7 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     ("value", "what"),
     [
-        ([], "person: got a list; an object will do"),
+        ([], r"person: got \[\]; an object will do"),
         ({"name": "A"}, "person: lacks ages"),
         ({"name": "A", "ages": [1], "age": 1}, "person: unknown 'age'; known are name, ages, height"),
         ({"name": 1, "ages": [1]}, r"person.name: got 1; a string will do"),
@@ -42,7 +42,7 @@ JSON = st.recursive(
             r"person.ages\[1\]: got True; a whole number from 0 to 150 will do",
         ),
         ({"name": "A", "ages": [1.0]}, r"person.ages\[0\]: got 1.0; a whole number"),
-        ({"name": "A", "ages": [10**999]}, "got an integer of more than 20 digits; a whole number"),
+        ({"name": "A", "ages": [10**999]}, r"person.ages\[0\]: got 1000.*000; a whole number"),
         *(
             ({"name": "A", "ages": [1], "height": height}, r"person.height: got .*; a number above 0")
             for height in (0, -1.5, True, "0.5", None, float("nan"), float("inf"), 10**999, [1])
@@ -97,7 +97,7 @@ def test_whatever_comes_the_answer_is_a_value_or_a_value_error(value):
         ({"width": True}, "search_space.width: got True"),
         ({"width": "0.5"}, "search_space.width: got '0.5'"),
         ({"preset": "huge"}, "search_space.preset: unknown 'huge'; choose from cifar"),
-        ({"preset": ["lite"]}, "search_space.preset: got a list"),
+        ({"preset": ["lite"]}, r"search_space.preset: got \['lite'\]; a string"),
         ({"modules": [0] * 10**6}, "search_space.modules: got 1000000 values; 1 to 5"),
         ({"modules": [5]}, r"search_space.modules\[0\]: got 5"),
         ({"modules": [0.0]}, r"search_space.modules\[0\]: got 0.0"),
@@ -117,14 +117,14 @@ def test_search_spaces(change, what):
         ({"unit": None}, "table.unit: got None"),
         ({"fixed": True}, "table.fixed: got True"),
         ({"fixed": "0.5"}, "table.fixed: got '0.5'"),
-        ({"controller": 10**400}, "table.controller: got an integer"),
+        ({"controller": 10**400}, "table.controller: got 1000.*; a number from 0 will do"),
         ({"modules": [[1.0] * 5] * 16}, "modules: got shape"),
         ({"modules": [[1.0], [1.0, 2.0]]}, "expected sequence of length 1"),
         ({"modules": [[float("nan")] * 5] * 17}, r"table.modules\[0\]\[0\]: got nan"),
         ({"modules": [["1"] * 5] * 17}, r"table.modules\[0\]\[0\]: got '1'"),
         ({"modules": [[-1.0] * 5] * 17}, r"table.modules\[0\]\[0\]: got -1.0"),
         ({"search_space": {"preset": "lite"}}, "search_space: lacks width, modules"),
-        ({"record": []}, "table.record: got a list"),
+        ({"record": []}, r"table.record: got \[\]; an object"),
         ({"more": 1}, "table: unknown 'more'"),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_table_in_an_unknown_unit_is_not_made(lite_space):
         ({"num_classes": True}, "config.num_classes: got True"),
         ({"search_space": {"preset": "imagenet", "width": 16.0, "modules": [0, 1, 2, 3, 4]}}, "does not fit"),
         ({"search_space": {"preset": "imagenet", "width": 1e9, "modules": [0]}}, "search_space.width"),
-        ({"search_space": []}, "search_space: got a list"),
+        ({"search_space": []}, r"search_space: got \[\]; an object"),
     ],
 )
 def test_meta_graphs_take_no_memory_before_they_are_checked(tmp_path, tiny_graph, change, what):
@@ -224,7 +224,7 @@ def test_choices_lead_nowhere_else(tmp_path):
     """The letter is part of a path."""
     content: dict[str, Any] = {"picks": {"A": 0}, "prefer": {"accuracy": "A"}}
     save_json(tmp_path / "choices.json", content)
-    assert picks(tmp_path) == ["A", "accuracy"]
+    assert list(picks(tmp_path)) == ["A", "accuracy"]
     for wrong in ({"prefer": {"accuracy": "../../x"}}, {"picks": {"../x": 0}}, {"picks": [1]}):
         (tmp_path / "choices.json").write_text(json.dumps({**content, **wrong}))
         with pytest.raises(ValueError, match=r"^prefer: .*choices.json"):

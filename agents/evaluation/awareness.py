@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +72,7 @@ def measure_awareness(bandit: ContextualBandit, agent: Agent, seed: int = 0) -> 
         latency_ms=float(own.latency_ms.mean()) + controller_ms,
         reward=float(own.reward.mean()),
         latency_sd_ms=float(own.latency_ms.std()),
-        networks=len(np.unique(own.mask.reshape(len(masks), -1), axis=0)),
+        networks=own.networks,
         shuffled_accuracy=float(shuffled.correct.mean()),
         shuffled_reward=float(shuffled.reward.mean()),
         most_used_accuracy=float(favourite.correct.mean()),

@@ -6,18 +6,16 @@ import torch
 
 from agents.agent import Agent
 from agents.evaluation.scores import some_images
+from agents.saved import TYPICAL
 from instanas_env.bandit import InstanceBandit
 from instanas_env.deploy.export import export
 from instanas_env.deploy.stopwatch import DeployedTimes, time_file
 from instanas_env.seeding import generator_for
 
-TYPICAL = 500
-"""Validation images by whose masks the file is arranged."""
-
 
 def time_policy(test: InstanceBandit, agent: Agent, val: InstanceBandit, count: int) -> DeployedTimes | None:
     """Milliseconds of the first ``count`` images of ``test``; None for an agent without an ONNX form."""
-    if type(agent).bits_to_onnx is Agent.bits_to_onnx:
+    if not agent.has_onnx:
         return None
     images = test.image_set
     typical = val.space.repair(agent.masks(some_images(val.image_set, TYPICAL)))

@@ -107,8 +107,7 @@ class Controls:
         own = [torch.cat([most_used(masks, num_networks), self._fastest(masks)]) for masks in settings]
         for _ in self.search.rank_masks(torch.unique(torch.cat([*own, others]), dim=0)):
             pass
-        for _ in self.search.rank(num_masks):
-            pass
+        self.search.search(num_masks)
         self._val_accuracy = {_key(each.mask): each.accuracy for each in self.search.candidates}
         for _ in self.search.refine(num_networks):
             pass

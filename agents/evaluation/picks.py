@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from instanas_env.storage import load_config, load_json
 from instanas_env.validation import integer, record, text
@@ -30,7 +30,7 @@ _CHOICES = record(
 def non_dominated(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:
     """Positions of the points to which no other is as fast and as accurate, and better in one; slow to fast.
 
-    Of equal points the first counts.
+    The first one of equal points counts.
     """
     fastest_first = sorted(range(len(accuracy)), key=lambda i: (latency_ms[i], -accuracy[i]))
     frontier: list[int] = []
@@ -73,16 +73,13 @@ def spread(latency_ms: Sequence[float], count: int) -> list[int]:
     return [*chosen, total - 1]
 
 
-def picks(run: Path) -> list[str]:
-    """The letters and preferences that `instanas choose` left in the directory of a search."""
-    if not (run / "choices.json").is_file():
+def picks(run: Path) -> dict[str, str]:
+    """The letter behind each letter and preference that `instanas choose` left in a directory of a search."""
+    file = run / "choices.json"
+    if not file.is_file():
         raise FileNotFoundError(f"prefer: {run} has no choices.json; instanas choose --run {run} makes it")
-    content = _choices(run)
-    return [*content["picks"], *content["prefer"]]
-
-
-def _choices(run: Path) -> dict[str, Any]:
-    return _CHOICES(load_json(run / "choices.json"), f"prefer: {run / 'choices.json'}")
+    content = _CHOICES(load_json(file), f"prefer: {file}")
+    return {**{letter: letter for letter in content["picks"]}, **content["prefer"]}
 
 
 def controller_file(run: Path, prefer: Pick | None = None) -> Path:
@@ -101,8 +98,7 @@ def controller_file(run: Path, prefer: Pick | None = None) -> Path:
     present = picks(run)
     if prefer not in present:
         raise ValueError(f"prefer: {run} has no pick {prefer!r}; choose from {', '.join(present)}")
-    letter = _choices(run)["prefer"].get(prefer, prefer)
-    return run / "choices" / letter / "controller.safetensors"
+    return run / "choices" / present[prefer] / "controller.safetensors"
 
 
 def is_pick(controller: Path) -> bool:

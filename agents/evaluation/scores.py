@@ -91,7 +91,7 @@ def summarise(
         float(outcome.latency_ms.mean()) + controller_ms,
         real_latency_ms,
         float(outcome.reward.mean()),
-        len(np.unique(outcome.mask.reshape(len(outcome.mask), -1), axis=0)),
+        outcome.networks,
     )
 
 
@@ -128,16 +128,9 @@ def _policy_result(
     architectures: int,
 ) -> PolicyResult:
     low, high = wilson_interval(int(correct.sum()), len(correct))
+    accuracy = (float(correct.mean()), low, high)
     return PolicyResult(
-        name=name,
-        images=len(correct),
-        accuracy=float(correct.mean()),
-        accuracy_low=low,
-        accuracy_high=high,
-        latency_ms=latency_ms,
-        real_latency_ms=real_latency_ms,
-        reward=mean_reward,
-        architectures=architectures,
+        name, len(correct), *accuracy, latency_ms, real_latency_ms, mean_reward, architectures
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from instanas_env.atomic import read_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,7 +39,7 @@ def decode(path: Path, side: int, argument: str = "data_dir") -> tuple[np.ndarra
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with open(_open_regular(path), "rb") as file, Image.open(file) as image:
+        with Image.open(io.BytesIO(read_file(path))) as image:
             return square(image, side)
     except Exception as error:  # Pillow's readers raise SyntaxError, struct.error, KeyError and others
         unknown = isinstance(error, UnidentifiedImageError)
@@ -57,15 +58,6 @@ def square(image: Image.Image, side: int) -> tuple[np.ndarray, tuple[int, int]]:
     image.load()
     upright = _turned(_rgb(image), _orientation(image))
     return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)), upright.size
-
-
-def _open_regular(path: Path) -> int:
-    """A descriptor of a regular file; a pipe does not keep the caller waiting for its writer."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if stat.S_ISREG(os.fstat(handle).st_mode):
-        return handle
-    os.close(handle)
-    raise ValueError("a folder, pipe or device")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

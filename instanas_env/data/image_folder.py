@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from instanas_env.data.decoding import EXTENSIONS, decode
-from instanas_env.data.image_set import ImageSet
+from instanas_env.data.image_set import Channels, ImageSet
 from instanas_env.data.loaded import Size, tell
 from instanas_env.data.scanning import Labelled, Passed, class_folders, labelled_images, readable
 
@@ -106,7 +106,9 @@ def load_folder(dataset: str, folder: Path, split: str, resolution: int, cut: Cu
             f"data_dir: {train} is too small to cut a validation split off; make {folder}/val/<class>/"
         )
 
-    seen, sizes = _sample([path for path, _ in of_train], resolution, train)
+    step = max(1, len(of_train) // STATISTICS_IMAGES)
+    sample = FolderImages(tuple(path for path, _ in of_train[::step]), resolution, train)
+    seen, sizes = sample.read(torch.arange(len(sample)))
     store = FolderImages(tuple(path for path, _ in found), resolution, source)
     images: Tensor | FolderImages = store
     if len(store) * 3 * resolution**2 <= KEEP_DECODED_BYTES:
@@ -126,13 +128,7 @@ def _check_every_class(found: Labelled, folders: Sequence[Path]) -> None:
         )
 
 
-def _sample(paths: Sequence[Path], resolution: int, root: Path) -> tuple[Tensor, list[Size]]:
-    """Evenly spaced training images and their sizes in the files."""
-    step = max(1, len(paths) // STATISTICS_IMAGES)
-    return FolderImages(tuple(paths), resolution, root).read(torch.arange(0, len(paths), step))
-
-
-def _statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _statistics(images: Tensor) -> tuple[Channels, Channels]:
     """Mean and standard deviation of each channel."""
     pixels = images.double() / 255
     mean, std = pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -9,7 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from instanas_env.data import fingerprint
+Channels = tuple[float, float, float]
+"""A number for each colour channel, in units of 0..1."""
+CHUNK = 1024  # images hashed at a time
 
 
 class ImageStore(Protocol):
@@ -35,8 +40,8 @@ class ImageSet:
     images: ImageStore
     labels: Tensor
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,12 +50,14 @@ class ImageSet:
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change with a class's name, a label, or a byte of an image.
 
-        Of images that are decoded on demand (ImageNet) the files' names and sizes stand for their bytes.
+        For images that are decoded on demand (ImageNet) the files' names and sizes stand for their bytes.
         Computed once: whoever writes into the tensors afterwards makes a set of his own.
         """
         images: Any = self.images
-        content = fingerprint.pixels(images) if isinstance(images, Tensor) else images.content()
-        return fingerprint.fingerprint(content, self.labels, self.classes)
+        digest = hashlib.sha256(json.dumps([list(self.classes), self.labels.tolist()]).encode())
+        for part in _pixels(images) if isinstance(images, Tensor) else images.content():
+            digest.update(part)
+        return digest.hexdigest()[:32]
 
     def take(self, index: Tensor) -> ImageSet:
         """The images at ``index`` ``(n,)``, in that order, as a set of their own."""
@@ -58,9 +65,20 @@ class ImageSet:
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 ``(B, 3, H, W)`` to float: zero mean, unit variance in each channel."""
-        mean = torch.tensor(self.mean, device=images.device).reshape(-1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).reshape(-1, 1, 1)
-        return images.float().sub_(255 * mean).div_(255 * std)
+        return normalize(images, self.mean, self.std)
+
+
+def normalize(images: Tensor, mean: Channels, std: Channels) -> Tensor:
+    """uint8 ``(B, 3, H, W)`` to float, given ``mean`` and ``std`` of each channel in units of 0..1."""
+    shift, scale = (255 * torch.tensor(rgb, device=images.device).view(-1, 1, 1) for rgb in (mean, std))
+    return images.float().sub_(shift).div_(scale)
+
+
+def _pixels(images: Tensor) -> Iterator[bytes]:
+    """The shape and the bytes of uint8 ``(N, 3, H, W)``, whatever its strides."""
+    yield json.dumps(list(images.shape)).encode()
+    for start in range(0, len(images), CHUNK):
+        yield images[start : start + CHUNK].to("cpu", torch.uint8).contiguous().numpy().tobytes()
 
 
 def split_by_class(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from instanas_env import checks
 from instanas_env.data.image_folder import FOLDER_SETS, load_folder
-from instanas_env.data.image_set import ImageSet, split_by_class
+from instanas_env.data.image_set import Channels, ImageSet, split_by_class
 from instanas_env.data.loaded import tell
 from instanas_env.storage import PathLike
 
@@ -33,18 +35,8 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
-# Of the training images padded to 32 x 32 with black.
+# These are of the training images padded to 32 x 32 with black.
 FASHION_MEAN, FASHION_STD = (0.2190,) * 3, (0.3318,) * 3
-
-
-class _Raw(NamedTuple):
-    """Images uint8 ``(N, C, H, W)``, labels ``(N,)``, class names, mean and std of each channel."""
-
-    images: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 def load_images(
@@ -76,17 +68,16 @@ def load_images(
             raise FileNotFoundError(f"data_dir: {dataset!r} needs the folder with train/<class>/ in it")
         return load_folder(dataset, folder, split, resolution, _validation_cut)
     if dataset == "embedded":
-        raw = _embedded(split)
+        found = _embedded(split)
     else:
-        raw = _LOADERS[dataset](folder, split != "test")
+        found = _LOADERS[dataset](folder, split != "test")
         if split != "test":
-            index = _validation_cut(raw.labels)[split == "val"]
-            raw = raw._replace(images=raw.images[index], labels=raw.labels[index])
-    images = raw.images
+            found = found.take(_validation_cut(found.labels)[split == "val"])
+    images = found.images[:]
     size = (images.shape[-1], images.shape[-2])
     if images.shape[-1] != resolution:
         images = F.interpolate(images, (resolution, resolution), mode="bilinear", antialias=True)
-    loaded = ImageSet(images.expand(-1, 3, -1, -1), raw.labels, raw.classes, raw.mean, raw.std)
+    loaded = replace(found, images=images.expand(-1, 3, -1, -1))
     tell(f"{dataset} ({split})", loaded, [size], resolution)
     return loaded
 
@@ -95,13 +86,13 @@ def _validation_cut(labels: Tensor) -> tuple[Tensor, Tensor]:
     return split_by_class(labels, VALIDATION_FRACTION, VALIDATION_SEED)
 
 
-def _fashion(images: np.ndarray, labels: np.ndarray) -> _Raw:
-    """28 x 28 grey images, padded with black to 32 x 32."""
+def _fashion(images: np.ndarray, labels: np.ndarray) -> ImageSet:
+    """28 x 28 grey images ``(N, 28, 28)``, padded with black to ``(N, 1, 32, 32)``."""
     padded = F.pad(torch.from_numpy(images).unsqueeze(1), (2, 2, 2, 2))
-    return _Raw(padded, torch.from_numpy(labels).long(), FASHION_CLASSES, FASHION_MEAN, FASHION_STD)
+    return ImageSet(padded, torch.from_numpy(labels).long(), FASHION_CLASSES, FASHION_MEAN, FASHION_STD)
 
 
-def _embedded(split: str) -> _Raw:
+def _embedded(split: str) -> ImageSet:
     with files("instanas_env").joinpath("assets/fashion_mnist_6k.npz").open("rb") as file:
         arrays = np.load(file, allow_pickle=False)
         return _fashion(arrays[f"{split}_images"], arrays[f"{split}_labels"])
@@ -112,7 +103,7 @@ def read_idx(path: Path, header: int) -> np.ndarray:
     return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header).copy()
 
 
-def _fashion_mnist(folder: Path, train: bool) -> _Raw:
+def _fashion_mnist(folder: Path, train: bool) -> ImageSet:
     if DEBIAN_FASHION_MNIST.is_dir():
         part = "train" if train else "t10k"
         images = read_idx(DEBIAN_FASHION_MNIST / f"{part}-images-idx3-ubyte.gz", 16)
@@ -123,13 +114,10 @@ def _fashion_mnist(folder: Path, train: bool) -> _Raw:
     return _fashion(data.data.numpy(), data.targets.numpy())
 
 
-def _cifar(name: str, mean: tuple[float, float, float], std: tuple[float, float, float]):
-    def load(folder: Path, train: bool) -> _Raw:
-        data = _torchvision(name, folder, train)
-        images = torch.from_numpy(data.data).permute(0, 3, 1, 2)
-        return _Raw(images, torch.tensor(data.targets), tuple(data.classes), mean, std)
-
-    return load
+def _cifar(name: str, mean: Channels, std: Channels, folder: Path, train: bool) -> ImageSet:
+    data = _torchvision(name, folder, train)
+    images = torch.from_numpy(data.data).permute(0, 3, 1, 2)
+    return ImageSet(images, torch.tensor(data.targets), tuple(data.classes), mean, std)
 
 
 def _torchvision(name: str, folder: Path, train: bool, hint: str = "") -> Any:
@@ -144,9 +132,9 @@ def _torchvision(name: str, folder: Path, train: bool, hint: str = "") -> Any:
         ) from error
 
 
-_LOADERS: dict[str, Callable[[Path, bool], _Raw]] = {
+_LOADERS: dict[str, Callable[[Path, bool], ImageSet]] = {
     "fashion_mnist": _fashion_mnist,
-    "cifar10": _cifar("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": _cifar("CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "cifar10": partial(_cifar, "CIFAR10", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": partial(_cifar, "CIFAR100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 DATASETS = ("embedded", *_LOADERS, *FOLDER_SETS)

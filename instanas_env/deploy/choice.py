@@ -56,7 +56,7 @@ def write_choice(graph: OnnxGraph, bits: str, space: SearchSpace) -> Choice:
 def write_outputs(graph: OnnxGraph, choice: Choice, table: LatencyTable, controller_ms: float) -> list:
     """Write the outputs ``mask`` and ``latency_ms``, and describe them."""
     space = table.space
-    shape = [1, space.num_cells, space.num_modules]
+    shape = [1, *space.mask_shape]
     graph.rename(graph.op("Reshape", choice.mask, graph.constant(np.array(shape))), "mask")
     costs = (patterns(space) * table.modules.unsqueeze(1)).sum(2)
     costs = costs + (table.fixed + controller_ms) / space.num_cells

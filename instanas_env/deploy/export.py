@@ -60,9 +60,7 @@ def export(
         ValueError: parts that do not belong together, or an agent that has no ONNX form.
     """
     space = meta_graph.space
-    for name, other in (("agent", agent.space), ("table", table.space)):
-        if other != space:
-            raise ValueError(f"{name}: made for {other.config}; got a meta-graph of {space.config}")
+    space.expect(agent=agent.space, table=table.space)
     if table.unit != "ms":
         raise ValueError(f"table: got one of {table.unit}; one of ms will do")
     if len(classes) != meta_graph.num_classes:

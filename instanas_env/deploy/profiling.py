@@ -92,8 +92,8 @@ def profile_table(
         controller_ms = time_controller(
             meta_graph, controller, masks[:WITH_CONTROLLER], generator, repetitions, backend
         )
-    record = {"batch_size": 1, "threads": 1, "backend": runtime(backend), "children": fitted}
-    record = {**record, "repetitions": repetitions}
+    alone = {"batch_size": 1, "threads": 1, "backend": runtime(backend)}
+    record = {**alone, "children": fitted, "repetitions": repetitions}
     table = LatencyTable(space, modules, fixed, controller_ms, record=record)
     return table, EstimateQuality(table.lookup(masks[fitted:]), real[fitted:])
 
@@ -175,11 +175,7 @@ def time_children(
     Args:
         meta_graph: on the device to measure where that is done in PyTorch.
         masks: ``(K, num_cells, num_modules)``.
-        generator: CPU generator, for the image and the order.
-        repetitions: the percentile is taken over so many.
-        controller: if given, run before each child, as it is when the mask has to be chosen.
-        progress: called ``repetitions`` times.
-        backend: "onnx" runs them in onnxruntime (on the CPU), "eager" in PyTorch.
+        generator, repetitions, controller, progress, backend: see :func:`time_networks`.
     """
     side = meta_graph.space.resolution
     folded = meta_graph.folded()  # its children share its weights

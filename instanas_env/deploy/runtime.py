@@ -43,7 +43,7 @@ class OnnxNetwork:
         return self.outputs(images)[0]
 
     def outputs(self, images: np.ndarray) -> list[np.ndarray]:
-        """All outputs, as arrays."""
+        """All outputs of the model, as arrays."""
         return self.session.run(None, {self._input: images})
 
     def save(self, path: PathLike) -> None:

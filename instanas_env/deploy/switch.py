@@ -43,7 +43,7 @@ class Switch:
     order: tuple[int, ...]
 
     def code(self, row: Sequence[bool]) -> int:
-        """Of the case of a cell's modules, repaired."""
+        """The code of the case that a cell's modules, repaired, are."""
         on = [module for module, bit in enumerate(row) if bit]
         return self.order.index(NOTHING if not on else SEVERAL if len(on) > 1 else on[0])
 

@@ -31,7 +31,7 @@ def _counted(
         meta_graph = MetaGraph(space, num_classes)
 
     def cost(part: nn.Module, size: int) -> float:
-        """Of all convolutions in ``part``, whose input is ``size`` px high; a stride shrinks it."""
+        """The cost of all convolutions in ``part``, whose input is ``size`` px high; a stride shrinks it."""
         total = 0.0
         for layer in part.modules():
             if isinstance(layer, nn.Conv2d):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instanas_env import paper
+from instanas_env import checks, paper
 from instanas_env.search_space import SearchSpace
 
 Schedule = Literal["paper", "spread", "sandwich"]
@@ -20,7 +20,7 @@ def drop_rate(progress: float, schedule: Schedule = "paper") -> float:
     "paper": 0 until the middle, then linear to 50 % (section 3.2). "spread": linear from 0 to 0.9 over
     the first 60 %, and an upper limit, see :func:`keep_rates`.
     """
-    _check(schedule)
+    checks.choice("schedule", schedule, get_args(Schedule))
     if schedule == "paper":
         start, end, final = paper.DROP_PATH_START, 1.0, paper.DROP_PATH_FINAL
     else:
@@ -34,7 +34,7 @@ def keep_rates(count: int, rate: float, schedule: Schedule, generator: torch.Gen
     "paper": 1 - rate for all. "spread": U(1 - rate, 1), so that the images of one batch train sparse
     and dense networks side by side.
     """
-    _check(schedule)
+    checks.choice("schedule", schedule, get_args(Schedule))
     if schedule == "paper":
         return torch.full((count,), 1.0 - rate)
     return 1.0 - rate * torch.rand(count, generator=generator)
@@ -88,15 +88,9 @@ def sandwich_masks(space: SearchSpace, count: int, progress: float, generator: t
     kind = ((torch.arange(count) + 0.5) / count).view(-1, 1, 1)
     empty = uniform(count, space.num_cells, 1) < paper.SANDWICH_EMPTY * uniform(count, 1, 1)
     paths = one_random_module() & ~empty
-    dense = uniform(count, space.num_cells, space.num_modules) < 0.5 * uniform(count, 1, 1)
+    dense = uniform(count, *space.mask_shape) < 0.5 * uniform(count, 1, 1)
     masks = torch.where(kind < paper.SANDWICH_PATHS, paths, dense)
-    needed = torch.tensor([not cell.keeps_shape for cell in space.cells])
-    masks |= one_random_module() & (needed & ~masks.any(-1)).unsqueeze(-1)
+    masks |= one_random_module() & (space.needs_module & ~masks.any(-1)).unsqueeze(-1)
     untouched = uniform(count, space.num_cells, 1) >= progress / paper.SANDWICH_RAMP
     masks = torch.where(untouched, space.mobilenet_v2_mask(), masks)
     return masks | (kind >= 1 - paper.SANDWICH_FULL)
-
-
-def _check(schedule: str) -> None:
-    if schedule not in get_args(Schedule):
-        raise ValueError(f"schedule: unknown {schedule!r}; choose from {', '.join(get_args(Schedule))}")

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from instanas_env.cells import CellSpec, ModuleSpec
 from instanas_env.networks.modules import build_module
-from instanas_env.search_space import CellSpec, ModuleSpec
 
 # oneDNN compiles a kernel for every shape it meets and keeps the last 1,024. Sub-batches come in all
 # sizes, times 85 modules: with room for all of them training is up to 1.6 times as fast. Read by oneDNN
@@ -97,6 +97,6 @@ class MetaCell(nn.Module):
 
 
 def _images_at_a_time(module: ModuleSpec, cell: CellSpec) -> int:
-    """As many as have ``CACHE_BYTES`` in the widest map of the module."""
+    """The number of images that take ``CACHE_BYTES`` in the module's widest map."""
     channels = max(cell.in_channels * module.expansion, cell.out_channels)
     return max(1, CACHE_BYTES // (4 * channels * cell.resolution**2))

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instanas_env import checks
 from instanas_env.networks.meta_cell import MetaCell
 from instanas_env.networks.modules import ConvBN, FoldedConv, fold_batch_norm
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import SearchSpace, search_space
 from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
-from instanas_env.validation import anything, integer, record
+from instanas_env.validation import integer, record
 
 MAX_CLASSES = 100_000
-_CONFIG = record({"search_space": anything, "num_classes": integer(1, MAX_CLASSES)}, more=True)
+_CONFIG = record({"search_space": search_space, "num_classes": integer(1, MAX_CLASSES)}, more=True)
 
 
 class MetaGraph(nn.Module):
@@ -34,7 +35,7 @@ class MetaGraph(nn.Module):
     """
 
     def __init__(self, space: SearchSpace, num_classes: int, generator: torch.Generator | None = None):
-        self._build(space, integer(1, MAX_CLASSES)(num_classes, "num_classes"))
+        self._build(space, checks.whole("num_classes", num_classes, 1, MAX_CLASSES))
         initialise(self, generator or torch.Generator().manual_seed(0))
         self.to(memory_format=torch.channels_last)
 
@@ -68,9 +69,8 @@ class MetaGraph(nn.Module):
             float ``(B, num_classes)`` or ``(K, B, num_classes)``.
         """
         self._check(images, masks)
-        masks = (
-            masks.cpu()
-        )  # one copy to the host and one back in all, so that a GPU never waits in the cells
+        # One copy to the host and one back in all, so that a GPU never waits in the cells.
+        masks = masks.cpu()
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         if masks.ndim == 4:
             x = torch.cat([x] * len(masks))
@@ -92,7 +92,7 @@ class MetaGraph(nn.Module):
         side = self.space.resolution
         if images.ndim != 4 or len(images) == 0 or tuple(images.shape[1:]) != (3, side, side):
             raise ValueError(f"images: got shape {tuple(images.shape)}; (B, 3, {side}, {side}) will do")
-        expected = (len(images), self.space.num_cells, self.space.num_modules)
+        expected = (len(images), *self.space.mask_shape)
         if masks.dtype != torch.bool or tuple(masks.shape[-3:]) != expected or masks.ndim not in (3, 4):
             got = f"{masks.dtype} {tuple(masks.shape)}"
             raise ValueError(f"masks: got {got}; torch.bool {expected} will do for these images")
@@ -128,20 +128,16 @@ class MetaGraph(nn.Module):
         if isinstance(self.stem, FoldedConv):
             raise ValueError("save: BatchNorm is folded into these weights; save the graph they came from")
         config = {"search_space": self.space.config, "num_classes": self.num_classes, "record": record}
-        weights = {n: t for n, t in self.state_dict().items() if not n.endswith("num_batches_tracked")}
-        save_weights(path, weights, config)
+        save_weights(path, self.state_dict(), config)
 
     @classmethod
     def load(cls, path: PathLike) -> MetaGraph:
         """Read a meta-graph in evaluation mode; ``ValueError`` if the file is not one, or not whole."""
         weights, config = load_weights(path)
-        try:
+        with checks.explained(f"meta_graph: {path} holds no meta-graph"):
             checked = _CONFIG(config, "config")
-            space, num_classes = SearchSpace.from_config(checked["search_space"]), checked["num_classes"]
-        except ValueError as error:
-            raise ValueError(f"meta_graph: {path} holds no meta-graph ({error})") from error
         meta_graph = cls.__new__(cls)
-        meta_graph._build(space, num_classes)  # takes no memory yet, whatever the sizes are
+        meta_graph._build(checked["search_space"], checked["num_classes"])  # no memory, whatever the sizes
         check_weights(weights, meta_graph.state_dict(), f"meta_graph: {path}")
         meta_graph.to_empty(device="cpu").to(memory_format=torch.channels_last)
         for name, tensor in meta_graph.state_dict().items():

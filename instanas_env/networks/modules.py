@@ -6,12 +6,13 @@ A module computes the residual branch only: the identity is added once, by its c
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instanas_env.search_space import CellSpec, ModuleSpec
+from instanas_env.cells import CellSpec, ModuleSpec
 
 _ACTIVATIONS = {"relu": F.relu_, "relu6": F.relu6, "none": lambda x: x}
 
@@ -35,12 +36,12 @@ class DepthwiseConv2d(nn.Conv2d):
         return F.conv2d(padded, weight, self.bias, self.stride, 0, 1, self.groups)
 
 
-class Foldable(nn.Module):
+class Foldable(nn.Module, ABC):
     """What has a form of its own for evaluation, without BatchNorm: see :func:`fold_batch_norm`."""
 
+    @abstractmethod
     def folded(self) -> nn.Module:
         """The same function in evaluation mode; shares no memory."""
-        raise NotImplementedError
 
 
 class ConvBN(Foldable):
@@ -77,7 +78,7 @@ class GivenConv2d(nn.Conv2d):
     bias: Tensor
 
     def reset_parameters(self) -> None:
-        """Nothing. A network is folded after every epoch, and drawing was most of the time that it took."""
+        """Draw nothing: a network is folded after every epoch, and drawing took most of the time."""
 
 
 class FoldedConv(nn.Module):

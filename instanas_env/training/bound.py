@@ -32,7 +32,7 @@ def described(images: ImageSet) -> dict[str, Any]:
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """What tells two described image sets apart, in words; None if they are the same."""
+    """Say what tells two described image sets apart; None if they are the same."""
     if before.get("classes") != now["classes"]:
         return other_classes(before.get("classes") or [], now["classes"])
     if before.get("images") != now["images"]:

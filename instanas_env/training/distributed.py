@@ -54,7 +54,7 @@ class World:
     # --- rows of a batch -------------------------------------------------------------------------
 
     def rows(self, count: int) -> slice:
-        """Of a batch of ``count``, what this process computes; shares differ by one row at most."""
+        """The rows of a batch of ``count`` that this process computes; shares differ by one row at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def own(self, whole: Tensor, dim: int = 0) -> Tensor:
@@ -120,7 +120,7 @@ class World:
         return module if self._fabric is None else self._fabric.setup_module(module)
 
     def one_first(self) -> AbstractContextManager[None]:
-        """What is done in it (a download) one process of each machine does before the others."""
+        """A context in which one process of each machine goes before the others, to download say."""
         return nullcontext() if self._fabric is None else self._fabric.rank_zero_first(local=True)
 
 

@@ -28,7 +28,7 @@ Teacher = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class BatchStatistics:
-    """Of one training batch: mean loss, fraction correct, number of images, learning rate."""
+    """One training batch: its mean loss, fraction correct, number of images, and learning rate."""
 
     loss: float
     accuracy: float

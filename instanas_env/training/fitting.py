@@ -30,7 +30,7 @@ Optimizer = Literal["sgd", "adam"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """How a network is trained.
 
     Attributes:
         epochs, batch_size: how long, and how many images a step.
@@ -50,7 +50,7 @@ class Recipe:
 
     @classmethod
     def of(cls, options: Any, **others: Any) -> Recipe:
-        """What a command's options say, and ``others``."""
+        """The recipe that a command's options describe, with ``others`` set as given."""
         names = ("epochs", "batch_size", "learning_rate", "augmentation", "seed")
         return cls(**{name: getattr(options, name) for name in names}, **others)
 

@@ -10,15 +10,9 @@ from typing import Any
 
 import torch
 
+from instanas_env.atomic import remove_abandoned, write_atomic
 from instanas_env.data import ImageSet
-from instanas_env.storage import (
-    load_checkpoint,
-    load_json,
-    remove_abandoned,
-    save_checkpoint,
-    save_json,
-    write_atomic,
-)
+from instanas_env.storage import load_checkpoint, load_json, save_checkpoint, save_json
 from instanas_env.training.bound import IMAGE_SETS, SETS, described, difference
 from instanas_env.training.distributed import ALONE, World
 

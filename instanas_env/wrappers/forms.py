@@ -29,7 +29,7 @@ NAMES = ("bits", "multi_discrete", "cells", "blocks")
 
 
 class ActionForm(ABC):
-    """How actions of one form become bits.
+    """How actions of one form become what the bandit takes.
 
     Attributes:
         space: of one action.
@@ -42,23 +42,15 @@ class ActionForm(ABC):
     highest: int = 1
 
     @abstractmethod
-    def _bits(self, numbers: Tensor) -> Tensor:
-        """Whole numbers ``(..., *shape)`` in range, to bits of 0 and 1 or bool ``(..., num_bits)``."""
+    def _choices(self, numbers: Tensor) -> Tensor:
+        """What the bandit takes for whole numbers ``(..., *shape)`` in range."""
 
     def check_shape(self, actions: Any, leading: Sequence[int], several: bool = False) -> None:
         """``ValueError`` unless the shape is ``(*leading, *shape)`` or, with ``several``, K of that."""
-        expected = (*leading, *self.shape)
-        shape = checks.shape("actions", actions)
-        many = several and len(shape) == len(expected) + 1 and shape[1:] == expected and shape[0] > 0
-        if shape == expected or many:
-            return
-        will_do = f"{expected}" + (f" or (K, {str(expected)[1:]} with K of at least 1" if several else "")
-        if several and not leading and not self.shape:
-            will_do = "() or (K,) with K of at least 1"
-        raise ValueError(f"actions: got shape {shape}; {will_do} will do")
+        checks.expect_shape("actions", actions, (*leading, *self.shape), several)
 
-    def bits(self, actions: Any, leading: Sequence[int], several: bool = False) -> Tensor:
-        """Checked actions as bits.
+    def choices(self, actions: Any, leading: Sequence[int], several: bool = False) -> Tensor:
+        """Checked actions as the bandit takes them: bits, or for a table the numbers of its masks.
 
         Args:
             actions: an array, tensor or list, ``(*leading, *shape)`` of any number type.
@@ -66,13 +58,14 @@ class ActionForm(ABC):
             several: take ``(K, *leading, *shape)`` as well.
 
         Returns:
-            bool ``(*leading, num_bits)`` or ``(K, *leading, num_bits)``, not yet repaired.
+            Bits, bool ``(*leading, num_bits)`` or ``(K, *leading, num_bits)``, not yet repaired; or numbers,
+            int64 ``leading`` or ``(K, *leading)``.
 
         Raises:
             ValueError: another shape, or a number out of range; nothing is changed.
         """
         self.check_shape(actions, leading, several)
-        return self._bits(checks.whole_numbers("actions", actions, self.highest)).bool()
+        return self._choices(checks.whole_numbers("actions", actions, self.highest))
 
 
 class Bits(ActionForm):
@@ -83,8 +76,8 @@ class Bits(ActionForm):
         self.space = spaces.MultiDiscrete([2] * count) if multi_discrete else spaces.MultiBinary(count)
         self.shape = (count,)
 
-    def _bits(self, numbers: Tensor) -> Tensor:
-        return numbers
+    def _choices(self, numbers: Tensor) -> Tensor:
+        return numbers.bool()
 
 
 class Cells(ActionForm):
@@ -96,8 +89,8 @@ class Cells(ActionForm):
         self.shape, self.highest = (space.num_cells,), options - 1
         self._modules = torch.arange(space.num_modules)
 
-    def _bits(self, numbers: Tensor) -> Tensor:
-        return ((numbers.unsqueeze(-1) >> self._modules) & 1).flatten(-2)
+    def _choices(self, numbers: Tensor) -> Tensor:
+        return ((numbers.unsqueeze(-1) >> self._modules) & 1).flatten(-2).bool()
 
 
 class Blocks(ActionForm):
@@ -107,9 +100,9 @@ class Blocks(ActionForm):
         self.space = spaces.MultiBinary(space.num_cells)
         self.shape = (space.num_cells,)
         self._blocks = space.mobilenet_v2_mask()
-        self._always = torch.tensor([not cell.keeps_shape for cell in space.cells])
+        self._always = space.needs_module
 
-    def _bits(self, numbers: Tensor) -> Tensor:
+    def _choices(self, numbers: Tensor) -> Tensor:
         kept = numbers.bool() | self._always
         return (kept.unsqueeze(-1) & self._blocks).flatten(-2)
 
@@ -127,7 +120,7 @@ class Menu(ActionForm):
         self.masks = masks
         self._rows = masks.flatten(1)
 
-    def _bits(self, numbers: Tensor) -> Tensor:
+    def _choices(self, numbers: Tensor) -> Tensor:
         return self._rows[numbers]
 
 

@@ -28,7 +28,7 @@ def menu_masks(name: str, masks: Any, space: SearchSpace) -> Tensor:
     if len(shape) != 2 or shape[1] != space.num_bits or not 1 <= shape[0] <= MOST:
         raise ValueError(f"{name}: got shape {shape}; (K, {space.num_bits}) with K from 1 to {MOST} will do")
     bits = checks.whole_numbers(name, masks, 1).bool()
-    return space.repair(bits.unflatten(1, (space.num_cells, space.num_modules)))
+    return space.repair(bits.unflatten(1, space.mask_shape))
 
 
 def save_menu(path: PathLike, space: SearchSpace, masks: Tensor) -> None:
@@ -45,17 +45,11 @@ def save_menu(path: PathLike, space: SearchSpace, masks: Tensor) -> None:
 
 def load_menu(path: PathLike, space: SearchSpace) -> Tensor:
     """Read a menu as bool ``(K, num_cells, num_modules)``; ``ValueError`` names a file that is none."""
-    try:
+    with checks.explained(f"actions: {path} is not a menu", KeyError):
         file = checks.file("actions", path)
-        if file.suffix == SAFETENSORS:
-            tensors, content = load_weights(file)
-            masks: Any = tensors["masks"]
-        else:
-            content = load_json(file)
-            masks = content["masks"]
+        tensors, content = load_weights(file) if file.suffix == SAFETENSORS else ({}, load_json(file))
+        masks: Any = {**content, **tensors}["masks"]
         theirs = content["search_space"]
-    except (KeyError, TypeError, RecursionError, ValueError) as error:
-        raise ValueError(f"actions: {path} is not a menu ({error!r:.200})") from error
     if theirs != space.config:
         raise ValueError(f"actions: {path} was made for the search space {theirs!r:.200}; got {space.config}")
     return menu_masks(f"actions: {path}", masks, space)

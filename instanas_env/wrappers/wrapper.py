@@ -29,7 +29,7 @@ class ActionFormWrapper(gym.ActionWrapper, RecordConstructorArgs):
 
     def action(self, action: Any) -> np.ndarray:
         """One action of the form as int8 ``(num_bits,)``."""
-        return self.form.bits(action, ()).numpy().astype(np.int8)
+        return self.form.choices(action, ()).numpy().astype(np.int8)
 
 
 class VectorActionFormWrapper(VectorWrapper):
@@ -46,7 +46,7 @@ class VectorActionFormWrapper(VectorWrapper):
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step with actions ``(num_envs, ...)`` of the form."""
-        return self.env.step(self.form.bits(actions, (self.num_envs,)).numpy().astype(np.int8))
+        return self.env.step(self.form.choices(actions, (self.num_envs,)).numpy().astype(np.int8))
 
 
 def _form(env: Any, shape: Any, actions: Any, space: Any = None) -> ActionForm:
