@@ -91,7 +91,6 @@ def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(NEEDS)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(IN_FULL, reason="runs in full")
 @pytest.mark.parametrize("name", LIVE)
 def test_each_client_acts_on_each_image_once(name, acted, few_images):
@@ -102,7 +101,6 @@ def test_each_client_acts_on_each_image_once(name, acted, few_images):
     assert_each_pass_shows_each_image_once(acted, IMAGES)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(IN_FULL, reason="runs in full")
 @pytest.mark.parametrize("name", TWINS)
 def test_bandits_lose_regret_on_the_twin(name, acted):
@@ -113,14 +111,12 @@ def test_bandits_lose_regret_on_the_twin(name, acted):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(IN_FULL, reason="runs in full")
 def test_ppo_learns():
     before, after = example("ppo")(steps=12_288)
     assert after > before + 0.01
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not IN_FULL, reason="`make examples` runs them in full")
 @pytest.mark.parametrize("name", NEEDS)
 def test_in_full(name, acted):

@@ -33,7 +33,6 @@ def earned(monkeypatch) -> list[np.ndarray]:
     return rewards
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("look", LAYOUTS)
 @pytest.mark.parametrize("form", FORMS)
 def test_torchrl_accepts_every_form_and_layout(form, look):
@@ -48,7 +47,6 @@ def test_torchrl_accepts_every_form_and_layout(form, look):
         check_env_specs(torchrl.GymWrapper(env))
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("look", ["image", "features", "index"])
 def test_torchrl_accepts_the_twin(look):
     """Numbers of images become one-hot there, for which it has no placeholder in SAME_STEP."""
@@ -63,7 +61,6 @@ def test_torchrl_accepts_the_twin(look):
         check_env_specs(torchrl.GymWrapper(env))
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", MODES)
 def test_torchrl_sees_the_rewards_of_the_images_it_acted_on(mode, earned):
     """Two rollouts: observation, info and reward of a frame are of one image; no image comes twice."""
@@ -83,7 +80,6 @@ def test_torchrl_sees_the_rewards_of_the_images_it_acted_on(mode, earned):
     assert len(torch.cat(shown).unique()) == 2 * N * STEPS
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_skrl_sees_the_rewards_of_score(earned):
     skrl = pytest.importorskip("skrl.envs.wrappers.torch")
     envs = gym.make_vec("InstaNAS-v1", num_envs=N, actions="cells", **SCRATCH)
@@ -95,7 +91,6 @@ def test_skrl_sees_the_rewards_of_score(earned):
         env.reset()  # as its trainer does for one environment
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_minari_records_what_came_of_the_actions(earned, tmp_path, monkeypatch):
     """Infos are recorded too. Without its own seeding of each reset a pass shows each image once."""
     pytest.importorskip("jax", reason="Minari's DataCollector needs it")
