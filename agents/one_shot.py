@@ -47,6 +47,9 @@ class OneShotSearch(Agent):
         seed: of the samples.
         images: of the validation split that each mask is ranked on.
         latencies: from, to, in ms: masks outside are passed over without being ranked; None takes all.
+
+    Attributes:
+        answers: images under a mask that all rankings so far have asked for, also of what is forgotten.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class OneShotSearch(Agent):
         self.candidates: list[Candidate] = []
         self.frontier: list[Candidate] = []
         self.limit_ms = float("inf")
+        self.answers = 0
 
     def rank(self, count: int) -> Iterator[Candidate]:
         """Rank ``count`` masks, yielding each: the first half samples, then mutations of the frontier."""
@@ -102,6 +106,7 @@ class OneShotSearch(Agent):
         class_sizes = torch.bincount(self.image_set.labels, minlength=len(self.image_set.classes)).double()
         for mask, latency_ms in proposals:
             predictions = predict_classes(folded, self.image_set, mask)
+            self.answers += len(self.image_set)
             correct = (predictions == self.image_set.labels).double()
             by_class = torch.zeros_like(class_sizes).index_add_(0, self.image_set.labels, correct)
             candidate = Candidate(

@@ -24,14 +24,15 @@ def record(steps: int, seed: int):
 
     The collector seeds every reset unless told not to; then each pass shows each image once.
     """
-    env = minari.DataCollector(gym.make("InstaNAS-v1", **FORM))
+    played = gym.make("InstaNAS-v1", **FORM)
+    env = minari.DataCollector(played)
     env.action_space.seed(seed)
     for step in range(steps):
         env.reset(seed=None if step else seed, options={"minari_autoseed": False})
         env.step(env.action_space.sample())
-    return env.create_dataset(
-        "instanas/random-v0", algorithm_name="random arms", description="one-step episodes"
-    )
+    about = {"algorithm_name": "random arms", "description": "one-step episodes", "code_permalink": __file__}
+    you = {"author": "you", "author_email": "you@example.org"}  # Minari warns of what is left out
+    return env.create_dataset("instanas/random-v0", eval_env=played, **about, **you)
 
 
 def learn(dataset) -> np.ndarray:

@@ -17,7 +17,7 @@ def main(steps: int = 32_768, seed: int = 0) -> tuple[float, float]:
     test = gym.make_vec("InstaNAS-v1", num_envs=1000, split="test")
     images, _ = test.reset(seed=seed)
     settings = {"n_steps": 8, "batch_size": 256, "gamma": 0.0, "gae_lambda": 1.0, "target_kl": 0.1}
-    cheaper = {"cg_max_steps": 8, "n_critic_updates": 4, "learning_rate": 1e-3}
+    cheaper = {"cg_max_steps": 8, "n_critic_updates": 4, "learning_rate": 1e-3, "sub_sampling_factor": 4}
     model = TRPO(ControllerPolicy, train, seed=seed, device="cpu", **settings, **cheaper)
 
     def reward() -> float:

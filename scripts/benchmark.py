@@ -179,6 +179,7 @@ def main(options: Options) -> None:
         "command": command(options),
         "machine": machine(world),
         "fingerprints": fingerprints(contest.test, contest.environment, contest.twin),
+        "search": {name: contest.fixed[name] for name in ("answers", "seconds")},
         "bounds": limits,
         "hypervolume": ranking.together(ranked, slowest),
         "reference_point": {"accuracy": 0.0, "latency_ms": slowest},
@@ -188,6 +189,7 @@ def main(options: Options) -> None:
     save_json(options.out / "benchmark.json", record)
     write_atomic(options.out / "leaderboard.md", leaderboard.markdown(record).encode())
     leaderboard.table(ranked).show()
+    print(leaderboard.searched(record))
     print(
         f"wrote {options.out}/benchmark.json and leaderboard.md; `instanas report {options.out}` draws them"
     )

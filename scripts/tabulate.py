@@ -7,7 +7,8 @@
 networks; of --candidates masks sampled at every density (the second half mutated from the best) those on the
 frontier of accuracy and latency on validation images, and those good at a class; the rest spread over the
 densities as sampled. Sorted by latency: mask 0 is the cheapest, the last one is the full meta-graph. With the
-defaults this takes some seven minutes of one core; nothing is written before the end.
+defaults this takes some seven minutes of one core. A call that is killed resumes: until the file is whole,
+what is known lies in parts beside it, in OUT.parts.
 """
 
 from __future__ import annotations
@@ -30,9 +31,7 @@ from instanas_env.tabulated import (
     MOST,
     REFERENCES,
     Tabulated,
-    answers,
     file_fingerprint,
-    pack,
     reference_latencies,
 )
 from instanas_env.training.distributed import ALONE, World
@@ -40,6 +39,7 @@ from instanas_env.training.matching import META_GRAPH, check_classes, check_spac
 from instanas_env.training.run_directory import machine
 from instanas_env.wrappers.menu import load_menu
 from scripts.begin import begin
+from scripts.tabulate_parts import Parts
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def distinct(masks: Tensor) -> Tensor:
 
 
 def tabulate(options: Options, world: World = ALONE) -> Tabulated:
-    """Choose the masks and run all images through each."""
+    """Choose the masks and run all images through each; what is done is kept in parts."""
+    parts = Parts(options.out, options)
     weights = options.meta_graph or shipped(META_GRAPH)
     latencies = options.latency_table or shipped("latency.json")
     space, table = check_spaces(weights, latencies, ())
@@ -106,12 +107,14 @@ def tabulate(options: Options, world: World = ALONE) -> Tabulated:
     image_sets = {split: load(split) for split in options.split}
     val = image_sets["val"] if "val" in image_sets else load("val")
     check_classes(weights, (), len(val.classes))
+    files = {"meta_graph": weights, "latency_table": latencies, "menu": options.menu}
+    made_of = {name: file_fingerprint(path) for name, path in files.items() if path is not None}
+    parts.bind(made_of, {"val": val, **image_sets})
     bandit = InstanceBandit(MetaGraph.load(weights).to(world.device), val, table)
-    masks = choose_masks(bandit, options)
-    packed = {}
-    for split, images in image_sets.items():
-        rows = track(answers(bandit.folded, images, masks), f"tabulating {split}", total=len(masks))
-        packed[split] = pack(torch.stack(list(rows), 1))
+    masks = parts.masks(lambda: choose_masks(bandit, options))
+    packed = {
+        split: parts.answers(bandit.folded, images, masks, split) for split, images in image_sets.items()
+    }
     return Tabulated(
         space=space,
         masks=masks,
@@ -120,8 +123,8 @@ def tabulate(options: Options, world: World = ALONE) -> Tabulated:
         images={split: images.fingerprint for split, images in image_sets.items()},
         dataset=options.dataset,
         references=reference_latencies(table),
-        meta_graph=file_fingerprint(weights),
-        latency_table=file_fingerprint(latencies),
+        meta_graph=made_of["meta_graph"],
+        latency_table=made_of["latency_table"],
         record={
             "masks": len(masks) if options.menu is None else str(options.menu),
             "candidates": options.candidates,
@@ -139,6 +142,7 @@ def main(options: Options) -> None:
     world = begin(options)
     table = tabulate(options, world)
     table.save(options.out)
+    Parts(options.out, options).remove()
     for split in table.packed:
         accuracy = table.correct(split).mean(0)
         span = f"{100 * accuracy.min():.1f} to {100 * accuracy.max():.1f} %"

@@ -98,9 +98,12 @@ def test_every_policy_is_ranked(finished):
 
 
 def test_learners_have_a_curve_and_the_answers_that_they_asked_for(finished):
-    """REINFORCE has 4 masks of 256 images answered in its one step, regression all 3 masks in its 2 steps."""
+    """REINFORCE has 4 masks of 256 images answered in its one step, regression all 3 masks in its 2 steps.
+
+    The search of fixed masks asks for 6 masks on 1,000 validation images.
+    """
     rows = rows_of(finished)
-    assert (rows["fixed"]["steps"], rows["fixed"]["curve"]) == (0, [])
+    assert (rows["fixed"]["steps"], rows["fixed"]["curve"]) == (6 * 1000, [])
     asked = {name: rows[name]["steps"] for name in POLICIES[1:]}
     assert asked == {"regression": 2 * 256 * 3, "reinforce": 1024, "plugged:Torch": 1024, "a2c": 1024}
     for name, answers in asked.items():
@@ -114,6 +117,23 @@ def test_the_leaderboard_is_a_table_of_all(finished):
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(lines) == 2 + len(POLICIES) and len({line.count("|") for line in lines}) == 1
     assert "instanas benchmark --policies fixed regression" in text
+
+
+def test_the_search_s_answers_are_shown_everywhere(finished, capsys):
+    """In the record, in the fixed mask's line of the Markdown file, and in the terminal."""
+    record, line = load_json(finished / "benchmark.json"), "and the menu took 6,000 answers."
+    assert record["search"]["answers"] == load_json(finished / "fixed.json")["answers"] == 6000
+    (row,) = (row for row in record["ranked"] if row["policy"] == "fixed")
+    assert (row["steps"], row["seconds"]) == (6000, record["search"]["seconds"]) and row["seconds"] > 0
+    text = (finished / "leaderboard.md").read_text()
+    (fixed,) = (line for line in text.splitlines() if line.startswith("| fixed "))
+    assert fixed.split(" | ")[-2] == "6,000" and line in text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(finished)
+        benchmark.main(benchmark.Options(out=finished, policies=POLICIES, **TINY))
+    shown = capsys.readouterr().out
+    (fixed,) = (line for line in shown.splitlines() if line.split()[:2] == ["fixed", "1"])
+    assert fixed.split()[-2] == "6,000" and line in shown
 
 
 @pytest.mark.slow

@@ -16,6 +16,10 @@ import torch
 import instanas_env.build
 from instanas_env.contextual import ContextualBandit
 
+# Warnings are errors, but for what a library says of itself: TorchRL's Collector makes by default what TorchRL
+# is about to replace.
+pytestmark = pytest.mark.filterwarnings("ignore:Creating .*WeightUpdater which.*:DeprecationWarning")
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 IN_FULL = bool(os.environ.get("EXAMPLES_IN_FULL"))
 IMAGES = 1024  # of each split, where an example is run in short: a pass is short too
@@ -36,8 +40,10 @@ NEEDS = {
     "vowpal_wabbit_on_the_twin": "vowpalwabbit",
     "mabwiser_on_the_twin": "mabwiser",
 }
+MARGIN = 0.05
+"""Of reward, that each gains in full: about half of the least that was measured, see docs/clients.md."""
 TWINS = [name for name in NEEDS if name.endswith("twin")]
-QUICK = ("own_agent", "ppo")
+QUICK = ("own_agent",)
 LIVE = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NEEDS if name not in TWINS
 ]
@@ -91,7 +97,6 @@ def test_every_example_is_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(NEEDS)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(IN_FULL, reason="runs in full")
 @pytest.mark.parametrize("name", LIVE)
 def test_each_client_acts_on_each_image_once(name, acted, few_images):
@@ -102,7 +107,6 @@ def test_each_client_acts_on_each_image_once(name, acted, few_images):
     assert_each_pass_shows_each_image_once(acted, IMAGES)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(IN_FULL, reason="runs in full")
 @pytest.mark.parametrize("name", TWINS)
 def test_bandits_lose_regret_on_the_twin(name, acted):
@@ -113,19 +117,17 @@ def test_bandits_lose_regret_on_the_twin(name, acted):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(IN_FULL, reason="runs in full")
 def test_ppo_learns():
     before, after = example("ppo")(steps=12_288)
     assert after > before + 0.01
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not IN_FULL, reason="`make examples` runs them in full")
 @pytest.mark.parametrize("name", NEEDS)
 def test_in_full(name, acted):
-    """The reward rises, the regret falls."""
+    """The reward rises, the regret falls: more than by the chance of 1,000 images (0.02)."""
     before, after = example(name)()
     print(f"\n{name}: before {before:.3f}, after {after:.3f}")
-    assert after < 0.9 * before if name in TWINS else after > before + 0.01
+    assert after < 0.8 * before if name in TWINS else after > before + MARGIN
     assert_each_pass_shows_each_image_once(acted, 1)

@@ -1,6 +1,7 @@
 """What other libraries see of the environment: specs that hold, rewards that are those of ``score``.
 
-Each test is skipped where its library is not installed; `make examples` installs them.
+Warnings are errors, also those of the libraries. Each test is skipped where its library is not installed;
+`make examples` installs them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ def earned(monkeypatch) -> list[np.ndarray]:
     return rewards
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("look", LAYOUTS)
 @pytest.mark.parametrize("form", FORMS)
 def test_torchrl_accepts_every_form_and_layout(form, look):
@@ -48,14 +48,13 @@ def test_torchrl_accepts_every_form_and_layout(form, look):
         check_env_specs(torchrl.GymWrapper(env))
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("look", ["image", "features", "index"])
+@pytest.mark.parametrize("look", [*LAYOUTS, "index"])
 def test_torchrl_accepts_the_twin(look):
     """Numbers of images become one-hot there, for which it has no placeholder in SAME_STEP."""
     torchrl = pytest.importorskip("torchrl.envs")
     from torchrl.envs.utils import check_env_specs
 
-    options = {"observation": look, "split": "val"}
+    options = {**({"observation": "index"} if look == "index" else LAYOUTS[look]), "split": "val"}
     envs = [gym.make("InstaNASTabular-v1", **options)]
     modes = MODES[:1] if look == "index" else MODES
     envs += [gym.make_vec("InstaNASTabular-v1", num_envs=N, autoreset_mode=mode, **options) for mode in modes]
@@ -63,7 +62,14 @@ def test_torchrl_accepts_the_twin(look):
         check_env_specs(torchrl.GymWrapper(env))
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["InstaNAS-v1", "InstaNASTabular-v1"])
+def test_torchrl_refuses_the_mode_that_the_documentation_says(name):
+    torchrl = pytest.importorskip("torchrl.envs")
+    options = SCRATCH if name == "InstaNAS-v1" else {"split": "val"}
+    with pytest.raises(RuntimeError, match="(?i)next_?step"):
+        torchrl.GymWrapper(gym.make_vec(name, num_envs=N, autoreset_mode="NextStep", **options))
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_torchrl_sees_the_rewards_of_the_images_it_acted_on(mode, earned):
     """Two rollouts: observation, info and reward of a frame are of one image; no image comes twice."""
@@ -83,7 +89,6 @@ def test_torchrl_sees_the_rewards_of_the_images_it_acted_on(mode, earned):
     assert len(torch.cat(shown).unique()) == 2 * N * STEPS
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_skrl_sees_the_rewards_of_score(earned):
     skrl = pytest.importorskip("skrl.envs.wrappers.torch")
     envs = gym.make_vec("InstaNAS-v1", num_envs=N, actions="cells", **SCRATCH)
@@ -95,7 +100,6 @@ def test_skrl_sees_the_rewards_of_score(earned):
         env.reset()  # as its trainer does for one environment
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_minari_records_what_came_of_the_actions(earned, tmp_path, monkeypatch):
     """Infos are recorded too. Without its own seeding of each reset a pass shows each image once."""
     pytest.importorskip("jax", reason="Minari's DataCollector needs it")
@@ -105,7 +109,9 @@ def test_minari_records_what_came_of_the_actions(earned, tmp_path, monkeypatch):
     for step in range(STEPS):
         env.reset(seed=None if step else 0, options={"minari_autoseed": False})
         env.step(env.action_space.sample())
-    episodes = list(env.create_dataset("instanas/test-v0").iterate_episodes())
+    told = dict.fromkeys(("algorithm_name", "author", "author_email", "code_permalink", "description"), "test")
+    dataset = env.create_dataset("instanas/test-v0", eval_env="InstaNAS-v1", **told)
+    episodes = list(dataset.iterate_episodes())
     assert len(episodes) == STEPS and len({int(each.infos["index"][0]) for each in episodes}) == STEPS
     images = env.unwrapped.bandit.image_set.images
     for episode, reward in zip(episodes, earned, strict=True):

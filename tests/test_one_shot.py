@@ -216,9 +216,11 @@ def test_layers_are_frontiers_of_what_is_left(points, count):
 def test_refined_masks_are_ranked_on_all_images(bandit):
     """Ranked on two images the first time, on eight the second; the others are forgotten."""
     search = OneShotSearch(bandit, seed=3, images=2).search(12)
+    assert search.answers == 12 * 2
     before = {tuple(c.mask.flatten().tolist()): c for c in search.candidates}
     list(search.refine(3))
     assert 3 <= len(search.candidates) < 12
+    assert search.answers == 12 * 2 + len(search.candidates) * 8, "all images, and what was forgotten counts"
     for each in search.candidates:
         right = predict_classes(bandit.meta_graph, bandit.image_set, each.mask) == bandit.image_set.labels
         assert each.accuracy == pytest.approx(right.sum().item() / 8)

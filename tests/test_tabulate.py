@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,7 +16,9 @@ from instanas_env.build import shipped
 from instanas_env.tabular_bandit import TABLE
 from instanas_env.tabulated import Tabulated, file_fingerprint
 from instanas_env.wrappers.menu import save_menu
+from scripts import tabulate_parts
 from scripts.tabulate import Options, distinct, main, tabulate
+from tests.tools.life import POLL_SECONDS, Life
 from tests.tools.tables import SPACE
 
 N = 250
@@ -100,6 +106,50 @@ def test_a_menu_is_tabulated_as_it_is(tmp_path):
     save_menu(tmp_path / "menu.json", SPACE, masks)
     found = tabulate(Options(tmp_path / "out", split=("val",), menu=tmp_path / "menu.json"))
     assert torch.equal(found.masks, masks)
+
+
+def test_a_killed_call_resumes(options, table, tmp_path, monkeypatch):
+    """Killed when some masks are answered: those are not asked again, and the file is the unbroken one's."""
+    out = tmp_path / options.out.name
+    again, parts = replace(options, out=out), tmp_path / f"{out.name}.parts"
+    parts.mkdir()
+    command = [sys.executable, "-m", "scripts", "tabulate", "--out", str(out), "--split", "val"]
+    command += ["--masks", "9", "--candidates", "12", "--images", "20"]
+    with Life(command, parts) as life:
+        while not list(parts.glob("val.*")):
+            assert life.process.poll() is None
+            time.sleep(POLL_SECONDS)
+        life.process.kill()
+        life.process.wait()
+    if out.exists():
+        pytest.skip("it was faster than the kill")
+    kept, asked = len(list(parts.glob("val.*"))), []
+    plain = tabulate_parts.answers
+
+    def counted(folded, images, masks):
+        asked.append(len(masks))
+        return plain(folded, images, masks)
+
+    monkeypatch.setattr(tabulate_parts, "answers", counted)
+    main(again)
+    assert sum(asked) == {1: 1, 2: 0}[kept]
+    assert out.read_bytes() == options.out.read_bytes() and not parts.exists()
+
+
+def test_parts_of_another_table_are_refused(options, tmp_path):
+    """Other options, and another file behind the same name; what was begun stays."""
+    menu = tmp_path / "menu.json"
+    save_menu(menu, SPACE, SPACE.full_mask()[None])
+    begun = Options(tmp_path / "table.safetensors", split=("val",), menu=menu)
+    tabulate(begun)
+    kept = sorted(path.name for path in (tmp_path / "table.safetensors.parts").iterdir())
+    assert kept == ["config.json", "masks.safetensors", "val.000.safetensors"]
+    with pytest.raises(ValueError, match="^out: .*parts holds a run with other masks; choose another folder"):
+        main(replace(begun, masks=5))
+    save_menu(menu, SPACE, SPACE.mobilenet_v2_mask()[None])
+    with pytest.raises(ValueError, match="^out: .*parts was begun with another menu; choose another file"):
+        main(begun)
+    assert sorted(path.name for path in (tmp_path / "table.safetensors.parts").iterdir()) == kept
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ NOTES = (
     " with the controller's time. Lost shuffled: what the same masks lose when other images get them. Regret:"
     " reward that the best mask of the menu for each image would earn more. Hypervolume: of accuracy against"
     " latency, from nothing right in the time of all modules (0) to all right in no time (1). Answers: images"
-    " under a mask that were learnt from. s: of the processor, for training."
+    " under a mask that were learnt from, on training images; of the best fixed mask those of its search, on"
+    " validation images. s: of the processor, for these."
 )
 
 
@@ -56,11 +57,17 @@ def table(ranked: list[dict[str, Any]]) -> TextTable:
             signed(row["regret_for_image"][0], 3),
             f"{row['hypervolume'][0]:.3f}",
             f"{row['steps']:,.0f}",
-            f"{row['seconds']:.0f}",
+            "" if row["seconds"] is None else f"{row['seconds']:.0f}",
             *((interval(row["clock_ms"], 3) if "clock_ms" in row else "",) if clocked else ()),
         )
         lines.append(cells)
     return TextTable((*HEAD, CLOCK) if clocked else HEAD, lines)
+
+
+def searched(record: dict[str, Any]) -> str:
+    """What the fixed masks took, which other policies are given."""
+    answers = f"{record['search']['answers']:,} answers"
+    return f"The search that found the best fixed mask and the menu took {answers}."
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -73,5 +80,6 @@ def markdown(record: dict[str, Any]) -> str:
         f"Hypervolume of all policies together {record['hypervolume']:.3f}, of the menu's masks"
         f" {record['bounds']['hypervolume']:.3f}."
     )
-    foot = [NOTES, "", f"Reward of the best masks: {told}. {volumes}", "", f"    {record['command']}", ""]
+    best = f"{searched(record)} Reward of the best masks: {told}. {volumes}"
+    foot = [NOTES, "", best, "", f"    {record['command']}", ""]
     return "\n".join([f"# Leaderboard of {record['env']}", "", table(record["ranked"]).markdown(), *foot])

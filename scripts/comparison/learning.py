@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -28,23 +28,26 @@ class Entry:
         envs: what it learns on.
         learn: lets it learn its whole budget; None if there is nothing to learn.
         tune: what is set on validation images whenever the policy is judged.
+        spent: answers ("steps") and "seconds" of what does not learn but was searched for.
     """
 
     agent: Agent
     envs: gym.vector.VectorEnv | None = None
     learn: Callable[[], object] | None = None
     tune: Callable[[ContextualBandit], object] = lambda val: None
+    spent: Mapping[str, float] = field(default_factory=lambda: {"steps": 0, "seconds": 0.0})
 
 
 def let_learn(contest: Contest, entry: Entry) -> dict[str, Any]:
     """Let a policy learn.
 
     Returns:
-        The answers that it asked for ("steps"), the processor's "seconds", judging not counted, and the
-        "curve": ``[answers, mean reward on validation images]`` of each of :data:`POINTS` points.
+        The answers that it asked for ("steps"; of the best fixed mask those of its search), the processor's
+        "seconds", judging not counted, and the "curve": ``[answers, mean reward on validation images]`` of
+        each of :data:`POINTS` points.
     """
     if entry.learn is None or entry.envs is None:
-        return {"steps": 0, "seconds": 0.0, "curve": []}
+        return {**entry.spent, "curve": []}
 
     def judge() -> float:
         entry.tune(contest.val_part)

@@ -110,6 +110,11 @@ def _random(contest: Contest, seed: int) -> Entry:
     return Entry(RandomAgent(contest.space, RANDOM_KEEP, seed))
 
 
+def _fixed(contest: Contest, seed: int) -> Entry:
+    agent, found = StaticAgent(contest.space, contest.masks("best")[0]), contest.fixed
+    return Entry(agent, spent={"steps": found["answers"], "seconds": found["seconds"]})
+
+
 def _ours(contest: Contest, kind: type[Any], answers: int, seed: int, **settings: Any) -> Entry:
     """A learner that asks for so many ``answers`` about each image."""
     envs = contest.envs()
@@ -168,7 +173,7 @@ def _linucb(contest: Contest, seed: int) -> Entry:
 
 MAKERS: dict[str, Callable[[Contest, int], Entry]] = {
     "random": _random,
-    "fixed": lambda contest, seed: Entry(StaticAgent(contest.space, contest.masks("best")[0])),
+    "fixed": _fixed,
     "reinforce": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 4, seed),
     "paper": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 2, seed, **PAPER_SETTINGS),
     "regression": _regression,
