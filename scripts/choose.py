@@ -14,7 +14,7 @@ Writes ``choices/A/controller.safetensors`` and so on, then ``choices.json``, wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,17 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
 from scripts.begin import begin
-from scripts.comparison.text_table import TextTable, milliseconds
-from scripts.known import TABLE, space_name
+from scripts.comparison.text_table import Columns, TextTable, milliseconds
+from scripts.options import TABLE, Compute, space_name
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Compute):
     """Which search, and how finely to look at it."""
 
     run: Path
     """Directory of a finished search."""
+    _: KW_ONLY
     data_dir: Path | None = None
     """By default where the search had them; everything else is in its record, too."""
     count: int = len(LETTERS)
@@ -51,9 +52,6 @@ class Options:
     """Regression: settings of the dial for each controller."""
     latencies: tuple[float, float] | None = None
     """Regression: mean latencies (ms) of the first and last setting; by default what the search explored."""
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
 
 
 def validation(options: Options, device: str = "cpu") -> InstanceBandit:
@@ -134,26 +132,19 @@ def save_pick(run: Path, letter: str, point: dict[str, Any]) -> None:
 
 def pick_table(content: dict[str, Any]) -> TextTable:
     """A line for each pick."""
-    meaning: dict[str, list[str]] = {letter: [] for letter in content["picks"]}
-    for preference, letter in content["prefer"].items():
-        meaning[letter].append(preference)
-    lines = []
-    for letter, i in content["picks"].items():
-        point = content["points"][i]
-        lines.append(
-            (
-                letter,
-                f"{100 * point['accuracy']:.1f}",
-                milliseconds(point["latency_ms"]),
-                f"{point['reward']:.3f}",
-                f"{point['architectures']:,}",
-                Path(point["controller"]).stem,
-                "" if point["trade_off"] is None else f"{point['trade_off']:.3g}",
-                ", ".join(meaning[letter]),
-            )
-        )
-    head = ("Pick", "Accuracy, %", "ms", "Reward", "Networks", "Controller", "lambda", "--prefer")
-    return TextTable(head, lines)
+    meant = {letter: [p for p, own in content["prefer"].items() if own == letter] for letter in LETTERS}
+    columns: Columns = {
+        "Pick": lambda row: row["pick"],
+        "Accuracy, %": lambda row: f"{100 * row['accuracy']:.1f}",
+        "ms": lambda row: milliseconds(row["latency_ms"]),
+        "Reward": lambda row: f"{row['reward']:.3f}",
+        "Networks": lambda row: f"{row['architectures']:,}",
+        "Controller": lambda row: Path(row["controller"]).stem,
+        "lambda": lambda row: "" if row["trade_off"] is None else f"{row['trade_off']:.3g}",
+        "--prefer": lambda row: ", ".join(meant[row["pick"]]),
+    }
+    picked = ({**content["points"][i], "pick": letter} for letter, i in content["picks"].items())
+    return TextTable.of(columns, picked)
 
 
 def main(options: Options) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +18,14 @@ from agents.reward_regression import RewardRegression
 from instanas_env import paper
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.training.distributed import ALONE, World
+from scripts.options import Compute, Data, Folder, Weights
 
 Shuffle = Literal["on", "off", "early"]
+
+
+def settings(agent: Any, *left_out: str) -> dict[str, Any]:
+    """The options of an agent that are arguments of its class by the same name."""
+    return {name: value for name, value in vars(agent).items() if name not in ("name", *left_out)}
 
 
 @dataclass(frozen=True)
@@ -43,19 +49,8 @@ class Reinforce:
 
     def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
         """The agent, for ``images`` an epoch."""
-        return SelfCriticalReinforce(
-            envs,
-            learning_rate=self.learning_rate,
-            alpha=self.alpha,
-            horizon=images * search.epochs,
-            entropy_coefficient=self.entropy_coefficient,
-            constant_rate=self.constant_rate,
-            naming_coefficient=self.naming_coefficient,
-            samples_per_image=self.samples_per_image,
-            log_probability_under=self.log_probability_under,
-            seed=search.seed,
-            world=world,
-        )
+        horizon = images * search.epochs
+        return SelfCriticalReinforce(envs, horizon=horizon, seed=search.seed, world=world, **settings(self))
 
 
 @dataclass(frozen=True)
@@ -109,15 +104,9 @@ class BlockDropOptions:
 
     def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
         """The agent, for ``images`` an epoch."""
-        return BlockDrop(
-            envs,
-            learning_rate=self.learning_rate,
-            reward=self.reward,
-            gamma=self.gamma,
-            curriculum_timesteps=images * self.curriculum_epochs or None,
-            seed=search.seed,
-            world=world,
-        )
+        steps = images * self.curriculum_epochs or None
+        own = settings(self, "curriculum_epochs")
+        return BlockDrop(envs, curriculum_timesteps=steps, seed=search.seed, world=world, **own)
 
 
 @dataclass(frozen=True)
@@ -148,21 +137,12 @@ AGENTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Compute, Weights, Data, Folder):
     """What to search with, on what, and for how long."""
 
-    out: Path
-    """Directory of the run."""
     agent: AgentOptions = field(default_factory=Reinforce)
     """Who searches: the paper's REINFORCE, our reward regression, or a baseline of the paper."""
-    dataset: str = "embedded"
-    """Data set, see instanas_env.data.load_images."""
-    data_dir: Path | None = None
-    """Where its files are."""
-    meta_graph: Path | None = None
-    """Pre-trained weights, whose file tells the search space; by default the shipped ones."""
-    latency_table: Path | None = None
-    """Of the same search space; by default the shipped one."""
+    _: KW_ONLY
     epochs: int = 10
     """Passes over the training images, each followed by a meta-graph epoch."""
     frozen_epochs: int = 0
@@ -181,9 +161,6 @@ class Options:
     wrong_reward: float = paper.WRONG_REWARD
     """R_T of a wrong answer; the regression agent reports it, but learns from right and wrong alone."""
     seed: int = 0
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
 
 
 def make_agent(

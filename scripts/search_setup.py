@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,28 +10,14 @@ import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.teacher import load_teacher
-from scripts.known import space_name
+from scripts.options import environment
 from scripts.search_options import Options
 
 
 def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
     """The native vector environment of the options."""
-
-    def text(path: Path | None) -> str | None:
-        return None if path is None else str(path)
-
-    return gym.make_vec(
-        "InstaNAS-v1",
-        num_envs=num_envs,
-        dataset=options.dataset,
-        data_dir=text(options.data_dir),
-        split=split,
-        search_space=space_name(options.meta_graph),
-        meta_graph=text(options.meta_graph),
-        latency_table=text(options.latency_table),
-        wrong_reward=options.wrong_reward,
-        **more,
-    )
+    given = {**environment(options), "wrong_reward": options.wrong_reward, **more}
+    return gym.make_vec("InstaNAS-v1", num_envs=num_envs, split=split, **given)
 
 
 def make_shard(options: Options, world: World, **more: Any) -> gym.vector.VectorEnv:

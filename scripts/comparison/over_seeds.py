@@ -12,17 +12,8 @@ from typing import Any
 
 from agents.evaluation.scores import mean_interval
 from scripts.comparison.names import SEED, SHUFFLED
-from scripts.comparison.text_table import TextTable, milliseconds, points
+from scripts.comparison.text_table import Columns, TextTable, milliseconds, points
 
-HEAD = (
-    "Policy",
-    "Seeds",
-    "Accuracy, %",
-    "ms",
-    "Networks",
-    "Over one network for all",
-    "Lost when shuffled",
-)
 CAPTION = (
     "Means over seeds; brackets hold 95 % intervals over seeds (Student's t). Differences are in points of"
     " accuracy, the columns mean what they mean in the table of all policies."
@@ -67,19 +58,16 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def seed_table(summary: list[dict[str, Any]]) -> TextTable:
     """A line for each policy with several seeds."""
-    lines = [
-        (
-            row["name"],
-            str(row["seeds"]),
-            points(row["accuracy"]),
-            milliseconds(row["latency_ms"][0]),
-            f"{row['architectures'][0]:.0f}",
-            points(row.get("static_with_controller_time")),
-            points(row.get("shuffled")),
-        )
-        for row in summary
-    ]
-    return TextTable(HEAD, lines)
+    columns: Columns = {
+        "Policy": lambda row: row["name"],
+        "Seeds": lambda row: str(row["seeds"]),
+        "Accuracy, %": lambda row: points(row["accuracy"]),
+        "ms": lambda row: milliseconds(row["latency_ms"][0]),
+        "Networks": lambda row: f"{row['architectures'][0]:.0f}",
+        "Over one network for all": lambda row: points(row.get("static_with_controller_time")),
+        "Lost when shuffled": lambda row: points(row.get("shuffled")),
+    }
+    return TextTable.of(columns, summary)
 
 
 def gains_told(summary: list[dict[str, Any]]) -> list[str]:

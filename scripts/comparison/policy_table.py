@@ -5,18 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from scripts.comparison.names import SHUFFLED, reference_row
-from scripts.comparison.text_table import Interval, TextTable, difference, milliseconds, points
+from scripts.comparison.text_table import Columns, Interval, TextTable, difference, milliseconds, points
 
-HEAD = (
-    "Policy",
-    "Accuracy, %",
-    "ms",
-    "against MobileNetV2",
-    "Networks",
-    "Over one network for all",
-    "Lost when shuffled",
-    "Oracle, %",
-)
 CAPTION = (
     "Each policy's accuracy on the test images and mean time of an image, the controller's own included."
     " Brackets hold 95 % intervals over images. “Over one network for all”: points of accuracy over the best"
@@ -30,29 +20,40 @@ CAPTION = (
 def policy_table(rows: list[dict[str, Any]]) -> TextTable:
     """A line for each policy; its controls are columns, and measured times are one where there are any."""
     reference = reference_row(rows)
-    control = {row["name"]: row["accuracy"] for row in rows}
+    accuracy = {row["name"]: row["accuracy"] for row in rows}
     shown = [row for row in rows if not row["name"].endswith(SHUFFLED)]
-    timed = any(row.get("real_latency_ms") is not None for row in shown)
-    lines = []
-    for row in shown:
-        shuffled = control.get(row["name"] + SHUFFLED)
-        lost = "" if shuffled is None else points((row["accuracy"] - shuffled, None, None))
-        controls = row.get("controls")
-        measured = row.get("real_latency_ms")
-        lines.append(
-            (
-                row["name"],
-                points((row["accuracy"], row["accuracy_low"], row["accuracy_high"])),
-                milliseconds(row["latency_ms"]),
-                "" if reference is None else difference(row["latency_ms"] / reference["latency_ms"]),
-                f"{row['architectures']:,}",
-                "" if controls is None else points(gain_of(controls, "static_with_controller_time")),
-                lost if controls is None else points(gain_of(controls, "shuffled")),
-                "" if controls is None else f"{100 * controls['oracle']['any_right']:.1f}",
-                *(("" if measured is None else milliseconds(measured),) if timed else ()),
-            )
-        )
-    return TextTable((*HEAD, "measured ms") if timed else HEAD, lines)
+
+    def against_reference(row: dict[str, Any]) -> str:
+        return "" if reference is None else difference(row["latency_ms"] / reference["latency_ms"])
+
+    def gain(row: dict[str, Any], control: str) -> str:
+        return points(gain_of(row["controls"], control)) if row.get("controls") else ""
+
+    def lost_shuffled(row: dict[str, Any]) -> str:
+        if row.get("controls") or row["name"] + SHUFFLED not in accuracy:
+            return gain(row, "shuffled")
+        return points((row["accuracy"] - accuracy[row["name"] + SHUFFLED], None, None))
+
+    def oracle(row: dict[str, Any]) -> str:
+        return f"{100 * row['controls']['oracle']['any_right']:.1f}" if row.get("controls") else ""
+
+    def measured(row: dict[str, Any]) -> str:
+        ms = row.get("real_latency_ms")
+        return "" if ms is None else milliseconds(ms)
+
+    columns: Columns = {
+        "Policy": lambda row: row["name"],
+        "Accuracy, %": lambda row: points((row["accuracy"], row["accuracy_low"], row["accuracy_high"])),
+        "ms": lambda row: milliseconds(row["latency_ms"]),
+        "against MobileNetV2": against_reference,
+        "Networks": lambda row: f"{row['architectures']:,}",
+        "Over one network for all": lambda row: gain(row, "static_with_controller_time"),
+        "Lost when shuffled": lost_shuffled,
+        "Oracle, %": oracle,
+    }
+    if any(map(measured, shown)):
+        columns["measured ms"] = measured
+    return TextTable.of(columns, shown)
 
 
 def gain_of(controls: dict[str, Any], name: str) -> Interval:

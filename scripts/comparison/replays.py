@@ -22,9 +22,7 @@ from torch import Tensor
 
 from agents.evaluation.scores import score_masks
 from instanas_env.atomic import read_file, write_atomic
-from instanas_env.build import shipped
 from instanas_env.contextual import ContextualBandit, Outcome
-from instanas_env.tabular_bandit import TABLE
 
 LARGEST_DIFFERENCE = 0.001
 """Share of the answers that may differ on another processor, by rounding."""
@@ -116,15 +114,3 @@ class Replay:
 
 def _sum(outcome: Outcome) -> str:
     return sha256(outcome.reward.astype("<f8").tobytes()).hexdigest()
-
-
-def fingerprints(test: ContextualBandit, environment: dict[str, Any], twin: bool) -> dict[str, str]:
-    """What a replay needs to be the same: images, weights and latencies, or the twin's table."""
-    assets = (
-        {"table": TABLE}
-        if twin
-        else {"meta_graph": "meta_graph.safetensors", "latency_table": "latency.json"}
-    )
-    files = {name: environment.get(name) or shipped(asset) for name, asset in assets.items()}
-    hashes = {name: sha256(Path(path).read_bytes()).hexdigest() for name, path in files.items()}
-    return {"images": test.image_set.fingerprint, **hashes}

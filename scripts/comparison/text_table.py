@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+Columns = dict[str, Callable[[Any], str]]
+"""The name of each column of a table, and what gives the cell of a row."""
 Interval = tuple[float, float | None, float | None]
 """A mean or a difference, and the two ends of its 95 % interval."""
 
@@ -26,6 +29,11 @@ class TextTable:
 
     head: tuple[str, ...]
     lines: Sequence[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, columns: Columns, rows: Iterable[Any]) -> TextTable:
+        """A line for each row."""
+        return cls(tuple(columns), [tuple(cell(row) for cell in columns.values()) for row in rows])
 
     def show(self) -> None:
         """Print it, as wide as it needs where nobody watches."""

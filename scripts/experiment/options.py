@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import tyro
 
 from scripts.experiment.presets import Preset
+from scripts.options import Compute
 
-StageName = Literal[
-    "pretrain",
-    "baseline",
-    "profile",
-    "search",
-    "choose",
-    "finetune",
-    "evaluate",
-    "report",
-]
+StageName = Literal["pretrain", "baseline", "profile", "search", "choose", "finetune", "evaluate", "report"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 TRAINING: tuple[StageName, ...] = ("pretrain", "baseline", "search", "finetune")
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Compute):
     """Which experiment, on what, and where to."""
 
     preset: Annotated[Preset, tyro.conf.arg(name="")]
@@ -33,15 +25,13 @@ class Options:
     """Directory of the run; every stage writes into it."""
     data_dir: Path | None = None
     """Where the images are, see instanas_env.data.load_images."""
+    _: KW_ONLY
     stages: tuple[StageName, ...] = STAGES
-    """Those to run, of pretrain, baseline, profile, search, choose, finetune, evaluate,
-    report."""
+    """Those to run, in this order."""
     dry_run: bool = False
     """Only print what would run."""
     seed: int = 0
     """The first, where a preset has several."""
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
     """Of every stage but the report and the latency table, which is always measured with one."""
     workers: int = 1
