@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
@@ -31,18 +30,13 @@ class Options(Training, Data, Folder):
     """What to train, on what, and how."""
 
     network: Network = "resnet18"
-    """Of torchvision."""
+    """Which network of torchvision."""
     width: float = 1.0
     """Multiplies every channel count."""
     stem_stride: Literal[1, 2] = 2
-    """Of the first convolution, 3x3; no max-pooling follows it."""
+    """Stride of the first convolution, 3x3; no max-pooling follows it."""
     resolution: int = 32
-    """Of the images, px."""
-
-
-def no_masks(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
-    """Masks of ``count`` images for a network with nothing to choose."""
-    return torch.ones(count, 1, 1, dtype=torch.bool)
+    """Size of the images, px."""
 
 
 def main(options: Options, world: World = ALONE) -> None:
@@ -53,9 +47,19 @@ def main(options: Options, world: World = ALONE) -> None:
     train, val = images_to_train(options, options.resolution, run)
     network = TorchvisionNetwork(architecture, len(train.classes), generator_for(options.seed))
 
+    nothing = torch.ones(1, 1, dtype=torch.bool)  # the mask of a network without a choice
+
     def evaluate() -> dict[str, float]:
-        masks = torch.ones(1, 1, dtype=torch.bool)
-        predictions = predict_classes(network.folded().to(world.device), val, masks, world=world)
+        predictions = predict_classes(network.folded().to(world.device), val, nothing, world=world)
         return {"all": (predictions == val.labels).float().mean().item()}
 
-    fit(network, train, no_masks, evaluate, network.save, run, Recipe.of(options), file=NETWORK)
+    fit(
+        network,
+        train,
+        lambda images, count, *_: nothing.expand(count, -1, -1),
+        evaluate,
+        network.save,
+        run,
+        Recipe.of(options),
+        file=NETWORK,
+    )

@@ -25,11 +25,11 @@ from scripts import options as shared
 from scripts.begin import begin
 from scripts.comparison import leaderboard, policies, ranking
 from scripts.comparison.contest import TWIN, Budget, Contest
-from scripts.comparison.verify import verify
+from scripts.comparison.replays import verify
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(shared.Compute, shared.Weights, shared.Data):
+class Options(Budget, shared.Compute, shared.Weights, shared.Data):
     """Which policies, on what, how long, how often."""
 
     out: Path = Path("runs/benchmark")
@@ -39,15 +39,7 @@ class Options(shared.Compute, shared.Weights, shared.Data):
     """The second takes the policies that choose from K masks: random, fixed, linucb, ppo, a2c, trpo, dqn, and
     models and classes that do."""
     table: Path | None = None
-    """Of the twin, from `instanas tabulate`; by default the shipped one."""
-    steps: int = 420_000
-    """Answers (an image under a mask) that a policy learns from."""
-    masks: int = 300
-    """Fixed masks that are ranked on all validation images, half of them mutations of the best."""
-    menu: int = 53
-    """So many of these regression, DQN and LinUCB choose from; regret is against them."""
-    gradient_steps: int = 40
-    """Of regression, for every 256 images."""
+    """The twin's file, from `instanas tabulate`; by default the shipped one."""
     seeds: int = 5
     seed: int = 0
     """The first."""
@@ -62,9 +54,9 @@ class Options(shared.Compute, shared.Weights, shared.Data):
 
 
 FILES = ("data_dir", "meta_graph", "latency_table", "table")
-"""Of the environment's arguments those that may lie elsewhere on another machine."""
+"""Arguments of the environment that may lie elsewhere on another machine."""
 MAY_CHANGE = ("seeds", "policies", "trust", "clock", "jobs", "verify")
-"""Of the options those that change no row that is there already."""
+"""Options that change no row that is there already."""
 
 
 def environment(options: Options) -> dict[str, str]:
@@ -80,7 +72,7 @@ def contest_of(options: Options, device: str) -> Contest:
     return Contest(
         options.out,
         environment(options),
-        Budget(options.steps, options.masks, options.menu, options.gradient_steps),
+        Budget.of(options),
         options.seed,
         options.trust,
         options.env,

@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from agents.agent import Agent
 from agents.evaluation.picks import LETTERS, non_dominated, spread
-from agents.evaluation.scores import choose_masks, score_masks, some_images
+from agents.evaluation.scores import choose_masks, score_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env import paper
@@ -31,6 +30,8 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
 from scripts.begin import begin
+from scripts.comparison.image_record import mean_figures
+from scripts.comparison.rows import settings
 from scripts.comparison.text_table import Columns, TextTable, milliseconds
 from scripts.options import TABLE, Compute, space_name
 
@@ -81,34 +82,19 @@ def snapshots(run: Path, count: int) -> list[Path]:
     return [kept[place] for place in places[::-1]]
 
 
-def settings(agent: Agent, bandit: InstanceBandit, options: Options) -> Iterator[float | None]:
-    """Sets the agent's dial to one latency (ms) after the other; once None for an agent without a dial."""
-    if not isinstance(agent, RewardRegression):
-        yield None
-        return
-    ends = options.latencies or agent.latencies
-    assert ends is not None  # a trained agent has its own
-    images = some_images(bandit.image_set)
-    for latency_ms in np.linspace(*ends, options.dials).tolist():
-        agent.dial(images, latency_ms)
-        yield latency_ms
-
-
 def points(options: Options, bandit: InstanceBandit) -> Iterator[dict[str, Any]]:
     """What every controller and setting is worth on the validation split."""
     for path in track(snapshots(options.run, options.snapshots), "controllers"):
         agent = load_agent(path)
-        for dial_ms in settings(agent, bandit, options):
+        explored: tuple[float, float] | None = getattr(agent, "latencies", None)
+        ends = options.latencies or explored
+        dials = [] if ends is None else np.linspace(*ends, options.dials).tolist()
+        for dial_ms in settings(agent, bandit, dials):
             outcome = score_masks(bandit, bandit.space.repair(choose_masks(agent, bandit.image_set)))
-            yield {
-                "controller": str(path.relative_to(options.run)),
-                "dial_ms": dial_ms,
-                "trade_off": getattr(agent, "trade_off", None),
-                "accuracy": float(outcome.correct.mean()),
-                "latency_ms": float(outcome.latency_ms.mean()) + bandit.latency_table.controller,
-                "reward": float(outcome.reward.mean()),
-                "architectures": len(np.unique(outcome.mask.reshape(len(outcome.mask), -1), axis=0)),
-            }
+            point = mean_figures(outcome)
+            point["latency_ms"] += bandit.latency_table.controller
+            about = {"controller": str(path.relative_to(options.run)), "dial_ms": dial_ms}
+            yield {**about, "trade_off": getattr(agent, "trade_off", None), **point}
 
 
 def choose(found: list[dict[str, Any]], count: int) -> dict[str, Any]:

@@ -36,12 +36,11 @@ from instanas_env.training.distributed import ALONE
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from instanas_env.training.run_directory import machine
 from scripts.begin import begin, frozen_bandits
-from scripts.comparison.alone import load_all, load_lone
+from scripts.comparison.alone import load_all, load_lone, short_names
 from scripts.comparison.fixed import add_networks, add_static, one_shot_search
 from scripts.comparison.image_record import make_record
-from scripts.comparison.over_seeds import gains_told, over_seeds
-from scripts.comparison.policy_table import policy_table
 from scripts.comparison.rows import Comparison
+from scripts.comparison.tables import gains_told, over_seeds, policy_table
 from scripts.oneshot import load_frontier
 from scripts.options import Compute, DataOfRun, Folder, Weights, filled
 
@@ -56,7 +55,7 @@ class Options(Compute, Weights, DataOfRun, Folder):
     """Pre-trained weights that fixed masks run on; by default those that the first run began with. Their file
     tells the search space, which is that of all runs."""
     latency_table: Path | None = None
-    """Of that search space; by default that of the first run, or the shipped one."""
+    """Latencies in that search space; by default those of the first run, or the shipped ones."""
     alone: tuple[Path, ...] = ()
     """Networks trained alone (`instanas pretrain --modules 2`, `instanas baseline`): run
     directories or weights."""
@@ -137,14 +136,10 @@ def uses_shipped(options: Options) -> bool:
 
 def searches(options: Options) -> dict[str, Path]:
     """The directories of finished searches: the one that comes with the package, and those of the options."""
-    reference = shipped(f"reference/{CONTROLLER}").parent
-    with_package = {"reference (shipped)": reference} if uses_shipped(options) else {}
-    names = [folder.name for folder in options.runs]
-    own = {
-        name if names.count(name) == 1 else str(folder): folder
-        for name, folder in zip(names, options.runs, strict=True)
-    }
-    return {**with_package, **own}
+    with_package = {}
+    if uses_shipped(options):
+        with_package["reference (shipped)"] = shipped(f"reference/{CONTROLLER}").parent
+    return {**with_package, **dict(zip(short_names(options.runs), options.runs, strict=True))}
 
 
 def as_typed(value: Any) -> str:

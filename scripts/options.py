@@ -65,7 +65,7 @@ class Weights:
     meta_graph: Path | None = None
     """Pre-trained weights, whose file tells the search space; by default the shipped ones."""
     latency_table: Path | None = None
-    """Of the same search space; by default the shipped one."""
+    """Latencies in the same search space; by default the shipped ones."""
 
     @property
     def weights_file(self) -> Path:
@@ -95,7 +95,7 @@ class Compute:
     device: str = "auto"
     """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
     threads: int = 1
-    """Of PyTorch; two runs of one thread each are faster than one run of two."""
+    """Threads of PyTorch; two runs of one thread each are faster than one run of two."""
 
 
 @dataclass(frozen=True, kw_only=True)

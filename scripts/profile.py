@@ -43,7 +43,7 @@ class Options(Space):
     children: int = 200
     """Other random children, to check it on; 0 leaves the check out."""
     repetitions: int = 25
-    """Of each child; the 20th percentile counts."""
+    """How often each child is timed; the 20th percentile counts."""
     seed: int = 0
 
 

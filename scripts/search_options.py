@@ -1,4 +1,4 @@
-"""The options of a search: shared ones, and those of each agent, which makes itself from them."""
+"""The options of a search, and what it works with: the agent, its environment, the meta-graph's training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import gymnasium as gym
 import tyro
 
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.agent import native
 from agents.blockdrop import BlockDrop, RewardName
 from agents.convnet_aig import ConvNetAIG
@@ -16,9 +17,11 @@ from agents.learning import LearningAgent
 from agents.reinforce import LogProbability, SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env import paper
+from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.training.distributed import ALONE, World
-from scripts.options import Compute, Data, Folder, Weights
+from instanas_env.training.teacher import load_teacher
+from scripts.options import Compute, Data, Folder, Weights, environment
 
 Shuffle = Literal["on", "off", "early"]
 
@@ -152,9 +155,9 @@ class Options(Compute, Weights, Data, Folder):
     shuffle: Shuffle = "on"
     """Policy random shuffling in the meta-graph's epochs; "early": in the first half only."""
     meta_graph_learning_rate: float = 0.02
-    """Of the first meta-graph epoch; falls to a tenth."""
+    """Learning rate of the first meta-graph epoch; it falls to a tenth."""
     augmentation: Augmentation = LIGHT
-    """Of the images in the meta-graph's epochs; the controller sees lightly augmented ones."""
+    """How images are changed in the meta-graph's epochs; the controller sees lightly augmented ones."""
     teacher: Path | None = None
     """Weights of a network that the meta-graph imitates, such as MobileNetV2 trained alone; all its modules
     are on."""
@@ -168,3 +171,37 @@ def make_agent(
 ) -> LearningAgent:
     """The agent of the options, for a search over ``images`` per epoch."""
     return options.agent.make(envs, options, images, world)
+
+
+def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
+    """The native vector environment of the options."""
+    given = {**environment(options), "wrong_reward": options.wrong_reward, **more}
+    return gym.make_vec("InstaNAS-v1", num_envs=num_envs, split=split, **given)
+
+
+def make_shard(options: Options, world: World, **more: Any) -> gym.vector.VectorEnv:
+    """This process's part of the training environment."""
+    count, left = divmod(options.num_envs, world.size)
+    if left:
+        raise ValueError(
+            f"num_envs: got {options.num_envs}; a multiple of {world.size}, the processes, will do"
+        )
+    with world.one_first():
+        shard = (world.rank, world.size)
+        return make_envs(options, "train", count, device=str(world.device), shard=shard, **more)
+
+
+def make_update(options: Options, num_classes: int, world: World = ALONE) -> MetaGraphUpdate:
+    """The callback that trains the meta-graph between the agent's epochs."""
+    early = (options.epochs + options.frozen_epochs) // 2
+    return MetaGraphUpdate(
+        learning_rate=options.meta_graph_learning_rate,
+        final_learning_rate=options.meta_graph_learning_rate / 10,
+        epochs=options.epochs,
+        frozen_epochs=options.frozen_epochs,
+        shuffle={"on": True, "off": False, "early": early}[options.shuffle],
+        augmentation=options.augmentation,
+        teacher=load_teacher(options.teacher, num_classes, world.device),
+        seed=options.seed,
+        world=world,
+    )

@@ -17,9 +17,9 @@ from instanas_env.build import shipped
 from instanas_env.storage import load_json, save_json
 from scripts import evaluate, search
 from scripts.comparison.image_record import ImageRecord
-from scripts.comparison.policy_table import policy_table
+from scripts.comparison.tables import policy_table
 from scripts.comparison.text_table import TextTable, count, difference, milliseconds, points, signed
-from scripts.report.claim import IDEA, claim, told
+from scripts.report.page import IDEA, claim, told
 from scripts.report.run_report import Options, main, write_report
 from tests.tools.pipeline_fixtures import home, image_folder, read_strictly, search_options
 

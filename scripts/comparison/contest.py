@@ -6,7 +6,7 @@ Fixed masks are ranked on the validation split; nothing is chosen on the test sp
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -36,19 +36,21 @@ CURVE_IMAGES = 1000
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a policy may learn from, and how many fixed masks are looked at.
+    """How much a policy may learn from, and how many fixed masks are looked at."""
 
-    Attributes:
-        steps: answers (an image under a mask) that a learner asks for.
-        masks: fixed masks ranked on validation, half of them mutations of the best.
-        menu: so many of these those choose from that have arms, and regret is against.
-        gradient_steps: of regression, for every 256 images.
-    """
+    steps: int = 420_000
+    """Answers (an image under a mask) that a policy learns from."""
+    masks: int = 300
+    """Fixed masks that are ranked on all validation images, half of them mutations of the best."""
+    menu: int = 53
+    """So many of these regression, DQN and LinUCB choose from; regret is against them."""
+    gradient_steps: int = 40
+    """Steps of regression's optimizer for every 256 images."""
 
-    steps: int
-    masks: int
-    menu: int
-    gradient_steps: int
+    @classmethod
+    def of(cls, options: Any) -> Budget:
+        """The budget that is part of a verb's options."""
+        return cls(**{entry.name: getattr(options, entry.name) for entry in fields(cls)})
 
 
 @dataclass(frozen=True)

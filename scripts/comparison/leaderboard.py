@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from scripts.comparison.text_table import Columns, TextTable, points, signed
+from scripts.comparison.text_table import Columns, TextTable, points, signed, with_ends
 
 NOTES = (
     "Test split; means over seeds with 95 % intervals (Student's t). Over fixed: reward beyond that of the"
@@ -17,19 +16,13 @@ NOTES = (
 )
 
 
-def interval(figure: Sequence[float | None], digits: int) -> str:
-    """``(mean, low, high)`` as "0.69 (0.68 to 0.70)"; without the bounds where there is one seed."""
-    mean, low, high = (None if value is None else signed(value, digits) for value in figure)
-    return str(mean) if low is None else f"{mean} ({low} to {high})"
-
-
 COLUMNS: Columns = {
     "policy": lambda row: row["policy"],
     "seeds": lambda row: str(row["seeds"]),
-    "reward": lambda row: interval(row["reward"], 3),
-    "over fixed": lambda row: interval(row["over_fixed_reward"], 3) if any(row["over_fixed_reward"]) else "",
+    "reward": lambda row: with_ends(row["reward"], 3),
+    "over fixed": lambda row: with_ends(row["over_fixed_reward"], 3) if any(row["over_fixed_reward"]) else "",
     "right, %": lambda row: points(row["accuracy"]),
-    "ms": lambda row: interval(row["latency_ms"], 3),
+    "ms": lambda row: with_ends(row["latency_ms"], 3),
     "networks": lambda row: f"{row['networks'][0]:,.0f}",
     "lost shuffled, points": lambda row: (
         points(row["lost_shuffled_accuracy"]) if row["networks"][0] > 1 else ""
@@ -39,7 +32,7 @@ COLUMNS: Columns = {
     "answers": lambda row: f"{row['steps']:,.0f}",
     "s": lambda row: f"{row['seconds']:.0f}",
 }
-CLOCK: Columns = {"ms by the clock": lambda row: interval(row["clock_ms"], 3) if "clock_ms" in row else ""}
+CLOCK: Columns = {"ms by the clock": lambda row: with_ends(row["clock_ms"], 3) if "clock_ms" in row else ""}
 
 
 def table(ranked: list[dict[str, Any]]) -> TextTable:

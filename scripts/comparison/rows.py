@@ -29,8 +29,8 @@ from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import Backend, time_networks
 from instanas_env.seeding import generator_for
 from scripts.comparison.alone import LoneNetwork
-from scripts.comparison.image_record import Choices, bits, choices
-from scripts.comparison.names import SHUFFLED
+from scripts.comparison.image_record import Choices, choices, distinct
+from scripts.comparison.tables import SHUFFLED
 
 
 class Comparison:
@@ -42,7 +42,7 @@ class Comparison:
         backend: what real latencies are measured with; None leaves them out.
 
     Attributes:
-        rows: of the table, for results.json.
+        rows: lines of the table, for results.json.
         choices: by a row's name, which image got which network; of controllers that were not shuffled.
         correct: by a row's name, which images a policy got right, bool ``(N,)``.
     """
@@ -74,17 +74,12 @@ class Comparison:
         One mask for all (an agent without a controller) has nothing to shuffle, and is a fixed mask itself:
         of it there is the row alone, and nothing is given.
 
-        Args:
-            name: of the search.
-            agent: its controller.
-            val, test: bandits of its meta-graph.
-            dial: settings, in multiples of MobileNetV2's latency.
-
-        Returns:
-            The repaired masks of the validation images by the row's name.
+        ``dial`` holds settings in multiples of MobileNetV2's latency. Gives the repaired masks of the
+        validation images by the row's name.
         """
-        on_val = {}
-        for label in settings(name, agent, val, dial):
+        on_val, unit = {}, val.latency_table.reference("mobilenet_v2")
+        for latency_ms in settings(agent, val, [factor * unit for factor in dial]):
+            label = name if latency_ms is None else f"{name}, dial {latency_ms / unit:g}"
             masks = self.add(name, label, test, agent)
             if agent.controller is None:
                 continue
@@ -136,24 +131,24 @@ class Comparison:
         self.rows.append({"group": group, **dataclasses.asdict(result), "networks": networks, **more})
 
 
-def settings(name: str, agent: Agent, val: InstanceBandit, dial: Sequence[float]) -> Iterator[str]:
-    """Names of an agent's settings; as each is given, the agent is set to it.
+def settings(agent: Agent, val: InstanceBandit, latencies_ms: Sequence[float]) -> Iterator[float | None]:
+    """Each mean latency, ms, when the agent's dial is set to it on validation images.
 
-    One without a dial, or with no settings for it, is taken as it is.
+    An agent without a dial, or with no settings for it, is taken as it is, once: None.
     """
-    if not isinstance(agent, RewardRegression) or not dial:
-        yield name
+    if not isinstance(agent, RewardRegression) or not latencies_ms:
+        yield None
         return
     images = some_images(val.image_set)
-    for factor in dial:
-        agent.dial(images, factor * val.latency_table.reference("mobilenet_v2"))
-        yield f"{name}, dial {factor:g}"
+    for latency_ms in latencies_ms:
+        agent.dial(images, latency_ms)
+        yield latency_ms
 
 
 def networks(outcome: Outcome) -> list[dict[str, Any]]:
     """The distinct networks of a policy: mask as a string of bits, latency in ms, number of images."""
-    masks, first, counts = np.unique(bits(outcome), axis=0, return_index=True, return_counts=True)
-    return [
-        {"mask": "".join(map(str, mask)), "latency_ms": round(float(latency), 4), "images": int(count)}
-        for mask, latency, count in zip(masks, outcome.latency_ms[first], counts, strict=True)
-    ]
+    masks, position, first = distinct(outcome)
+    bits = ["".join(map(str, mask)) for mask in masks.astype(int)]
+    latency_ms = [round(float(ms), 4) for ms in outcome.latency_ms[first]]
+    found = zip(bits, latency_ms, np.bincount(position).tolist(), strict=True)
+    return [{"mask": mask, "latency_ms": ms, "images": images} for mask, ms, images in found]

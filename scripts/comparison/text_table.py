@@ -70,13 +70,18 @@ def difference(ratio: float) -> str:
     return f"{signed(100 * (ratio - 1), 0, '+')} %"
 
 
-def points(interval: Interval | None, plus: str = "") -> str:
-    """Fractions in points: "0.5 (0.1 to 0.9)"; without ends the mean alone, and nothing for None."""
-    if interval is None:
-        return ""
+def with_ends(interval: Interval, digits: int, plus: str = "", scale: float = 1) -> str:
+    """As "0.69 (0.68 to 0.70)"; without ends, where there is one seed, the mean alone."""
     mean, low, high = interval
-    ends = "" if low is None or high is None else f" ({signed(100 * low, 1)} to {signed(100 * high, 1)})"
-    return signed(100 * mean, 1, plus) + ends
+    text = signed(scale * mean, digits, plus)
+    if low is None or high is None:
+        return text
+    return f"{text} ({signed(scale * low, digits)} to {signed(scale * high, digits)})"
+
+
+def points(interval: Interval | None, plus: str = "") -> str:
+    """Fractions in points: "0.5 (0.1 to 0.9)"; nothing for None."""
+    return "" if interval is None else with_ends(interval, 1, plus, 100)
 
 
 def count(number: int, thing: str) -> str:
