@@ -78,7 +78,7 @@ def parse(module: ModuleType, verb: str, arguments: Sequence[str]) -> Any:
 
 def run(verb: str, arguments: Sequence[str]) -> None:
     """Parse and call one verb; in every process of torchrun where the verb shares its work."""
-    from scripts.begin import check_options
+    from scripts.options import check_options
 
     module = import_module(PLACES.get(verb, f"scripts.{verb}"))
     options = parse(module, verb, arguments)

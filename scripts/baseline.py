@@ -11,57 +11,32 @@ torchrun, see instanas_env.training.distributed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from instanas_env import paper
-from instanas_env.data import LIGHT, Augmentation, load_images
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import predict_classes
 from instanas_env.training.fitting import Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
-from scripts.begin import begin
+from scripts.begin import begin, images_to_train
 from scripts.comparison.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
+from scripts.options import Data, Folder, Training
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Training, Data, Folder):
     """What to train, on what, and how."""
 
-    out: Path
-    """Directory of the run."""
-    dataset: str = "embedded"
-    """Data set, see instanas_env.data.load_images."""
-    data_dir: Path | None = None
-    """Where its files are."""
     network: Network = "resnet18"
-    """Of torchvision."""
+    """Which network of torchvision."""
     width: float = 1.0
     """Multiplies every channel count."""
     stem_stride: Literal[1, 2] = 2
-    """Of the first convolution, 3x3; no max-pooling follows it."""
+    """Stride of the first convolution, 3x3; no max-pooling follows it."""
     resolution: int = 32
-    """Of the images, px."""
-    epochs: int = 24
-    batch_size: int = 128
-    """Images a step."""
-    learning_rate: float = paper.PRETRAIN_LEARNING_RATE
-    """Peak, after a warm-up of one epoch; then cosine to 0."""
-    augmentation: Augmentation = LIGHT
-    """Crop, flip and cut-out of the training images."""
-    seed: int = 0
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
-
-
-def no_masks(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
-    """Masks of ``count`` images for a network with nothing to choose."""
-    return torch.ones(count, 1, 1, dtype=torch.bool)
+    """Size of the images, px."""
 
 
 def main(options: Options, world: World = ALONE) -> None:
@@ -69,21 +44,19 @@ def main(options: Options, world: World = ALONE) -> None:
     world = begin(options, world)
     architecture = Architecture(options.network, options.width, options.stem_stride, options.resolution)
     run = RunDirectory(options.out, options, free=FREE, world=world)
-    with world.one_first():
-        train = load_images(options.dataset, "train", options.data_dir, options.resolution)
-        val = load_images(options.dataset, "val", options.data_dir, options.resolution)
-    run.bind(train=train, val=val)
+    train, val = images_to_train(options, options.resolution, run)
     network = TorchvisionNetwork(architecture, len(train.classes), generator_for(options.seed))
 
+    nothing = torch.ones(1, 1, dtype=torch.bool)  # the mask of a network without a choice
+
     def evaluate() -> dict[str, float]:
-        masks = torch.ones(1, 1, dtype=torch.bool)
-        predictions = predict_classes(network.folded().to(world.device), val, masks, world=world)
+        predictions = predict_classes(network.folded().to(world.device), val, nothing, world=world)
         return {"all": (predictions == val.labels).float().mean().item()}
 
     fit(
         network,
         train,
-        no_masks,
+        lambda images, count, *_: nothing.expand(count, -1, -1),
         evaluate,
         network.save,
         run,

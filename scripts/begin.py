@@ -1,4 +1,4 @@
-"""How every verb that computes begins: its numbers are checked, and its first line says what it computes on.
+"""How every verb that computes begins: its numbers are checked, its device is said, its images are loaded.
 
 What the package says while it works (which images it read) is shown on the terminal as well, a line each.
 """
@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from instanas_env import checks
+from instanas_env.bandit import InstanceBandit
 from instanas_env.build import parse_device
+from instanas_env.data import ImageSet, load_images
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.training.distributed import ALONE, World
-from instanas_env.training.run_directory import machine
-
-LEAST = {name: 0 for name in ("seed", "modules", "children", "control_masks", "frozen_epochs")}
-LEAST |= {"curriculum_epochs": 0, "random_epochs": 0, "clock": 0, "classes": 0, "images": 0, "batch_size": 2}
-"""Whole numbers among the options are at least 1, but for these."""
-MOST = {"threads": 1024}
-SIGNED = ("wrong_reward", "entropy_coefficient")
-"""Other numbers are not negative, but for these."""
+from instanas_env.training.matching import check_classes, check_spaces
+from instanas_env.training.run_directory import RunDirectory, machine
+from scripts.options import check_options
 
 
 class _Terminal(logging.Handler):
@@ -42,19 +40,6 @@ def show_log(here: bool = True) -> None:
     if here and not any(isinstance(handler, _Terminal) for handler in logger.handlers):
         logger.addHandler(_Terminal())
         logger.setLevel(logging.INFO)
-
-
-def check_options(options: Any) -> None:
-    """``ValueError`` names an option whose number cannot be meant: epochs of -1, a learning rate of NaN."""
-    for entry in fields(options):
-        value, name = getattr(options, entry.name), entry.name
-        for part in value if isinstance(value, tuple) else (value,):
-            if is_dataclass(part):
-                check_options(part)
-            elif isinstance(part, int) and not isinstance(part, bool):
-                checks.whole(name, part, LEAST.get(name, 1), MOST.get(name))
-            elif isinstance(part, float):
-                checks.number(name, part, -checks.LARGEST if name in SIGNED else 0)
 
 
 def begin(options: Any, world: World = ALONE) -> World:
@@ -86,3 +71,32 @@ def told(world: World) -> str:
     threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
     processes = f", {world.size} processes" if world.size > 1 else ""
     return f"device {found['device']}, {threads}{processes}, {found['processor']}"
+
+
+def images_to_train(options: Any, resolution: int, run: RunDirectory) -> tuple[ImageSet, ImageSet]:
+    """The training and the validation images of the options, to which the run is tied from now on."""
+    with run.world.one_first():
+        train, val = (
+            load_images(options.dataset, split, options.data_dir, resolution) for split in ("train", "val")
+        )
+    run.bind(train=train, val=val)
+    return train, val
+
+
+def frozen_bandits(
+    options: Any, splits: Sequence[str], device: torch.device, runs: Iterable[Path] = ()
+) -> list[InstanceBandit]:
+    """The meta-graph and the table of the options on some splits, seen to belong together.
+
+    Args:
+        options: with data and weights.
+        splits: such as "val" and "test".
+        device: where the meta-graph computes; all bandits share it.
+        runs: directories with a controller and a meta-graph that must fit as well.
+    """
+    runs = list(runs)
+    space, table = check_spaces(options.weights_file, options.table_file, runs)
+    image_sets = [load_images(options.dataset, each, options.data_dir, space.resolution) for each in splits]
+    check_classes(options.weights_file, runs, len(image_sets[0].classes))
+    meta_graph = MetaGraph.load(options.weights_file).to(device)
+    return [InstanceBandit(meta_graph, images, table) for images in image_sets]

@@ -13,21 +13,20 @@ from dataclasses import asdict
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import machine
 from scripts.bench_parts import around as bench_around
 from scripts.bench_parts import meta_graph as bench_meta_graph
 from scripts.bench_parts.ratios import Figure, Options
+from scripts.comparison.text_table import Columns, TextTable
 
-
-def print_figures(figures: list[Figure]) -> None:
-    """A table on the terminal."""
-    table = Table("figure", "median", "quartiles", "goal")
-    for f in figures:
-        table.add_row(f.name, f"{f.value:.3g}", f"{f.low:.3g} to {f.high:.3g}", f.goal)
-    Console(width=110).print(table)
+COLUMNS: Columns = {
+    "figure": lambda figure: figure.name,
+    "median": lambda figure: f"{figure.value:.3g}",
+    "quartiles": lambda figure: f"{figure.low:.3g} to {figure.high:.3g}",
+    "goal": lambda figure: figure.goal,
+}
 
 
 def main(options: Options) -> None:
@@ -38,7 +37,7 @@ def main(options: Options) -> None:
         part = getattr(bench_meta_graph, name, None) or getattr(bench_around, name)
         with Console().status(part.__doc__ or ""):
             figures += part(options)
-    print_figures(figures)
+    TextTable.of(COLUMNS, figures).show()
     if options.out is not None:
         chosen = {name: getattr(options, name) for name in ("quick", "rounds", "threads", "parts")}
         record = {"options": chosen, "machine": machine(), "figures": [asdict(f) for f in figures]}

@@ -14,16 +14,15 @@ Writes ``choices/A/controller.safetensors`` and so on, then ``choices.json``, wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import track
 
-from agents.agent import Agent
 from agents.evaluation.picks import LETTERS, non_dominated, spread
-from agents.evaluation.scores import choose_masks, score_masks, some_images
+from agents.evaluation.scores import choose_masks, score_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from instanas_env import paper
@@ -31,16 +30,19 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
 from scripts.begin import begin
-from scripts.comparison.text_table import TextTable, milliseconds
-from scripts.known import TABLE, space_name
+from scripts.comparison.image_record import mean_figures
+from scripts.comparison.rows import settings
+from scripts.comparison.text_table import Columns, TextTable, milliseconds
+from scripts.options import TABLE, Compute, space_name
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Compute):
     """Which search, and how finely to look at it."""
 
     run: Path
     """Directory of a finished search."""
+    _: KW_ONLY
     data_dir: Path | None = None
     """By default where the search had them; everything else is in its record, too."""
     count: int = len(LETTERS)
@@ -51,9 +53,6 @@ class Options:
     """Regression: settings of the dial for each controller."""
     latencies: tuple[float, float] | None = None
     """Regression: mean latencies (ms) of the first and last setting; by default what the search explored."""
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
 
 
 def validation(options: Options, device: str = "cpu") -> InstanceBandit:
@@ -83,34 +82,19 @@ def snapshots(run: Path, count: int) -> list[Path]:
     return [kept[place] for place in places[::-1]]
 
 
-def settings(agent: Agent, bandit: InstanceBandit, options: Options) -> Iterator[float | None]:
-    """Sets the agent's dial to one latency (ms) after the other; once None for an agent without a dial."""
-    if not isinstance(agent, RewardRegression):
-        yield None
-        return
-    ends = options.latencies or agent.latencies
-    assert ends is not None  # a trained agent has its own
-    images = some_images(bandit.image_set)
-    for latency_ms in np.linspace(*ends, options.dials).tolist():
-        agent.dial(images, latency_ms)
-        yield latency_ms
-
-
 def points(options: Options, bandit: InstanceBandit) -> Iterator[dict[str, Any]]:
     """What every controller and setting is worth on the validation split."""
     for path in track(snapshots(options.run, options.snapshots), "controllers"):
         agent = load_agent(path)
-        for dial_ms in settings(agent, bandit, options):
+        explored: tuple[float, float] | None = getattr(agent, "latencies", None)
+        ends = options.latencies or explored
+        dials = [] if ends is None else np.linspace(*ends, options.dials).tolist()
+        for dial_ms in settings(agent, bandit, dials):
             outcome = score_masks(bandit, bandit.space.repair(choose_masks(agent, bandit.image_set)))
-            yield {
-                "controller": str(path.relative_to(options.run)),
-                "dial_ms": dial_ms,
-                "trade_off": getattr(agent, "trade_off", None),
-                "accuracy": float(outcome.correct.mean()),
-                "latency_ms": float(outcome.latency_ms.mean()) + bandit.latency_table.controller,
-                "reward": float(outcome.reward.mean()),
-                "architectures": len(np.unique(outcome.mask.reshape(len(outcome.mask), -1), axis=0)),
-            }
+            point = mean_figures(outcome)
+            point["latency_ms"] += bandit.latency_table.controller
+            about = {"controller": str(path.relative_to(options.run)), "dial_ms": dial_ms}
+            yield {**about, "trade_off": getattr(agent, "trade_off", None), **point}
 
 
 def choose(found: list[dict[str, Any]], count: int) -> dict[str, Any]:
@@ -134,26 +118,19 @@ def save_pick(run: Path, letter: str, point: dict[str, Any]) -> None:
 
 def pick_table(content: dict[str, Any]) -> TextTable:
     """A line for each pick."""
-    meaning: dict[str, list[str]] = {letter: [] for letter in content["picks"]}
-    for preference, letter in content["prefer"].items():
-        meaning[letter].append(preference)
-    lines = []
-    for letter, i in content["picks"].items():
-        point = content["points"][i]
-        lines.append(
-            (
-                letter,
-                f"{100 * point['accuracy']:.1f}",
-                milliseconds(point["latency_ms"]),
-                f"{point['reward']:.3f}",
-                f"{point['architectures']:,}",
-                Path(point["controller"]).stem,
-                "" if point["trade_off"] is None else f"{point['trade_off']:.3g}",
-                ", ".join(meaning[letter]),
-            )
-        )
-    head = ("Pick", "Accuracy, %", "ms", "Reward", "Networks", "Controller", "lambda", "--prefer")
-    return TextTable(head, lines)
+    meant = {letter: [p for p, own in content["prefer"].items() if own == letter] for letter in LETTERS}
+    columns: Columns = {
+        "Pick": lambda row: row["pick"],
+        "Accuracy, %": lambda row: f"{100 * row['accuracy']:.1f}",
+        "ms": lambda row: milliseconds(row["latency_ms"]),
+        "Reward": lambda row: f"{row['reward']:.3f}",
+        "Networks": lambda row: f"{row['architectures']:,}",
+        "Controller": lambda row: Path(row["controller"]).stem,
+        "lambda": lambda row: "" if row["trade_off"] is None else f"{row['trade_off']:.3g}",
+        "--prefer": lambda row: ", ".join(meant[row["pick"]]),
+    }
+    picked = ({**content["points"][i], "pick": letter} for letter, i in content["picks"].items())
+    return TextTable.of(columns, picked)
 
 
 def main(options: Options) -> None:

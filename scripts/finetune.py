@@ -12,7 +12,7 @@ share every batch under torchrun, see instanas_env.training.distributed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,6 @@ from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data, table_of
 from agents.static import StaticAgent
-from instanas_env.data import LIGHT, Augmentation, load_images
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
@@ -38,18 +37,17 @@ from instanas_env.training.epoch import accuracy
 from instanas_env.training.fitting import Optimizer, Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
-from scripts.begin import begin
-from scripts.known import filled
+from scripts.begin import begin, images_to_train
+from scripts.options import DataOfRun, Folder, Training, filled
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Training, DataOfRun, Folder):
     """What to fine-tune, on what, and how."""
 
     run: Path
     """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
-    out: Path
-    """Directory of this run."""
+    _: KW_ONLY
     prefer: Pick | None = None
     """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""
     controller: Path | None = None
@@ -58,12 +56,7 @@ class Options:
     """Random: any mask off the menu of a regression controller, whatever the image, so that all of them are
     good before a controller learns (again) to choose. All: every module, without a controller, such as those
     of a network trained alone."""
-    dataset: str | None = None
-    """By default that of the run."""
-    data_dir: Path | None = None
-    """By default where the run had it."""
     epochs: int = 10
-    batch_size: int = 128
     learning_rate: float = 0.02
     """Peak; cosine to 0."""
     optimizer: Optimizer = "sgd"
@@ -72,11 +65,6 @@ class Options:
     """Weights of a network to imitate, such as MobileNetV2 trained alone; all its modules are on."""
     from_scratch: bool = False
     """Re-train from new weights (section 4.2) instead of the given ones."""
-    augmentation: Augmentation = LIGHT
-    seed: int = 0
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
 
 
 def chosen_agent(options: Options, space: SearchSpace) -> tuple[Path | None, Agent]:
@@ -108,11 +96,8 @@ def main(options: Options, world: World = ALONE) -> None:
         )
     if options.from_scratch:
         meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))
-    with world.one_first():
-        train = load_images(options.dataset, "train", options.data_dir, space.resolution)
-        val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    train, val = images_to_train(options, space.resolution, run)
     check_same_images((options.run,), options.dataset, "val", val)
-    run.bind(train=train, val=val)
     val_masks = space.repair(choose_masks(agent, val))
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:

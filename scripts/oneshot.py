@@ -21,16 +21,12 @@ from torch import Tensor
 from agents.evaluation.picks import non_dominated
 from agents.one_shot import OneShotSearch, best_layers
 from instanas_env import paper
-from instanas_env.bandit import InstanceBandit
-from instanas_env.build import shipped
-from instanas_env.data import load_images
-from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import load_json, save_json
-from instanas_env.training.matching import META_GRAPH, check_classes, check_spaces
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from instanas_env.validation import anything, items, record, text
-from scripts.begin import begin
+from scripts.begin import begin, frozen_bandits
+from scripts.options import Compute, Data, Folder, Weights
 
 FRONTIER = "one_shot.json"
 
@@ -39,18 +35,10 @@ _CONTENT = record(
 )
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Compute, Weights, Data, Folder):
     """What to rank, on which images."""
 
-    out: Path
-    """Directory of the run."""
-    meta_graph: Path | None = None
-    """By default the shipped one; its file tells the search space."""
-    latency_table: Path | None = None
-    """Of the same search space; by default the shipped one."""
-    dataset: str = "embedded"
-    data_dir: Path | None = None
     masks: int = paper.ONE_SHOT_MASKS
     """Sampled, at every density."""
     images: int = 500
@@ -60,18 +48,12 @@ class Options:
     chunk: int = 100
     """Masks between two checkpoints."""
     seed: int = 0
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
 
 
 def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[str, Any]]]:
     """Rank what is not ranked yet; gives the space and the frontier of the finalists, slow to fast."""
-    weights = options.meta_graph or shipped(META_GRAPH)
-    space, table = check_spaces(weights, options.latency_table or shipped("latency.json"), ())
-    val = load_images(options.dataset, "val", options.data_dir, space.resolution)
-    check_classes(weights, (), len(val.classes))
-    bandit = InstanceBandit(MetaGraph.load(weights).to(run.world.device), val, table)
+    (bandit,) = frozen_bandits(options, ("val",), run.world.device)
+    val, table = bandit.image_set, bandit.latency_table
     run.bind(val=val)
     run.claim()
     first = OneShotSearch(bandit, options.seed, options.images)
@@ -80,7 +62,7 @@ def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[
     finalists = masks[best_layers(accuracy, table.lookup(masks).tolist(), options.finalists)]
     accuracy = rank(OneShotSearch(bandit, images=len(val)), finalists, "finalists", options.chunk, run)
     latency_ms = table.lookup(finalists).tolist()
-    return space, [
+    return bandit.space, [
         {
             "mask": "".join(str(int(bit)) for bit in finalists[i].flatten().tolist()),
             "accuracy": accuracy[i],
@@ -126,13 +108,8 @@ def main(options: Options) -> None:
     run = RunDirectory(options.out, options, free=FREE, world=world)
     run.restore()
     space, frontier = search(options, run)
-    content = {
-        "options": run.config,
-        "machine": machine(world),
-        "search_space": space.config,
-        "frontier": frontier,
-    }
-    save_json(options.out / FRONTIER, content)
+    made = {"options": run.config, "machine": machine(world), "search_space": space.config}
+    save_json(options.out / FRONTIER, {**made, "frontier": frontier})
     for row in frontier:
         print(f"{row['latency_ms']:7.3f} ms  {100 * row['accuracy']:.1f} %")
     print(f"wrote {options.out / FRONTIER}")

@@ -18,9 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from instanas_env import paper
 from instanas_env.build import parse_search_space
-from instanas_env.data import LIGHT, Augmentation, ImageSet, load_images
+from instanas_env.data import ImageSet
 from instanas_env.networks.counting import count_macs
 from instanas_env.networks.drop_path import Schedule, drop_path_masks
 from instanas_env.networks.meta_graph import MetaGraph
@@ -31,28 +30,14 @@ from instanas_env.training.epoch import accuracy
 from instanas_env.training.fitting import Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
-from scripts.begin import begin
+from scripts.begin import begin, images_to_train
+from scripts.options import Data, Folder, Space, Training
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Options(Training, Space, Data, Folder):
     """What to train, on what, and how."""
 
-    out: Path
-    """Directory of the run."""
-    dataset: str = "embedded"
-    """Data set, see instanas_env.data.load_images."""
-    data_dir: Path | None = None
-    """Where its files are."""
-    search_space: str = "lite"
-    """Preset: cifar, tiny_imagenet, imagenet or lite, with a width after an @ if it is not 1: "cifar@0.5"."""
-    modules: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Modules of a cell; "2" alone is MobileNetV2 (then nothing is dropped)."""
-    epochs: int = 24
-    batch_size: int = 128
-    """Images a step (section 4.2: 32; 128 is twice as fast on a CPU)."""
-    learning_rate: float = paper.PRETRAIN_LEARNING_RATE
-    """Peak, after a warm-up of one epoch; then cosine to 0."""
     schedule: Schedule = "sandwich"
     """Drop-path: "paper" (0 to the middle, then linear to 0.5), "spread" (one rate an image) or "sandwich"
     (all modules, one a cell and random masks in every batch; wants a teacher)."""
@@ -64,13 +49,6 @@ class Options:
     masks: Literal["per-image", "per-batch"] = "per-image"
     """One child network for each image, or one for each batch as the paper has it (then sparse ones stay near
     chance: after 10 epochs on the embedded images random fifths stand at 18 % against 43 %)."""
-    augmentation: Augmentation = LIGHT
-    """Crop, flip and cut-out of the training images."""
-    seed: int = 0
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
-    """Two runs of one thread each are faster than one run of two."""
 
 
 def evaluate_densities(
@@ -96,10 +74,7 @@ def main(options: Options, world: World = ALONE) -> None:
     world = begin(options, world)
     run = RunDirectory(options.out, options, free=FREE, world=world)
     space = parse_search_space(options.search_space).only(*options.modules)
-    with world.one_first():
-        train = load_images(options.dataset, "train", options.data_dir, space.resolution)
-        val = load_images(options.dataset, "val", options.data_dir, space.resolution)
-    run.bind(train=train, val=val)
+    train, val = images_to_train(options, space.resolution, run)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))
     if options.start is not None:
         begun = MetaGraph.load(options.start)

@@ -9,7 +9,7 @@ records the estimated and the real latency of random children, which `instanas r
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from rich.progress import Progress
@@ -22,20 +22,18 @@ from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
 from instanas_env.training.run_directory import machine
+from scripts.options import Space
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Space):
     """What to measure and how often."""
 
     out: Path
     """The table to write, such as runs/latency.json."""
+    _: KW_ONLY
     meta_graph: Path | None = None
     """Weights whose file tells search space, modules and classes; they change no latency."""
-    search_space: str = "lite"
-    """Preset, with a width after an @ if it is not 1: "cifar@0.5"; without ``meta_graph``."""
-    modules: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Modules of a cell."""
     num_classes: int = 10
     device: str = "cpu"
     backend: Backend = "onnx"
@@ -45,7 +43,7 @@ class Options:
     children: int = 200
     """Other random children, to check it on; 0 leaves the check out."""
     repetitions: int = 25
-    """Of each child; the 20th percentile counts."""
+    """How often each child is timed; the 20th percentile counts."""
     seed: int = 0
 
 

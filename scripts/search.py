@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
@@ -32,8 +31,8 @@ from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from scripts.begin import begin
-from scripts.search_options import Options, Regression, make_agent
-from scripts.search_setup import make_envs, make_shard, make_update
+from scripts.comparison.image_record import mean_figures
+from scripts.search_options import Options, Regression, make_agent, make_envs, make_shard, make_update
 
 
 def search(
@@ -109,13 +108,7 @@ def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
     masks = choose_masks(agent, bandit.image_set)
     own = score_masks(bandit, masks)
     shuffled = score_masks(bandit, shuffle_between_images(masks, generator_for(seed, 5)))
-    return {
-        "accuracy": float(own.correct.mean()),
-        "shuffled_accuracy": float(shuffled.correct.mean()),
-        "latency_ms": float(own.latency_ms.mean()),
-        "reward": float(own.reward.mean()),
-        "architectures": len(np.unique(own.mask.reshape(len(masks), -1), axis=0)),
-    }
+    return {**mean_figures(own), "shuffled_accuracy": float(shuffled.correct.mean())}
 
 
 def save_results(options: Any, run: RunDirectory, agent: LearningAgent, bandit: InstanceBandit) -> None:

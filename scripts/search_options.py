@@ -1,14 +1,15 @@
-"""The options of a search: shared ones, and those of each agent, which makes itself from them."""
+"""The options of a search, and what it works with: the agent, its environment, the meta-graph's training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
 
+import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.agent import native
 from agents.blockdrop import BlockDrop, RewardName
 from agents.convnet_aig import ConvNetAIG
@@ -16,10 +17,18 @@ from agents.learning import LearningAgent
 from agents.reinforce import LogProbability, SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from instanas_env import paper
+from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.teacher import load_teacher
+from scripts.options import Compute, Data, Folder, Weights, environment
 
 Shuffle = Literal["on", "off", "early"]
+
+
+def settings(agent: Any, *left_out: str) -> dict[str, Any]:
+    """The options of an agent that are arguments of its class by the same name."""
+    return {name: value for name, value in vars(agent).items() if name not in ("name", *left_out)}
 
 
 @dataclass(frozen=True)
@@ -43,19 +52,8 @@ class Reinforce:
 
     def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
         """The agent, for ``images`` an epoch."""
-        return SelfCriticalReinforce(
-            envs,
-            learning_rate=self.learning_rate,
-            alpha=self.alpha,
-            horizon=images * search.epochs,
-            entropy_coefficient=self.entropy_coefficient,
-            constant_rate=self.constant_rate,
-            naming_coefficient=self.naming_coefficient,
-            samples_per_image=self.samples_per_image,
-            log_probability_under=self.log_probability_under,
-            seed=search.seed,
-            world=world,
-        )
+        horizon = images * search.epochs
+        return SelfCriticalReinforce(envs, horizon=horizon, seed=search.seed, world=world, **settings(self))
 
 
 @dataclass(frozen=True)
@@ -109,15 +107,9 @@ class BlockDropOptions:
 
     def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
         """The agent, for ``images`` an epoch."""
-        return BlockDrop(
-            envs,
-            learning_rate=self.learning_rate,
-            reward=self.reward,
-            gamma=self.gamma,
-            curriculum_timesteps=images * self.curriculum_epochs or None,
-            seed=search.seed,
-            world=world,
-        )
+        steps = images * self.curriculum_epochs or None
+        own = settings(self, "curriculum_epochs")
+        return BlockDrop(envs, curriculum_timesteps=steps, seed=search.seed, world=world, **own)
 
 
 @dataclass(frozen=True)
@@ -148,21 +140,12 @@ AGENTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Compute, Weights, Data, Folder):
     """What to search with, on what, and for how long."""
 
-    out: Path
-    """Directory of the run."""
     agent: AgentOptions = field(default_factory=Reinforce)
     """Who searches: the paper's REINFORCE, our reward regression, or a baseline of the paper."""
-    dataset: str = "embedded"
-    """Data set, see instanas_env.data.load_images."""
-    data_dir: Path | None = None
-    """Where its files are."""
-    meta_graph: Path | None = None
-    """Pre-trained weights, whose file tells the search space; by default the shipped ones."""
-    latency_table: Path | None = None
-    """Of the same search space; by default the shipped one."""
+    _: KW_ONLY
     epochs: int = 10
     """Passes over the training images, each followed by a meta-graph epoch."""
     frozen_epochs: int = 0
@@ -172,18 +155,15 @@ class Options:
     shuffle: Shuffle = "on"
     """Policy random shuffling in the meta-graph's epochs; "early": in the first half only."""
     meta_graph_learning_rate: float = 0.02
-    """Of the first meta-graph epoch; falls to a tenth."""
+    """Learning rate of the first meta-graph epoch; it falls to a tenth."""
     augmentation: Augmentation = LIGHT
-    """Of the images in the meta-graph's epochs; the controller sees lightly augmented ones."""
+    """How images are changed in the meta-graph's epochs; the controller sees lightly augmented ones."""
     teacher: Path | None = None
     """Weights of a network that the meta-graph imitates, such as MobileNetV2 trained alone; all its modules
     are on."""
     wrong_reward: float = paper.WRONG_REWARD
     """R_T of a wrong answer; the regression agent reports it, but learns from right and wrong alone."""
     seed: int = 0
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
 
 
 def make_agent(
@@ -191,3 +171,37 @@ def make_agent(
 ) -> LearningAgent:
     """The agent of the options, for a search over ``images`` per epoch."""
     return options.agent.make(envs, options, images, world)
+
+
+def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
+    """The native vector environment of the options."""
+    given = {**environment(options), "wrong_reward": options.wrong_reward, **more}
+    return gym.make_vec("InstaNAS-v1", num_envs=num_envs, split=split, **given)
+
+
+def make_shard(options: Options, world: World, **more: Any) -> gym.vector.VectorEnv:
+    """This process's part of the training environment."""
+    count, left = divmod(options.num_envs, world.size)
+    if left:
+        raise ValueError(
+            f"num_envs: got {options.num_envs}; a multiple of {world.size}, the processes, will do"
+        )
+    with world.one_first():
+        shard = (world.rank, world.size)
+        return make_envs(options, "train", count, device=str(world.device), shard=shard, **more)
+
+
+def make_update(options: Options, num_classes: int, world: World = ALONE) -> MetaGraphUpdate:
+    """The callback that trains the meta-graph between the agent's epochs."""
+    early = (options.epochs + options.frozen_epochs) // 2
+    return MetaGraphUpdate(
+        learning_rate=options.meta_graph_learning_rate,
+        final_learning_rate=options.meta_graph_learning_rate / 10,
+        epochs=options.epochs,
+        frozen_epochs=options.frozen_epochs,
+        shuffle={"on": True, "off": False, "early": early}[options.shuffle],
+        augmentation=options.augmentation,
+        teacher=load_teacher(options.teacher, num_classes, world.device),
+        seed=options.seed,
+        world=world,
+    )

@@ -14,19 +14,15 @@ what is known lies in parts beside it, in OUT.parts.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from agents.one_shot import OneShotSearch
 from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
-from instanas_env.build import shipped
-from instanas_env.data import ImageSet, load_images
-from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.tabulated import (
     MOST,
     REFERENCES,
@@ -35,25 +31,21 @@ from instanas_env.tabulated import (
     reference_latencies,
 )
 from instanas_env.training.distributed import ALONE, World
-from instanas_env.training.matching import META_GRAPH, check_classes, check_spaces
 from instanas_env.training.run_directory import machine
 from instanas_env.wrappers.menu import load_menu
-from scripts.begin import begin
+from scripts.begin import begin, frozen_bandits
+from scripts.comparison.fixed import ranked
+from scripts.options import Compute, Data, Weights
 from scripts.tabulate_parts import Parts
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Compute, Weights, Data):
     """What to tabulate."""
 
     out: Path
     """The file to write, such as tabular.safetensors."""
-    meta_graph: Path | None = None
-    """By default the shipped one; its file tells the search space."""
-    latency_table: Path | None = None
-    """Of the same search space; by default the shipped one."""
-    dataset: str = "embedded"
-    data_dir: Path | None = None
+    _: KW_ONLY
     split: tuple[str, ...] = ("train", "val", "test")
     """Those that the table is to have."""
     masks: int = 256
@@ -65,9 +57,6 @@ class Options:
     images: int = 100
     """Validation images that the candidates are ranked on."""
     seed: int = 0
-    device: str = "auto"
-    """Where the networks compute: cpu, cuda, cuda:1; auto is CUDA where there is one, else the CPU."""
-    threads: int = 1
 
 
 def choose_masks(bandit: InstanceBandit, options: Options) -> Tensor:
@@ -79,9 +68,7 @@ def choose_masks(bandit: InstanceBandit, options: Options) -> Tensor:
         count = checks.whole("masks", options.masks, len(REFERENCES), MOST)
         checks.whole("candidates", options.candidates, count)
         masks = torch.stack([table.cheapest_mask(), space.mobilenet_v2_mask(), space.full_mask()])
-        search = OneShotSearch(bandit, options.seed, options.images)
-        for _ in track(search.rank(options.candidates), "ranking", total=options.candidates):
-            pass
+        search = ranked(OneShotSearch(bandit, options.seed, options.images), options.candidates)
         # As many as are wanted besides the references, which may be among them.
         masks = distinct(torch.cat([masks, search.menu(count)]))[:count]
     masks = distinct(masks)
@@ -97,26 +84,19 @@ def distinct(masks: Tensor) -> Tensor:
 def tabulate(options: Options, world: World = ALONE) -> Tabulated:
     """Choose the masks and run all images through each; what is done is kept in parts."""
     parts = Parts(options.out, options)
-    weights = options.meta_graph or shipped(META_GRAPH)
-    latencies = options.latency_table or shipped("latency.json")
-    space, table = check_spaces(weights, latencies, ())
-
-    def load(split: str) -> ImageSet:
-        return load_images(options.dataset, split, options.data_dir, space.resolution)
-
-    image_sets = {split: load(split) for split in options.split}
-    val = image_sets["val"] if "val" in image_sets else load("val")
-    check_classes(weights, (), len(val.classes))
-    files = {"meta_graph": weights, "latency_table": latencies, "menu": options.menu}
+    splits = list(dict.fromkeys((*options.split, "val")))  # masks are chosen on validation images
+    bandits = dict(zip(splits, frozen_bandits(options, splits, world.device), strict=True))
+    image_sets = {split: bandits[split].image_set for split in options.split}
+    bandit, table = bandits["val"], bandits["val"].latency_table
+    files = {"meta_graph": options.weights_file, "latency_table": options.table_file, "menu": options.menu}
     made_of = {name: file_fingerprint(path) for name, path in files.items() if path is not None}
-    parts.bind(made_of, {"val": val, **image_sets})
-    bandit = InstanceBandit(MetaGraph.load(weights).to(world.device), val, table)
+    parts.bind(made_of, {split: bandits[split].image_set for split in splits})
     masks = parts.masks(lambda: choose_masks(bandit, options))
     packed = {
         split: parts.answers(bandit.folded, images, masks, split) for split, images in image_sets.items()
     }
     return Tabulated(
-        space=space,
+        space=bandit.space,
         masks=masks,
         latency_ms=table.lookup(masks),
         packed=packed,

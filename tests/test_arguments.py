@@ -27,8 +27,9 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.run_directory import machine
 from scripts import begin as begin_module
 from scripts import choose, finetune, oneshot, pretrain, search_options
-from scripts.begin import begin, check_options, told
+from scripts.begin import begin, told
 from scripts.experiment.presets import PRESETS
+from scripts.options import check_options
 from tests.tools.pipeline_fixtures import image_folder
 
 SPACE = SearchSpace.preset("lite", 0.5)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from instanas_env.seeding import generator_for
 from scripts.bench import main
-from scripts.bench_parts.dense import DenseMetaGraph
+from scripts.bench_parts.meta_graph import DenseMetaGraph
 from scripts.bench_parts.ratios import Options, figure, interleaved, ratio
 from tests.tools.pipeline_fixtures import read_strictly
 

@@ -32,7 +32,7 @@ def chosen(agent: str) -> Path:
     """A copy of a search, with its picks."""
     run = home() / f"{agent}_chosen"
     shutil.copytree(searched(agent), run)
-    main(Options(run, image_folder(), dials=DIALS))
+    main(Options(run, data_dir=image_folder(), dials=DIALS))
     return run
 
 
@@ -92,7 +92,7 @@ def test_choosing_again_chooses_the_same(tmp_path):
     shutil.copytree(chosen("reinforce"), tmp_path / "run")
     before = read_strictly(tmp_path / "run" / "choices.json")
     (tmp_path / "run" / "choices.json").unlink()
-    main(Options(tmp_path / "run", image_folder(), dials=DIALS))
+    main(Options(tmp_path / "run", data_dir=image_folder(), dials=DIALS))
     after = read_strictly(tmp_path / "run" / "choices.json")
     assert {**before, "options": None} == {**after, "options": None}
 
@@ -127,7 +127,7 @@ def test_fine_tuning_a_pick_keeps_its_trade_off_and_so_does_the_comparison(tmp_p
     run = chosen("regression")
     out = tmp_path / "tuned"
     folder = {"dataset": "folder", "data_dir": image_folder()}
-    finetune.main(finetune.Options(run, out, prefer="latency", epochs=1, batch_size=80, **folder))
+    finetune.main(finetune.Options(out, run, prefer="latency", epochs=1, batch_size=80, **folder))
     source = controller_file(run, "latency")
     assert (out / "controller.safetensors").read_bytes() == source.read_bytes()
     small = {"dial": (0.4,), "one_shot_masks": 1, "one_shot_limits": (), "time_real": False}

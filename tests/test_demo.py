@@ -15,7 +15,7 @@ TINY = {"masks": 4, "menu": 2, "steps": 512, "stopwatch_images": 6}
 def test_the_demo_tells_its_story(tmp_path, capsys, monkeypatch):
     """A row for each policy, six images, the file's stopwatch; a second call learns nothing again."""
     monkeypatch.setenv("COLUMNS", "200")
-    demo.main(demo.Options(tmp_path, **TINY))
+    demo.main(demo.Options(out=tmp_path, **TINY))
     shown = capsys.readouterr().out
     for words in (
         "MobileNetV2 alone",
@@ -30,7 +30,7 @@ def test_the_demo_tells_its_story(tmp_path, capsys, monkeypatch):
     with Image.open(tmp_path / "images.png") as picture:
         assert picture.height > 6 * 100
     learnt = (tmp_path / "policies" / "reinforce_0.safetensors").stat().st_mtime_ns
-    demo.main(demo.Options(tmp_path, **TINY))
+    demo.main(demo.Options(out=tmp_path, **TINY))
     assert (tmp_path / "policies" / "reinforce_0.safetensors").stat().st_mtime_ns == learnt
 
 

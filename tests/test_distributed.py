@@ -28,8 +28,7 @@ from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, load_weights
 from instanas_env.training.distributed import ALONE, World, launch
 from instanas_env.training.run_directory import RunDirectory
-from scripts.search_options import make_agent
-from scripts.search_setup import make_shard
+from scripts.search_options import make_agent, make_shard
 from tests.tools.compare_runs import compare_runs
 from tests.tools.pipeline_fixtures import history, home, image_folder
 from tests.tools.processes import run_stages, search_options, stages

@@ -15,8 +15,7 @@ from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from instanas_env.training.distributed import World
-from scripts.experiment.options import STAGES, Options
-from scripts.experiment.plan import Plan
+from scripts.experiment.plan import STAGES, Options, Plan
 from scripts.experiment.presets import HERE, PRESETS, Preset
 from scripts.experiment.run import main, parse
 from scripts.experiment.stage import Stage, run_together

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from scripts.comparison.image_record import Choices, ImageRecord
-from scripts.report.claim import claimed
 from scripts.report.figures import frontier, latency_histogram, module_usage
 from scripts.report.figures_by_image import (
     architecture_map,
@@ -25,6 +24,7 @@ from scripts.report.figures_by_image import (
 )
 from scripts.report.figures_search import choice_of_picks, estimate, load_search_history, search_course
 from scripts.report.pictures import STYLE, saved
+from scripts.report.run_files import claimed
 from tests.tools.pipeline_fixtures import ROOT
 
 MASKS = ["1" + "0" * 84, "11" + "0" * 83, "1" * 85]

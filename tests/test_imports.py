@@ -28,14 +28,15 @@ LAYERS = [
     ["infos", "observations"],
     ["env", "vector_env", "tabular", "callbacks", "render", "shell", "wrappers", "__init__"],
     ["agents"],
-    ["scripts", "scripts.begin"],
+    ["scripts", "scripts.options"],
+    ["scripts.begin"],
     ["scripts.comparison"],
     ["scripts.report"],
     ["scripts.verb"],
     ["scripts.experiment"],
     ["scripts.__main__"],
 ]
-ROOMS = {"comparison", "report", "experiment", "__main__", "begin"}
+ROOMS = {"comparison", "report", "experiment", "__main__", "begin", "options"}
 """Of scripts; every other file there is a verb, or belongs to one."""
 TIER = {name: tier for tier, names in enumerate(LAYERS) for name in names}
 FILES = sorted(path for top in ("instanas_env", "agents", "scripts") for path in (ROOT / top).rglob("*.py"))

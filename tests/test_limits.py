@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from scripts.__main__ import main
-from scripts.begin import check_options
+from scripts.options import check_options
 
 
 @dataclass(frozen=True)

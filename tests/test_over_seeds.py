@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.comparison.names import SHUFFLED
-from scripts.comparison.over_seeds import gains_told, over_seeds, seed_table
+from scripts.comparison.tables import SHUFFLED, gains_told, over_seeds, seed_table
 
 
 def row(name: str, accuracy: float, shuffled: float | None = None) -> dict:

@@ -12,11 +12,9 @@ import pytest
 from instanas_env import paper
 from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
-from scripts.experiment.options import Options
-from scripts.experiment.own_folder import as_found
-from scripts.experiment.plan import Plan
+from scripts.experiment.plan import Options, Plan
 from scripts.experiment.presets import PRESETS
-from scripts.experiment.run import parse
+from scripts.experiment.run import as_found, parse
 from tests.tools.pipeline_fixtures import image_folder
 
 PAPER = [name for name in PRESETS if name.startswith("paper-")]

@@ -10,7 +10,7 @@ import torch
 
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
-from scripts.experiment.options import Options
+from scripts.experiment.plan import Options
 from scripts.experiment.presets import PRESETS, Preset
 from scripts.experiment.run import main
 from tests.tools.data_sets import cifar100, imagenet, tiny_imagenet

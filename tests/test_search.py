@@ -23,8 +23,8 @@ from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights
-from scripts import search, search_setup
-from scripts.search_options import Regression, Reinforce
+from scripts import search
+from scripts.search_options import Regression, Reinforce, make_update
 from tests.tools.pipeline_fixtures import (
     history,
     image_folder,
@@ -183,7 +183,7 @@ def test_the_meta_graph_s_images_are_augmented_as_asked(tmp_path):
     wide = dataclasses.replace(
         options, out=tmp_path / "wide", augmentation=Augmentation(crop_padding=4 / 32, cutout=0.0)
     )
-    assert search_setup.make_update(wide, 10).augmentation == Augmentation(crop_padding=4 / 32, cutout=0.0)
+    assert make_update(wide, 10).augmentation == Augmentation(crop_padding=4 / 32, cutout=0.0)
     for one in (options, wide):
         search.main(one)
     plain, cropped = (weights(one.out / "meta_graph.safetensors") for one in (options, wide))

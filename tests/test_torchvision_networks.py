@@ -137,7 +137,7 @@ def test_bad_options_and_files_are_refused(runs, tmp_path):
     for changes, message in (
         ({"network": "alexnet"}, "^network: unknown 'alexnet'; choose from shufflenet_v2_x0_5"),
         ({"width": 0.0}, "^width: got 0.0"),
-        ({"stem_stride": 4}, "^stem_stride: got 4; 1 or 2 will do"),
+        ({"stem_stride": 4}, "^stem_stride: got 4; a whole number from 1 to 2 will do"),
         ({"resolution": 0}, "^resolution: got 0"),
     ):
         with pytest.raises(ValueError, match=message):

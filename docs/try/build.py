@@ -34,7 +34,7 @@ from instanas_env.deploy.dynamic import static_model
 from instanas_env.deploy.export import export
 from instanas_env.search_space import MOBILENET_V2_BLOCK, ModuleSpec
 from instanas_env.storage import write_atomic
-from scripts.known import filled
+from scripts.options import filled
 
 HERE = Path(__file__).parent
 VERSION = "1.30.0"

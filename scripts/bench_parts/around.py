@@ -62,7 +62,8 @@ def twin(options: Options) -> Iterator[Figure]:
     """The tabular twin: steps a second of its vector form, 1,024 environments, each kind of observation."""
     count, steps = 1024, (5 if options.quick else 100)
 
-    def steps_of(observation: str) -> Callable[[], Any]:
+    def stepping(observation: str) -> Callable[[], Any]:
+        """Takes all steps in environments with one kind of observation."""
         envs = gym.make_vec("InstaNASTabular-v1", num_envs=count, observation=observation)
         envs.reset(seed=options.seed)
         envs.action_space.seed(options.seed)
@@ -70,7 +71,7 @@ def twin(options: Options) -> Iterator[Figure]:
         return lambda: [envs.step(arms) for _ in range(steps)]
 
     goals = {"index": ">= 1e6", "features": ">= 1e6", "image": ""}
-    seconds = interleaved({name: steps_of(name) for name in goals}, options.rounds)
+    seconds = interleaved({name: stepping(name) for name in goals}, options.rounds)
     for name, goal in goals.items():
         yield figure(f"tabular twin, {name}: steps/s", [steps * count / s for s in seconds[name]], goal)
 

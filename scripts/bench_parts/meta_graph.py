@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from instanas_env.networks.counting import count_macs
+from instanas_env.networks.gated import gated_logits
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.epoch import sgd
-from scripts.bench_parts.dense import DenseMetaGraph
 from scripts.bench_parts.ratios import Actions, Figure, Options, figure, interleaved, ratio
+
+
+class DenseMetaGraph(nn.Module):
+    """The released design, written plainly: every module for every image, times 0 or 1.
+
+    Slow on purpose: what is measured is compared with it, and the tests compare results.
+
+    Args:
+        meta_graph: copied; in training mode this form's BatchNorm sees all images, masked-out ones too.
+        memory_format: ``torch.contiguous_format`` (NCHW, as released) or ``torch.channels_last``.
+    """
+
+    def __init__(self, meta_graph: MetaGraph, memory_format: torch.memory_format = torch.contiguous_format):
+        super().__init__()
+        self.memory_format = memory_format
+        self.meta_graph = copy.deepcopy(meta_graph).to(memory_format=memory_format)
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        """As :meth:`MetaGraph.forward`."""
+        images = images.contiguous(memory_format=self.memory_format)
+        return gated_logits(self.meta_graph, images, masks.to(images.dtype))
 
 
 def density_masks(space: SearchSpace, count: int, generator: torch.Generator) -> dict[str, Tensor]:

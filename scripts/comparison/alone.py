@@ -125,14 +125,17 @@ def load_all(paths: Sequence[Path], space: SearchSpace, num_classes: int) -> lis
         if network.classes != num_classes:
             raise ValueError(f"alone: {path} has {network.classes} classes; the data set has {num_classes}")
     count = Counter(network.name for network in networks)
-    folders = Counter(path.name for path in paths)
     named = [
-        network
-        if count[network.name] == 1
-        else replace(network, name=f"{network.name} ({path.name if folders[path.name] == 1 else path})")
-        for path, network in zip(paths, networks, strict=True)
+        network if count[network.name] == 1 else replace(network, name=f"{network.name} ({name})")
+        for name, network in zip(short_names(paths), networks, strict=True)
     ]
     return sorted(named, key=lambda network: not is_of(network, space))
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path where that tells it from the others, else the whole path."""
+    count = Counter(path.name for path in paths)
+    return [path.name if count[path.name] == 1 else str(path) for path in paths]
 
 
 def is_of(network: LoneNetwork, space: SearchSpace) -> bool:

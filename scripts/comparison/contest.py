@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import torch
-from rich.progress import track
 from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers the environments)
@@ -22,11 +22,12 @@ from agents.evaluation.scores import score_masks
 from agents.one_shot import Candidate, OneShotSearch
 from instanas_env import reward
 from instanas_env.bandit import InstanceBandit
-from instanas_env.build import build_bandit
+from instanas_env.build import build_bandit, shipped
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import load_images
 from instanas_env.storage import load_json, save_json
-from instanas_env.tabular_bandit import TabularBandit, build_tabular
+from instanas_env.tabular_bandit import TABLE, TabularBandit, build_tabular
+from scripts.comparison.fixed import ranked
 
 LIVE, TWIN = "InstaNAS-v1", "InstaNASTabular-v1"
 NUM_ENVS = 256
@@ -36,19 +37,21 @@ CURVE_IMAGES = 1000
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a policy may learn from, and how many fixed masks are looked at.
+    """How much a policy may learn from, and how many fixed masks are looked at."""
 
-    Attributes:
-        steps: answers (an image under a mask) that a learner asks for.
-        masks: fixed masks ranked on validation, half of them mutations of the best.
-        menu: so many of these those choose from that have arms, and regret is against.
-        gradient_steps: of regression, for every 256 images.
-    """
+    steps: int = 420_000
+    """Answers (an image under a mask) that a policy learns from."""
+    masks: int = 300
+    """Fixed masks that are ranked on all validation images, half of them mutations of the best."""
+    menu: int = 53
+    """So many of these regression, DQN and LinUCB choose from; regret is against them."""
+    gradient_steps: int = 40
+    """Steps of regression's optimizer for every 256 images."""
 
-    steps: int
-    masks: int
-    menu: int
-    gradient_steps: int
+    @classmethod
+    def of(cls, options: Any) -> Budget:
+        """The budget that is part of a verb's options."""
+        return cls(**{entry.name: getattr(options, entry.name) for entry in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -152,25 +155,33 @@ class Contest:
         if not file.exists():
             start = time.process_time()
             search = OneShotSearch(self.val, self.seed, images=len(self.val.image_set))
-            count = self.budget.masks
-            for _ in track(search.rank(count), "fixed masks", total=count):
-                pass
-            best = max(search.candidates, key=lambda candidate: worth(self.val, candidate))
-            save_json(
-                file,
-                {
-                    "best": [best.mask.flatten().int().tolist()],
-                    "accuracy": best.accuracy,
-                    "menu": search.menu(self.budget.menu).flatten(1).int().tolist(),
-                    "answers": search.answers,
-                    "seconds": round(time.process_time() - start, 1),
-                },
+            best = max(
+                ranked(search, self.budget.masks).candidates,
+                key=lambda candidate: worth(self.val, candidate),
             )
+            menu = search.menu(self.budget.menu).flatten(1).int().tolist()
+            mask = best.mask.flatten().int().tolist()
+            spent = {"answers": search.answers, "seconds": round(time.process_time() - start, 1)}
+            save_json(file, {"best": [mask], "accuracy": best.accuracy, "menu": menu, **spent})
         return load_json(file)
 
     def masks(self, name: str) -> Tensor:
         """The masks "best" ``(1, ...)`` or "menu" ``(K, num_cells, num_modules)``."""
         return torch.tensor(self.fixed[name]).bool().view(-1, self.space.num_cells, self.space.num_modules)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What a replay needs to be the same: images, weights and latencies, or the twin's table."""
+        live = {"meta_graph": "meta_graph.safetensors", "latency_table": "latency.json"}
+        assets = {"table": TABLE} if self.twin else live
+        files = {name: self.environment.get(name) or shipped(asset) for name, asset in assets.items()}
+        hashes = {name: sha256(Path(path).read_bytes()).hexdigest() for name, path in files.items()}
+        return {"images": self.test.image_set.fingerprint, **hashes}
+
+    @property
+    def slowest_ms(self) -> float:
+        """The time of all modules, from which hypervolumes are measured."""
+        return self.test.cost_table.reference("full")
 
     def score_fixed(self, mask: Tensor) -> Any:
         """What one mask for all images earns on the test split, an outcome."""

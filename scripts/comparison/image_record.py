@@ -110,11 +110,23 @@ def make_record(image_set: ImageSet, policies: Mapping[str, Choices], seed: int)
 
 
 def choices(outcome: Outcome) -> Choices:
-    """What a policy did, from what it earned; networks are in the order of ``scripts.evaluate.networks``."""
-    _, position = np.unique(bits(outcome), axis=0, return_inverse=True)
-    return Choices(torch.from_numpy(position.reshape(-1)), torch.from_numpy(outcome.correct).to(torch.uint8))
+    """What a policy did, from what it earned; positions are those in its row's "networks"."""
+    _, network, _ = distinct(outcome)
+    return Choices(torch.from_numpy(network), torch.from_numpy(outcome.correct).to(torch.uint8))
 
 
-def bits(outcome: Outcome) -> np.ndarray:
-    """The masks as uint8 ``(N, num_bits)``; ``np.unique`` of them gives a policy's networks their order."""
-    return outcome.mask.reshape(len(outcome.mask), -1).astype(np.uint8)
+def distinct(outcome: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A policy's networks, bool ``(n, num_bits)``; which of them each image got; an image of each."""
+    masks = outcome.mask.reshape(len(outcome.mask), -1)
+    networks, first, position = np.unique(masks, axis=0, return_index=True, return_inverse=True)
+    return networks, position.ravel(), first
+
+
+def mean_figures(outcome: Outcome) -> dict[str, float]:
+    """Means of what a policy did on a split, ms without the controller's, and its number of networks."""
+    return {
+        "accuracy": float(outcome.correct.mean()),
+        "latency_ms": float(outcome.latency_ms.mean()),
+        "reward": float(outcome.reward.mean()),
+        "architectures": len(distinct(outcome)[0]),
+    }

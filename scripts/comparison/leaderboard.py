@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from scripts.comparison.text_table import TextTable, points, signed
+from scripts.comparison.text_table import Columns, TextTable, points, signed, with_ends
 
-HEAD = (
-    "policy",
-    "seeds",
-    "reward",
-    "over fixed",
-    "right, %",
-    "ms",
-    "networks",
-    "lost shuffled, points",
-    "regret",
-    "hypervolume",
-    "answers",
-    "s",
-)
-CLOCK = "ms by the clock"
 NOTES = (
     "Test split; means over seeds with 95 % intervals (Student's t). Over fixed: reward beyond that of the"
     " best fixed mask on the same images; its interval is over images, paired. ms: deployed, by the table,"
@@ -33,35 +17,29 @@ NOTES = (
 )
 
 
-def interval(figure: Sequence[float | None], digits: int) -> str:
-    """``(mean, low, high)`` as "0.69 (0.68 to 0.70)"; without the bounds where there is one seed."""
-    mean, low, high = (None if value is None else signed(value, digits) for value in figure)
-    return str(mean) if low is None else f"{mean} ({low} to {high})"
+COLUMNS: Columns = {
+    "policy": lambda row: row["policy"],
+    "seeds": lambda row: str(row["seeds"]),
+    "reward": lambda row: with_ends(row["reward"], 3),
+    "over fixed": lambda row: with_ends(row["over_fixed_reward"], 3) if any(row["over_fixed_reward"]) else "",
+    "right, %": lambda row: points(row["accuracy"]),
+    "ms": lambda row: with_ends(row["latency_ms"], 3),
+    "networks": lambda row: f"{row['networks'][0]:,.0f}",
+    "lost shuffled, points": lambda row: (
+        points(row["lost_shuffled_accuracy"]) if row["networks"][0] > 1 else ""
+    ),
+    "regret": lambda row: signed(row["regret_for_image"][0], 3),
+    "hypervolume": lambda row: f"{row['hypervolume'][0]:.3f}",
+    "answers": lambda row: f"{row['steps']:,.0f}",
+    "s": lambda row: "" if row["seconds"] is None else f"{row['seconds']:.0f}",
+}
+CLOCK: Columns = {"ms by the clock": lambda row: with_ends(row["clock_ms"], 3) if "clock_ms" in row else ""}
 
 
 def table(ranked: list[dict[str, Any]]) -> TextTable:
     """A line for each policy; with times by the clock where there are any."""
     clocked = any("clock_ms" in row for row in ranked)
-    lines = []
-    for row in ranked:
-        gain, lost = row["over_fixed_reward"], row["lost_shuffled_accuracy"]
-        cells = (
-            row["policy"],
-            str(row["seeds"]),
-            interval(row["reward"], 3),
-            interval(gain, 3) if any(gain) else "",
-            points(row["accuracy"]),
-            interval(row["latency_ms"], 3),
-            f"{row['networks'][0]:,.0f}",
-            points(lost) if row["networks"][0] > 1 else "",
-            signed(row["regret_for_image"][0], 3),
-            f"{row['hypervolume'][0]:.3f}",
-            f"{row['steps']:,.0f}",
-            "" if row["seconds"] is None else f"{row['seconds']:.0f}",
-            *((interval(row["clock_ms"], 3) if "clock_ms" in row else "",) if clocked else ()),
-        )
-        lines.append(cells)
-    return TextTable((*HEAD, CLOCK) if clocked else HEAD, lines)
+    return TextTable.of({**COLUMNS, **(CLOCK if clocked else {})}, ranked)
 
 
 def searched(record: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from instanas_env.contextual import ContextualBandit, Outcome
 from scripts.comparison.contest import Contest
 
 POINTS = 10
-"""Of a learning curve, evenly spaced over the budget; the last is that of the finished policy."""
+"""How many a learning curve has, evenly spaced over the budget; the last is the finished policy's."""
 
 
 @dataclass

@@ -74,7 +74,7 @@ def enter(contest: Contest, name: str, seed: int) -> Entry:
 
 
 def names(contest: Contest) -> list[str]:
-    """Of the policies that fit the environment."""
+    """The policies that fit the environment."""
     return [name for name in MAKERS if not contest.twin or name in ON_THE_TWIN]
 
 

@@ -21,8 +21,8 @@ from agents.files import CLASSES, load_agent
 from instanas_env.storage import load_json, save_json
 from scripts.comparison.contest import Contest
 from scripts.comparison.learning import let_learn
-from scripts.comparison.policies import check, enter
-from scripts.comparison.replays import Replay, fingerprints
+from scripts.comparison.policies import enter
+from scripts.comparison.replays import Replay
 from scripts.comparison.workers import in_processes
 
 REGRETS = ("fixed", "for_class", "for_image")
@@ -43,10 +43,8 @@ def rows(
         threads: of PyTorch in each process.
 
     Raises:
-        ValueError: a policy that is none, or processes that failed; the others have ended then.
+        ValueError: processes that failed; the others have ended then.
     """
-    for name in policies:
-        check(contest, name)
     tasks = [(name, seed) for seed in seeds for name in policies if seed == seeds[0] or not _once(name)]
     done = [task for task in tasks if _file(contest, *task).exists()]
     for task in done:
@@ -88,10 +86,8 @@ def make_row(contest: Contest, name: str, seed: int) -> None:
         on_test, outcome = measure_awareness(contest.test, entry.agent)
     if isinstance(entry.agent, CLASSES):
         entry.agent.save(file.with_suffix(".safetensors"))
-    prints = fingerprints(contest.test, contest.environment, contest.twin)
-    Replay.of(outcome, name, seed, prints).save(file.with_suffix(".npz"))
-    slowest = contest.test.cost_table.reference("full")
-    volume = hypervolume([on_test.accuracy], [on_test.latency_ms], slowest)
+    Replay.of(outcome, name, seed, contest.fingerprints).save(file.with_suffix(".npz"))
+    volume = hypervolume([on_test.accuracy], [on_test.latency_ms], contest.slowest_ms)
     test = {**dataclasses.asdict(on_test), "hypervolume": volume}
     about = {"policy": name, "seed": seed, "replay": f"policies/{file.with_suffix('.npz').name}"}
     save_json(file, {**about, **learning, "val": dataclasses.asdict(on_val), "test": test})
@@ -145,16 +141,14 @@ def bounds(contest: Contest) -> dict[str, float]:
         labels = contest.test.image_set.labels.numpy()
         by_class = [rewards[:, labels == label].sum(1).max() for label in np.unique(labels)]
         fixed = contest.score_fixed(contest.masks("best"))
-        prints = fingerprints(contest.test, contest.environment, contest.twin)
-        Replay.of(fixed, "fixed", contest.seed, prints).save(contest.out / "fixed.npz")
+        Replay.of(fixed, "fixed", contest.seed, contest.fingerprints).save(contest.out / "fixed.npz")
         accuracy = [float(each.correct.mean()) for each in outcomes]
         latency_ms = [float(each.latency_ms.mean()) for each in outcomes]
-        slowest = contest.test.cost_table.reference("full")
         limits = {
             "fixed": float(fixed.reward.mean()),
             "for_class": float(sum(by_class) / len(labels)),
             "for_image": float(rewards.max(0).mean()),
-            "hypervolume": hypervolume(accuracy, latency_ms, slowest),
+            "hypervolume": hypervolume(accuracy, latency_ms, contest.slowest_ms),
         }
         save_json(file, limits)
     return load_json(file)
@@ -197,7 +191,20 @@ def mean_curve(members: list[dict[str, Any]]) -> list[list[float | None]]:
     return [[float(np.mean([x for x, _ in same])), *mean_interval([y for _, y in same])] for same in points]
 
 
-def together(ranked: list[dict[str, Any]], slowest: float) -> float:
-    """The hypervolume of all policies, each at its means."""
-    accuracy, latency = ([row[figure][0] for row in ranked] for figure in ("accuracy", "latency_ms"))
-    return hypervolume(accuracy, latency, slowest)
+def record(contest: Contest, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What ``benchmark.json`` holds of the rows, the contest and its limits."""
+    limits = bounds(contest)
+    ranked = summary(contest, results, limits)
+    accuracy, latency_ms = ([row[figure][0] for row in ranked] for figure in ("accuracy", "latency_ms"))
+    return {
+        "env": contest.env,
+        "environment": contest.environment,
+        "budget": dataclasses.asdict(contest.budget),
+        "fingerprints": contest.fingerprints,
+        "search": {name: contest.fixed[name] for name in ("answers", "seconds")},
+        "bounds": limits,
+        "hypervolume": hypervolume(accuracy, latency_ms, contest.slowest_ms),
+        "reference_point": {"accuracy": 0.0, "latency_ms": contest.slowest_ms},
+        "ranked": ranked,
+        "rows": results,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from agents.agent import Agent
 from agents.evaluation.controls import Controls
 from agents.evaluation.scores import (
     BATCH_SIZE,
+    PolicyResult,
     choose_masks,
     real_latency,
     score_masks,
     shuffle_between_images,
+    some_images,
     summarise,
     summarise_network,
 )
@@ -26,8 +29,8 @@ from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import Backend, time_networks
 from instanas_env.seeding import generator_for
 from scripts.comparison.alone import LoneNetwork
-from scripts.comparison.image_record import Choices, bits, choices
-from scripts.comparison.names import SHUFFLED
+from scripts.comparison.image_record import Choices, choices, distinct
+from scripts.comparison.tables import SHUFFLED
 
 
 class Comparison:
@@ -39,7 +42,7 @@ class Comparison:
         backend: what real latencies are measured with; None leaves them out.
 
     Attributes:
-        rows: of the table, for results.json.
+        rows: lines of the table, for results.json.
         choices: by a row's name, which image got which network; of controllers that were not shuffled.
         correct: by a row's name, which images a policy got right, bool ``(N,)``.
     """
@@ -63,10 +66,27 @@ class Comparison:
             self.choices[name] = choices(outcome)
         return masks
 
-    def add_shuffled(self, group: str, name: str, bandit: InstanceBandit, masks: Tensor) -> None:
-        """The control of the row ``name``: its ``masks`` exchanged between the images."""
-        shuffled = shuffle_between_images(masks, generator_for(self.seed, 8))
-        self._keep(group, name + SHUFFLED, bandit, shuffled, True, None)
+    def add_search(
+        self, name: str, agent: Agent, val: InstanceBandit, test: InstanceBandit, dial: Sequence[float]
+    ) -> dict[str, Tensor]:
+        """Add a row for each setting of a controller's dial, and one with its masks shuffled.
+
+        One mask for all (an agent without a controller) has nothing to shuffle, and is a fixed mask itself:
+        of it there is the row alone, and nothing is given.
+
+        ``dial`` holds settings in multiples of MobileNetV2's latency. Gives the repaired masks of the
+        validation images by the row's name.
+        """
+        on_val, unit = {}, val.latency_table.reference("mobilenet_v2")
+        for latency_ms in settings(agent, val, [factor * unit for factor in dial]):
+            label = name if latency_ms is None else f"{name}, dial {latency_ms / unit:g}"
+            masks = self.add(name, label, test, agent)
+            if agent.controller is None:
+                continue
+            shuffled = shuffle_between_images(masks, generator_for(self.seed, 8))
+            self._keep(name, label + SHUFFLED, test, shuffled, True, None)
+            on_val[label] = val.space.repair(choose_masks(agent, val.image_set))
+        return on_val
 
     def add_controls(self, name: str, controls: Controls, on_val: Tensor) -> None:
         """Put the controls of a controller, whose masks on validation are ``on_val``, into its row."""
@@ -74,12 +94,7 @@ class Comparison:
         row["controls"] = controls.of(on_val, self.correct[name], self.correct[name + SHUFFLED])
 
     def add_network(
-        self,
-        group: str,
-        name: str,
-        bandit: InstanceBandit,
-        lone: LoneNetwork,
-        latency: tuple[float, dict[str, Any]],
+        self, bandit: InstanceBandit, lone: LoneNetwork, latency: tuple[float, dict[str, Any]]
     ) -> None:
         """A network trained alone: its ``latency`` in ms, and what else its row tells of it."""
         real = None
@@ -88,20 +103,18 @@ class Comparison:
             real = time_networks([lone.network], side, generator, backend=self.backend).item()
         latency_ms, source = latency
         correct = lone.correct(self.image_set, bandit.device)
-        self.correct[name] = correct.numpy()
-        result = summarise_network(name, correct, latency_ms, bandit, real)
+        self.correct[lone.name] = correct.numpy()
+        result = summarise_network(lone.name, correct, latency_ms, bandit, real)
         size = {"parameters": lone.parameters, "mmacs": lone.mmacs}
-        self.rows.append({"group": group, **dataclasses.asdict(result), "networks": None, **size, **source})
+        self._append(lone.family, result, None, **size, **source)
 
     def add_controller_alone(self, name: str, bandit: InstanceBandit, agent: RewardRegression) -> None:
         """What the controller of the policy ``name`` takes the images for, without any network after it."""
         parts = torch.arange(len(self.image_set)).split(BATCH_SIZE)
         names = torch.cat([agent.names(self.image_set.images[part]) for part in parts])
         correct = names == self.image_set.labels
-        result = summarise_network(
-            f"{name}, the controller alone", correct, bandit.latency_table.controller, bandit
-        )
-        self.rows.append({"group": "controllers alone", **dataclasses.asdict(result), "networks": None})
+        label, latency_ms = f"{name}, the controller alone", bandit.latency_table.controller
+        self._append("controllers alone", summarise_network(label, correct, latency_ms, bandit), None)
 
     def _keep(
         self, group: str, name: str, bandit: InstanceBandit, masks: Tensor, chosen: bool, real: float | None
@@ -109,19 +122,33 @@ class Comparison:
         outcome = score_masks(bandit, masks)
         result = summarise(name, outcome, bandit.latency_table.controller if chosen else 0.0, real)
         self.correct[name] = outcome.correct
-        row = dataclasses.asdict(result)
-        self.rows.append({"group": group, **row, "networks": networks(outcome) if chosen else None})
+        self._append(group, result, networks(outcome) if chosen else None)
         return outcome
+
+    def _append(
+        self, group: str, result: PolicyResult, networks: list[dict[str, Any]] | None, **more: Any
+    ) -> None:
+        self.rows.append({"group": group, **dataclasses.asdict(result), "networks": networks, **more})
+
+
+def settings(agent: Agent, val: InstanceBandit, latencies_ms: Sequence[float]) -> Iterator[float | None]:
+    """Each mean latency, ms, when the agent's dial is set to it on validation images.
+
+    An agent without a dial, or with no settings for it, is taken as it is, once: None.
+    """
+    if not isinstance(agent, RewardRegression) or not latencies_ms:
+        yield None
+        return
+    images = some_images(val.image_set)
+    for latency_ms in latencies_ms:
+        agent.dial(images, latency_ms)
+        yield latency_ms
 
 
 def networks(outcome: Outcome) -> list[dict[str, Any]]:
     """The distinct networks of a policy: mask as a string of bits, latency in ms, number of images."""
-    masks, first, counts = np.unique(bits(outcome), axis=0, return_index=True, return_counts=True)
-    return [
-        {
-            "mask": "".join(map(str, mask)),
-            "latency_ms": round(float(latency), 4),
-            "images": int(count),
-        }
-        for mask, latency, count in zip(masks, outcome.latency_ms[first], counts, strict=True)
-    ]
+    masks, position, first = distinct(outcome)
+    bits = ["".join(map(str, mask)) for mask in masks.astype(int)]
+    latency_ms = [round(float(ms), 4) for ms in outcome.latency_ms[first]]
+    found = zip(bits, latency_ms, np.bincount(position).tolist(), strict=True)
+    return [{"mask": mask, "latency_ms": ms, "images": images} for mask, ms, images in found]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+Columns = dict[str, Callable[[Any], str]]
+"""The name of each column of a table, and what gives the cell of a row."""
 Interval = tuple[float, float | None, float | None]
 """A mean or a difference, and the two ends of its 95 % interval."""
 
@@ -26,6 +29,11 @@ class TextTable:
 
     head: tuple[str, ...]
     lines: Sequence[tuple[str, ...]]
+
+    @classmethod
+    def of(cls, columns: Columns, rows: Iterable[Any]) -> TextTable:
+        """A line for each row."""
+        return cls(tuple(columns), [tuple(cell(row) for cell in columns.values()) for row in rows])
 
     def show(self) -> None:
         """Print it, as wide as it needs where nobody watches."""
@@ -62,13 +70,18 @@ def difference(ratio: float) -> str:
     return f"{signed(100 * (ratio - 1), 0, '+')} %"
 
 
-def points(interval: Interval | None, plus: str = "") -> str:
-    """Fractions in points: "0.5 (0.1 to 0.9)"; without ends the mean alone, and nothing for None."""
-    if interval is None:
-        return ""
+def with_ends(interval: Interval, digits: int, plus: str = "", scale: float = 1) -> str:
+    """As "0.69 (0.68 to 0.70)"; without ends, where there is one seed, the mean alone."""
     mean, low, high = interval
-    ends = "" if low is None or high is None else f" ({signed(100 * low, 1)} to {signed(100 * high, 1)})"
-    return signed(100 * mean, 1, plus) + ends
+    text = signed(scale * mean, digits, plus)
+    if low is None or high is None:
+        return text
+    return f"{text} ({signed(scale * low, digits)} to {signed(scale * high, digits)})"
+
+
+def points(interval: Interval | None, plus: str = "") -> str:
+    """Fractions in points: "0.5 (0.1 to 0.9)"; nothing for None."""
+    return "" if interval is None else with_ends(interval, 1, plus, 100)
 
 
 def count(number: int, thing: str) -> str:

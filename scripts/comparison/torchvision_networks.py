@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -27,16 +27,13 @@ LABELS: dict[str, tuple[str, str]] = {
     "shufflenet_v2_x1_0": ("ShuffleNetV2", "ShuffleNetV2 1.0x"),
     "resnet18": ("ResNet", "ResNet-18"),
 }
-_CONFIG = record(
-    {
-        "network": text(*LABELS),
-        "width": number(0, 16, above=True),
-        "stem_stride": integer(1, 2),
-        "resolution": integer(1, 4096),
-        "num_classes": integer(1, MAX_CLASSES),
-    },
-    more=True,
-)
+_ARCHITECTURE = {
+    "network": text(*LABELS),
+    "width": number(0, 16, above=True),
+    "stem_stride": integer(1, 2),
+    "resolution": integer(1, 4096),
+}
+_CONFIG = record({**_ARCHITECTURE, "num_classes": integer(1, MAX_CLASSES)}, more=True)
 
 
 @dataclass(frozen=True)
@@ -56,14 +53,8 @@ class Architecture:
     resolution: int = 32
 
     def __post_init__(self) -> None:
-        if self.network not in get_args(Network):
-            raise ValueError(f"network: unknown {self.network!r}; choose from {', '.join(get_args(Network))}")
-        if not 0 < self.width <= 16:
-            raise ValueError(f"width: got {self.width}; a factor in (0, 16] will do")
-        if self.stem_stride not in (1, 2):
-            raise ValueError(f"stem_stride: got {self.stem_stride}; 1 or 2 will do")
-        if self.resolution < 1:
-            raise ValueError(f"resolution: got {self.resolution}; a number of pixels will do")
+        for name, specification in _ARCHITECTURE.items():
+            specification(getattr(self, name), name)
 
     @property
     def family(self) -> str:
@@ -72,7 +63,7 @@ class Architecture:
 
     @property
     def name(self) -> str:
-        """Of its row, such as "ResNet-18 x 0.25"."""
+        """What its row is called, such as "ResNet-18 x 0.25"."""
         return f"{LABELS[self.network][1]} x {self.width:g}"
 
 
@@ -131,9 +122,9 @@ class TorchvisionNetwork(nn.Module):
         weights, config = load_weights(path)
         try:
             checked = _CONFIG(config, "config")
-            fields = {field.name: checked[field.name] for field in dataclasses.fields(Architecture)}
             network = cls.__new__(cls)
-            network._build(Architecture(**fields), checked["num_classes"])  # takes no memory yet
+            architecture = Architecture(**{name: checked[name] for name in _ARCHITECTURE})
+            network._build(architecture, checked["num_classes"])  # takes no memory yet
             check_weights(weights, network.state_dict(), "its file")
             network.to_empty(device="cpu").to(memory_format=torch.channels_last)
             network.load_state_dict(weights)

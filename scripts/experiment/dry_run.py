@@ -48,7 +48,7 @@ def told(options: Any) -> str:
 
 
 def steps(options: Any, train: int) -> str:
-    """Of a stage that trains on ``train`` images a pass; nothing for the others."""
+    """How many steps a stage takes that trains on ``train`` images a pass; nothing for the others."""
     size = getattr(options, "batch_size", getattr(options, "num_envs", None))
     return "" if size is None else f"{options.epochs * -(-train // size):,}"
 

@@ -36,7 +36,7 @@ class Preset:
     search_space: str
     """Preset of the space, with a width after an @ if it is not 1: "lite@2"."""
     classes: int
-    """Of the data set."""
+    """How many the data set has."""
     images: tuple[int, int, int]
     """How many for training, validation and testing; only the estimate of a dry run needs it."""
     agents: tuple[SearchName, ...]
@@ -47,7 +47,7 @@ class Preset:
     taught: bool = False
     """The meta-graph starts from MobileNetV2 trained alone, and imitates it."""
     seeds: int = 1
-    """Of the searches, with what is chosen and fine-tuned after each."""
+    """How often each search is made, with what is chosen and fine-tuned after it."""
     pretrain: Pretrain = Pretrain(HERE)
     mobilenet_v2: Pretrain = Pretrain(HERE)
     """MobileNetV2 alone: what the paper compares with."""
@@ -66,13 +66,19 @@ class Preset:
     """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
 
-def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[int, int, int]) -> Preset:
+def paper_preset(
+    dataset: str,
+    search_space: str,
+    classes: int,
+    images: tuple[int, int, int],
+    search_epochs: int = paper.SEARCH_EPOCHS,
+    search_batch_size: int = paper.SEARCH_BATCH_SIZE,
+) -> Preset:
     """The paper's experiment on one of its data sets (section 4.2; the same hyperparameters on all)."""
     training = Pretrain(
         HERE,
         epochs=paper.PRETRAIN_EPOCHS,
         batch_size=paper.PRETRAIN_BATCH_SIZE,
-        learning_rate=paper.PRETRAIN_LEARNING_RATE,
         schedule="paper",
         augmentation=Augmentation(),
     )
@@ -86,8 +92,8 @@ def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[in
             constant_rate=1.0,
             naming_coefficient=0.0,
         ),
-        epochs=paper.SEARCH_EPOCHS,
-        num_envs=paper.SEARCH_BATCH_SIZE,
+        epochs=search_epochs,
+        num_envs=search_batch_size,
         augmentation=Augmentation(),
     )
     return Preset(
@@ -112,15 +118,6 @@ def paper_preset(dataset: str, search_space: str, classes: int, images: tuple[in
         ),
         evaluate=Evaluate(HERE, one_shot_masks=paper.ONE_SHOT_MASKS),
     )
-
-
-def imagenet() -> Preset:
-    """On ImageNet the released code searches for fewer epochs, with more images a step."""
-    preset = paper_preset("imagenet", "imagenet", 1000, (1_153_051, 128_116, 50_000))
-    searching = replace(
-        preset.reinforce, epochs=paper.SEARCH_EPOCHS_IMAGENET, num_envs=paper.SEARCH_BATCH_SIZE_IMAGENET
-    )
-    return replace(preset, reinforce=searching)
 
 
 def laptop_cifar10() -> Preset:
@@ -161,7 +158,7 @@ def laptop_cifar10() -> Preset:
 
 
 def folder() -> Preset:
-    """A folder of one's own (docs/images.md), however many images and classes: see own_folder.py."""
+    """A folder of one's own (docs/images.md), however many images and classes: see as_found in run.py."""
     alone = Pretrain(HERE, learning_rate=0.05)
     searching = Search(HERE, Reinforce(), meta_graph_learning_rate=0.01)
     return Preset(
@@ -214,7 +211,15 @@ PRESETS: dict[str, Preset] = {
     "paper-cifar10": paper_preset("cifar10", "cifar", 10, (45_000, 5_000, 10_000)),
     "paper-cifar100": paper_preset("cifar100", "cifar", 100, (45_000, 5_000, 10_000)),
     "paper-tiny-imagenet": paper_preset("tiny_imagenet", "tiny_imagenet", 200, (90_000, 10_000, 10_000)),
-    "paper-imagenet": imagenet(),
+    # There the released code searches for fewer epochs, with more images a step.
+    "paper-imagenet": paper_preset(
+        "imagenet",
+        "imagenet",
+        1000,
+        (1_153_051, 128_116, 50_000),
+        paper.SEARCH_EPOCHS_IMAGENET,
+        paper.SEARCH_BATCH_SIZE_IMAGENET,
+    ),
     "laptop-cifar10": laptop_cifar10(),
     "folder": folder(),
     "embedded": embedded(),

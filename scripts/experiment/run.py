@@ -19,13 +19,16 @@ from typing import get_args
 
 import tyro
 
+from instanas_env.build import parse_search_space
+from instanas_env.data import SPLITS, load_images
 from instanas_env.training.distributed import ALONE, World
 from scripts.experiment import dry_run
-from scripts.experiment.options import TRAINING, Options
-from scripts.experiment.own_folder import as_found
-from scripts.experiment.plan import Plan
+from scripts.experiment.plan import TRAINING, Options, Plan
 from scripts.experiment.presets import PRESETS, Preset, SearchName
 from scripts.experiment.stage import run_together
+
+STEPS = 2_000
+"""Steps of training from new weights in the preset "folder"; a search and fine-tuning take fewer."""
 
 
 def main(options: Options, world: World = ALONE) -> None:
@@ -77,3 +80,28 @@ def refuse_unread(preset: Preset) -> None:
 def preset_line(preset: Preset) -> str:
     """What a preset is, for the list of them."""
     return f"{preset.dataset}, search space {preset.search_space}: {', '.join(preset.agents)}"
+
+
+def as_found(preset: Preset, data_dir: Path | None) -> Preset:
+    """A preset that knows neither images nor classes, with those of its folder.
+
+    Epochs and batches follow the number of images: about :data:`STEPS` steps, 4 to 60 epochs, batches of a
+    twentieth of the images, 16 to 128.
+    """
+    if preset.classes:
+        return preset
+    space = parse_search_space(preset.search_space)
+    sets = [load_images(preset.dataset, split, data_dir, space.resolution) for split in SPLITS]
+    train = len(sets[0])
+    batch = min(128, max(16, train // 20))
+    epochs = min(60, max(4, STEPS * batch // train))
+    shorter = max(3, epochs // 4)
+    return replace(
+        preset,
+        classes=len(sets[0].classes),
+        images=(train, len(sets[1]), len(sets[2])),
+        pretrain=replace(preset.pretrain, epochs=epochs, batch_size=batch),
+        mobilenet_v2=replace(preset.mobilenet_v2, epochs=epochs, batch_size=batch),
+        reinforce=replace(preset.reinforce, epochs=shorter, num_envs=min(256, batch)),
+        finetune=replace(preset.finetune, epochs=shorter, batch_size=batch),
+    )

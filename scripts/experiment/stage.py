@@ -46,12 +46,7 @@ class Stage:
         Scripts that train resume by themselves; the note spares loading the data, and keeps the others
         from measuring or comparing twice.
 
-        Args:
-            notes: where they are.
-            world: the processes that run it together; more than one only if the script can.
-
-        Raises:
-            ValueError: it has finished with other options.
+        The processes of ``world`` run it together. ``ValueError`` if it has finished with other options.
         """
         note = self.file(notes, "json")
         config = config_of(self.options, free=(*FREE, "workers"))
@@ -89,10 +84,8 @@ def run_together(stages: Sequence[Stage], notes: Path, workers: int = 1, world: 
     If one fails the others still run to their end, and then its error is raised.
 
     Args:
-        stages: to run.
-        notes: directory of their notes and logs.
-        workers: processes; 1 runs them here, one after the other.
-        world: the processes that run each stage together, if there is one worker.
+        stages, notes: which, and the directory of their notes and logs.
+        workers: processes; 1 runs them here, one after the other, each together with those of ``world``.
     """
     if workers == 1 or len(stages) < 2:
         for stage in stages:

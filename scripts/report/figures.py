@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from instanas_env.search_space import ALL_MODULES
-from scripts.comparison.names import SHUFFLED, reference_row
+from scripts.comparison.tables import SHUFFLED, reference_row
 from scripts.report.pictures import PALETTE, arrays, new_figure
 
 Rows = list[dict[str, Any]]
 LABELS = {"fixed": "fixed choices of modules", "static": "best single networks found"}
-"""Of groups of policies in the legend; others are called after their search."""
+"""Names of groups of policies in the legend; others are called after their search."""
 
 
 def frontier(rows: Rows) -> Any:

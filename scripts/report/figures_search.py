@@ -1,9 +1,11 @@
-"""Figures of searches, of their picks and of a latency table."""
+"""Figures of searches, of their picks, of a latency table and of what a benchmark's policies learnt."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from instanas_env.storage import load_json_lines
 from scripts.report.pictures import PALETTE, new_figure
@@ -77,4 +79,26 @@ def estimate(record: dict[str, Any]) -> Any:
     axes.set(xlabel="time by the table, ms", ylabel="measured time, ms")
     error = f"median error {100 * record['median_relative_error']:.0f} %"
     axes.set_title(f"{record['table']}: r = {record['correlation']:.4f}, {error}")
+    return figure
+
+
+def learning_curves(ranked: list[dict[str, Any]]) -> Any:
+    """Mean validation reward of each learner against the answers that it had, with intervals over seeds."""
+    figure, ((axes,),) = new_figure(4.4)
+    for place, row in enumerate(ranked):
+        if not row["curve"]:
+            level = row["val_reward"][0]
+            axes.axhline(level, color="0.6", linestyle=":", linewidth=1)
+            axes.annotate(row["policy"], (0, level), (2, 2), textcoords="offset points", fontsize=7)
+            continue
+        answers, mean, low, high = np.array(row["curve"], float).T
+        style = {"color": PALETTE[place % len(PALETTE)]}
+        axes.plot(answers, mean, marker="o", markersize=3, label=row["policy"], **style)
+        if not np.isnan(low).any():
+            axes.fill_between(answers, low, high, alpha=0.15, linewidth=0, **style)
+    axes.set(xlabel="answers learnt from", ylabel="mean reward")
+    axes.set_xlim(left=0)
+    axes.grid()
+    if any(row["curve"] for row in ranked):
+        figure.legend(loc="outside lower left", ncols=3)
     return figure

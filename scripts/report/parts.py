@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.comparison import leaderboard, over_seeds, policy_table
+from scripts.comparison import leaderboard, tables
 from scripts.comparison.text_table import TextTable
 from scripts.report import figures, figures_by_image
-from scripts.report.figures_benchmark import learning_curves
-from scripts.report.figures_search import choice_of_picks, estimate, search_course
+from scripts.report.figures_search import choice_of_picks, estimate, learning_curves, search_course
 from scripts.report.pictures import STYLE
 from scripts.report.run_files import Missing, RunFiles
 
@@ -79,13 +78,13 @@ def _comparison(run: RunFiles) -> Iterator[Part]:
     yield Part(
         "table",
         "All policies (Tables 1 to 3)",
-        policy_table.CAPTION,
-        lambda: policy_table.policy_table(run.rows),
+        tables.CAPTION,
+        lambda: tables.policy_table(run.rows),
     )
     if summary := run.content.get("seeds"):
-        told = "; ".join(over_seeds.gains_told(summary))
+        told = "; ".join(tables.gains_told(summary))
         yield Part(
-            "seeds", "Over seeds", f"{over_seeds.CAPTION} {told}", lambda: over_seeds.seed_table(summary)
+            "seeds", "Over seeds", f"{tables.CAPTION_OVER_SEEDS} {told}", lambda: tables.seed_table(summary)
         )
 
 

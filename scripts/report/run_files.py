@@ -11,9 +11,7 @@ import numpy as np
 from instanas_env.build import shipped
 from instanas_env.storage import load_json
 from scripts.comparison.image_record import Choices, ImageRecord
-from scripts.comparison.names import first_seeds, learned_rows
-from scripts.report.claim import claimed
-from scripts.report.figures_benchmark import as_rows
+from scripts.comparison.tables import first_seeds, learned_rows
 from scripts.report.figures_search import History, load_search_history
 
 
@@ -115,3 +113,25 @@ class RunFiles:
         """Those of the run itself and of the directories in it."""
         paths = (self.run.resolve() / name, *sorted(self.run.glob(f"*/{name}")))
         return [path for path in paths if path.exists()]
+
+
+def as_rows(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The policies as rows of a comparison, for its frontier; intervals are over seeds."""
+    rows = []
+    for row in ranked:
+        accuracy, low, high = row["accuracy"]
+        ends = (accuracy, accuracy) if low is None else (low, high)
+        figures = {"accuracy": accuracy, "latency_ms": row["latency_ms"][0]}
+        figures |= dict(zip(("accuracy_low", "accuracy_high"), ends, strict=True))
+        names = {"name": row["policy"], "group": row["policy"], "architectures": round(row["networks"][0])}
+        rows.append({**names, **figures, "networks": None})
+    return rows
+
+
+def claimed(learned: list[dict[str, Any]]) -> dict[str, Any]:
+    """The policy that the page is about: the one with most networks, the user's before a shipped one.
+
+    The rule looks at neither accuracy nor time, so that the claim is not the luckiest of several.
+    """
+    own = [row for row in learned if row["architectures"] > 1 and "(shipped)" not in row["name"]]
+    return max(own or learned, key=lambda row: row["architectures"])

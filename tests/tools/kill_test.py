@@ -66,7 +66,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from instanas_env.storage import save_json
-from scripts.experiment.options import Options
+from scripts.experiment.plan import Options
 from scripts.experiment.run import main
 from scripts.experiment.presets import PRESETS
 images, out = (Path(argument) for argument in sys.argv[1:])

@@ -1,0 +1,68 @@
+"""The rows of a comparison that look at no image: reference networks, those trained alone, the best masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.progress import track
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.one_shot import OneShotSearch
+from agents.static import RandomAgent, StaticAgent
+from instanas_env.bandit import InstanceBandit
+from instanas_env.seeding import generator_for
+from scripts.comparison.alone import LoneNetwork, is_of, latencies
+from scripts.comparison.rows import Comparison
+
+
+def add_networks(comparison: Comparison, bandit: InstanceBandit, alone: Sequence[LoneNetwork]) -> None:
+    """The rows of fixed policies on the shared meta-graph, and of networks trained alone.
+
+    MobileNetV2 of the space itself comes first: it is what latencies are compared with.
+    """
+    space, seed = bandit.space, comparison.seed
+    found = list(zip(alone, latencies(alone, bandit, generator_for(seed, 9)), strict=True))
+    for lone, latency in found:
+        if is_of(lone, space):
+            comparison.add_network(bandit, lone, latency)
+    fixed: dict[str, Agent] = {
+        "full meta-graph": StaticAgent(space, space.full_mask()),
+        "MobileNetV2 path": StaticAgent(space, space.mobilenet_v2_mask()),
+        "cheapest path": StaticAgent(space, bandit.latency_table.cheapest_mask()),
+        "random half": RandomAgent(space, 0.5, seed),
+    }
+    for name, agent in fixed.items():
+        comparison.add("fixed", name, bandit, agent)
+    for lone, latency in found:
+        if not is_of(lone, space):
+            comparison.add_network(bandit, lone, latency)
+
+
+def one_shot_search(val: InstanceBandit, given: Tensor | None, count: int, seed: int) -> OneShotSearch:
+    """A search of its own, of ``count`` masks, or the masks ``given`` ranked on all validation images."""
+    if given is None:
+        return ranked(OneShotSearch(val, seed), count)
+    search = OneShotSearch(val, seed, len(val.image_set))
+    for _ in track(search.rank_masks(given), "one-shot search", total=len(given)):
+        pass
+    return search
+
+
+def ranked(search: OneShotSearch, count: int) -> OneShotSearch:
+    """The search when it has ranked ``count`` masks, half of them mutations of the best, under a bar."""
+    for _ in track(search.rank(count), "fixed masks", total=count):
+        pass
+    return search
+
+
+def add_static(
+    comparison: Comparison, bandit: InstanceBandit, search: OneShotSearch, limits: Sequence[float]
+) -> None:
+    """The rows of the best fixed masks within some multiples of MobileNetV2's latency."""
+    for factor in limits:
+        limit = factor * bandit.latency_table.reference("mobilenet_v2")
+        best = search.best(limit)
+        if best.latency_ms <= limit:
+            name = f"best static <= {factor:g} MobileNetV2"
+            comparison.add("static", name, bandit, StaticAgent(bandit.space, best.mask))
