@@ -228,7 +228,7 @@ class SearchSpace:
         return checks.whole_numbers(name, actions, 1).bool().unflatten(-1, self.mask_shape)
 
     def read_masks(self, masks: Any, name: str) -> Tensor:
-        """Check and shape bits, like :meth:`masks_from_actions`, or masks ``(..., num_cells, num_modules)``."""
+        """Check and shape bits, as :meth:`masks_from_actions`, or masks ``(..., num_cells, num_modules)``."""
         if checks.shape(name, masks)[-2:] == self.mask_shape:
             return checks.whole_numbers(name, masks, 1).bool()
         return self.masks_from_actions(masks, name)
