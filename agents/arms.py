@@ -98,7 +98,7 @@ class MenuArms(Arms):
     """
 
     def __init__(self, space: SearchSpace, menu: Tensor | Sequence[Sequence[int]]):
-        self.menu = space.masks_from_actions(menu, "menu")
+        self.menu = space.read_masks(menu, "menu")
         if self.menu.ndim != 3 or len(self.menu) == 0:
             got = f"masks of shape {tuple(self.menu.shape)}"
             raise ValueError(f"menu: got {got}; (K, {space.num_bits}) of 0 and 1, K at least 1, will do")

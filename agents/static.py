@@ -28,7 +28,7 @@ class StaticAgent(Agent):
 
     def __init__(self, space: SearchSpace, mask: Tensor | Sequence[int]):
         super().__init__(space)
-        given = space.masks_from_actions(mask, "mask")
+        given = space.read_masks(mask, "mask")
         if given.ndim != 2:
             raise ValueError(f"mask: got shape {tuple(given.shape)}; {space.num_bits} zeros and ones will do")
         self.mask = space.repair(given)

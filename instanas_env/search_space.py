@@ -214,23 +214,24 @@ class SearchSpace:
             )
 
     def masks_from_actions(self, actions: Any, name: str = "actions") -> Tensor:
-        """Check bits of 0 and 1, of any number type, and shape them as masks.
-
-        Args:
-            actions: ``(..., num_bits)`` or ``(..., num_cells, num_modules)``.
-            name: of the argument, for the message.
+        """Check actions ``(..., num_bits)`` of 0 and 1, of any number type, and shape them as masks.
 
         Returns:
             bool ``(..., num_cells, num_modules)``, not yet repaired.
 
         Raises:
-            ValueError: another shape, or a value that is neither 0 nor 1.
+            ValueError: a last dimension other than ``num_bits``, or a value that is neither 0 nor 1.
         """
         shape = checks.shape(name, actions)
-        if shape[-1:] != (self.num_bits,) and shape[-2:] != self.mask_shape:
+        if shape[-1:] != (self.num_bits,):
             raise ValueError(f"{name}: got shape {shape}; (..., {self.num_bits}) will do")
-        bits = checks.whole_numbers(name, actions, 1).bool()
-        return bits if shape[-2:] == self.mask_shape else bits.unflatten(-1, self.mask_shape)
+        return checks.whole_numbers(name, actions, 1).bool().unflatten(-1, self.mask_shape)
+
+    def read_masks(self, masks: Any, name: str) -> Tensor:
+        """Check and shape bits, as :meth:`masks_from_actions`, or masks ``(..., num_cells, num_modules)``."""
+        if checks.shape(name, masks)[-2:] == self.mask_shape:
+            return checks.whole_numbers(name, masks, 1).bool()
+        return self.masks_from_actions(masks, name)
 
 
 def search_space(value: Any, place: str) -> SearchSpace:

@@ -60,7 +60,7 @@ def test_an_agent_without_weights_refuses_a_file_that_has_some(tiny_space, tmp_p
 
 
 def test_a_mask_of_another_space_is_refused(tiny_space):
-    with pytest.raises(ValueError, match=r"^mask: got shape \(17, 4\); 85 zeros and ones will do"):
+    with pytest.raises(ValueError, match=r"^mask: got shape \(17, 4\); \(\.\.\., 85\) will do"):
         StaticAgent(tiny_space, torch.zeros(17, 4))
 
 
