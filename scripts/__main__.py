@@ -92,12 +92,6 @@ def run(verb: str, arguments: Sequence[str]) -> None:
         module.main(options, world)
 
 
-def _told(verb: str) -> str:
-    """What is said of a call that was stopped."""
-    then = "starts anew" if verb in STARTS_ANEW else "goes on where it was"
-    return f"instanas {verb}: stopped; the same command {then}"
-
-
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """SIGTERM and Ctrl-C unwind, so that files are closed and workers ended.
 
@@ -131,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         if stop.code not in [128 + number for number in STOPPING]:
             raise
-        print(f"\n{_told(verb)}", file=sys.stderr)
+        then = "starts anew" if verb in STARTS_ANEW else "goes on where it was"
+        print(f"\ninstanas {verb}: stopped; the same command {then}", file=sys.stderr)
         return int(stop.code)
     finally:
         for number, handler in before.items():

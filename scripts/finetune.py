@@ -38,15 +38,17 @@ from instanas_env.training.fitting import Optimizer, Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.begin import begin, images_to_train
-from scripts.options import DataOfRun, Folder, Training, filled
+from scripts.options import DataOfRun, Training, filled
 
 
 @dataclass(frozen=True)
-class Options(Training, DataOfRun, Folder):
+class Options(Training, DataOfRun):
     """What to fine-tune, on what, and how."""
 
     run: Path
     """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
+    out: Path
+    """Directory of this run."""
     _: KW_ONLY
     prefer: Pick | None = None
     """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""

@@ -127,7 +127,7 @@ def test_fine_tuning_a_pick_keeps_its_trade_off_and_so_does_the_comparison(tmp_p
     run = chosen("regression")
     out = tmp_path / "tuned"
     folder = {"dataset": "folder", "data_dir": image_folder()}
-    finetune.main(finetune.Options(out, run, prefer="latency", epochs=1, batch_size=80, **folder))
+    finetune.main(finetune.Options(run, out, prefer="latency", epochs=1, batch_size=80, **folder))
     source = controller_file(run, "latency")
     assert (out / "controller.safetensors").read_bytes() == source.read_bytes()
     small = {"dial": (0.4,), "one_shot_masks": 1, "one_shot_limits": (), "time_real": False}

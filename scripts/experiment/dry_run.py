@@ -38,12 +38,11 @@ def told(options: Any) -> str:
     def is_path(value: Any) -> bool:
         return isinstance(value, Path) or isinstance(value, tuple) and any(map(is_path, value))
 
-    values = {entry.name: getattr(options, entry.name) for entry in fields(options)}
-    defaults = {entry.name: entry.default for entry in fields(options) if entry.default is not MISSING}
+    values = ((entry, getattr(options, entry.name)) for entry in fields(options))
     return ", ".join(
-        f"{name} {value}"
-        for name, value in values.items()
-        if name in defaults and value != defaults[name] and not is_path(value)
+        f"{entry.name} {value}"
+        for entry, value in values
+        if entry.default is not MISSING and value != entry.default and not is_path(value)
     )
 
 
