@@ -15,9 +15,9 @@ from instanas_env import MetaGraphUpdate
 def main(steps: int = 2 * 4500, seed: int = 0) -> tuple[float, float]:
     """Mean reward of PPO's samples on the 1,000 test images, on the meta-graph as it was and as it became.
 
-    It is the package's with a new last layer, as for new classes, and at first right one time in ten. PPO sees
-    the standard API only: at the end of each pass the callback trains the meta-graph for one epoch, on the
-    images and masks of the pass, the masks shuffled between the images (section 3.3).
+    It is the package's with a new last layer, as for new classes, and at first right one time in ten. PPO
+    sees the standard API only: at the end of each pass the callback trains the meta-graph for one epoch, on
+    the images and masks of the pass, the masks shuffled between the images (section 3.3).
     """
     envs = gym.make_vec("InstaNAS-v1", num_envs=250, augment=True)
     bandit, test = envs.unwrapped.bandit, gym.make_vec("InstaNAS-v1", num_envs=1000, split="test").unwrapped

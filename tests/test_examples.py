@@ -16,8 +16,8 @@ import torch
 import instanas_env.build
 from instanas_env.contextual import ContextualBandit
 
-# Warnings are errors, but for what a library says of itself: TorchRL's Collector makes by default what TorchRL
-# is about to replace.
+# Warnings are errors, but for what a library says of itself: TorchRL's Collector makes by default what
+# TorchRL is about to replace.
 pytestmark = pytest.mark.filterwarnings("ignore:Creating .*WeightUpdater which.*:DeprecationWarning")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
