@@ -110,7 +110,7 @@ def test_minari_records_what_came_of_the_actions(earned, tmp_path, monkeypatch):
         env.reset(seed=None if step else 0, options={"minari_autoseed": False})
         env.step(env.action_space.sample())
     names = ("algorithm_name", "author", "author_email", "code_permalink", "description")
-    told = dict.fromkeys(names, "test")
+    told = dict.fromkeys(names, "test")  # Minari warns of what is left out
     dataset = env.create_dataset("instanas/test-v0", eval_env="InstaNAS-v1", **told)
     episodes = list(dataset.iterate_episodes())
     assert len(episodes) == STEPS and len({int(each.infos["index"][0]) for each in episodes}) == STEPS
