@@ -90,7 +90,7 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(unbroken, t
 
 def test_pretraining_on_the_embedded_images(tmp_path):
     """One module: nothing to drop, hence one number of validation accuracy; 4,000 images in seconds."""
-    main(Options(tmp_path, "embedded", search_space="lite@0.25", modules=(2,), epochs=1, batch_size=1000))
+    main(Options(tmp_path, search_space="lite@0.25", modules=(2,), epochs=1, batch_size=1000))
     (row,) = history(tmp_path)
     assert row["val"].keys() == {"all"}
     assert 0 < row["loss"] < 3, "log 10 = 2.3 is chance"
