@@ -31,7 +31,7 @@ class Bits(Independent):
 def main(steps: int = 30_720, seed: int = 0) -> tuple[float, float]:
     """Mean reward of its samples on the 1,000 test images before and after."""
     torch.manual_seed(seed)
-    # No env.set_seed(seed): it resets, the collector resets again, and nobody acts on the images between.
+    # No env.set_seed(seed): it resets, and so does the collector; nobody would act on the images between.
     env = GymWrapper(gym.make_vec("InstaNAS-v1", num_envs=NUM_ENVS, autoreset_mode="Disabled"))
     test = gym.make_vec("InstaNAS-v1", num_envs=1000, split="test")
     images = torch.from_numpy(test.reset(seed=seed)[0])
