@@ -14,7 +14,7 @@ Writes ``choices/A/controller.safetensors`` and so on, then ``choices.json``, wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,12 @@ from scripts.comparison.text_table import Columns, TextTable, milliseconds
 from scripts.options import TABLE, Compute, space_name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(Compute):
     """Which search, and how finely to look at it."""
 
-    run: Path
+    run: Path = field(kw_only=False)
     """Directory of a finished search."""
-    _: KW_ONLY
     data_dir: Path | None = None
     """By default where the search had them; everything else is in its record, too."""
     count: int = len(LETTERS)

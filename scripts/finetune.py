@@ -12,7 +12,7 @@ share every batch under torchrun, see instanas_env.training.distributed.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -41,15 +41,14 @@ from scripts.begin import begin, images_to_train
 from scripts.options import DataOfRun, Training, filled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(Training, DataOfRun):
     """What to fine-tune, on what, and how."""
 
-    run: Path
+    run: Path = field(kw_only=False)
     """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
-    out: Path
+    out: Path = field(kw_only=False)
     """Directory of this run."""
-    _: KW_ONLY
     prefer: Pick | None = None
     """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""
     controller: Path | None = None

@@ -9,7 +9,7 @@ records the estimated and the real latency of random children, which `instanas r
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.progress import Progress
@@ -25,13 +25,12 @@ from instanas_env.training.run_directory import machine
 from scripts.options import Space
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(Space):
     """What to measure and how often."""
 
-    out: Path
+    out: Path = field(kw_only=False)
     """The table to write, such as runs/latency.json."""
-    _: KW_ONLY
     meta_graph: Path | None = None
     """Weights whose file tells search space, modules and classes; they change no latency."""
     num_classes: int = 10

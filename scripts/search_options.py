@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,13 +139,12 @@ AGENTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(Compute, Weights, Data, Folder):
     """What to search with, on what, and for how long."""
 
-    agent: AgentOptions = field(default_factory=Reinforce)
+    agent: AgentOptions = field(default_factory=Reinforce, kw_only=False)
     """Who searches: the paper's REINFORCE, our reward regression, or a baseline of the paper."""
-    _: KW_ONLY
     epochs: int = 10
     """Passes over the training images, each followed by a meta-graph epoch."""
     frozen_epochs: int = 0

@@ -14,7 +14,7 @@ what is known lies in parts beside it, in OUT.parts.
 from __future__ import annotations
 
 import sys
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -39,13 +39,12 @@ from scripts.options import Compute, Data, Weights
 from scripts.tabulate_parts import Parts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(Compute, Weights, Data):
     """What to tabulate."""
 
-    out: Path
+    out: Path = field(kw_only=False)
     """The file to write, such as tabular.safetensors."""
-    _: KW_ONLY
     split: tuple[str, ...] = ("train", "val", "test")
     """Those that the table is to have."""
     masks: int = 256

@@ -9,7 +9,7 @@ tells the further ones.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, MISSING, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -31,16 +31,15 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 TRAINING: tuple[StageName, ...] = ("pretrain", "baseline", "search", "finetune")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options(Compute):
     """Which experiment, on what, and where to."""
 
-    preset: Annotated[Preset, tyro.conf.arg(name="")]
-    out: Path
+    preset: Annotated[Preset, tyro.conf.arg(name="")] = field(kw_only=False)
+    out: Path = field(kw_only=False)
     """Directory of the run; every stage writes into it."""
-    data_dir: Path | None = None
+    data_dir: Path | None = field(default=None, kw_only=False)
     """Where the images are, see instanas_env.data.load_images."""
-    _: KW_ONLY
     stages: tuple[StageName, ...] = STAGES
     """Those to run, in this order."""
     dry_run: bool = False
