@@ -43,8 +43,6 @@ NEEDS = {
 MARGIN = 0.05
 """Of reward, that each gains in full: about half of the least that was measured, see docs/clients.md."""
 TWINS = [name for name in NEEDS if name.endswith("twin")]
-UNEXPLAINED = pytest.mark.xfail(reason="RLlib runs but does not learn, see docs/clients.md")
-IN_FULL_FORM = [pytest.param(name, marks=UNEXPLAINED if name == "rllib_ppo" else ()) for name in NEEDS]
 QUICK = ("own_agent",)
 LIVE = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NEEDS if name not in TWINS
@@ -126,7 +124,7 @@ def test_ppo_learns():
 
 
 @pytest.mark.skipif(not IN_FULL, reason="`make examples` runs them in full")
-@pytest.mark.parametrize("name", IN_FULL_FORM)
+@pytest.mark.parametrize("name", NEEDS)
 def test_in_full(name, acted):
     """The reward rises, the regret falls: more than by the chance of 1,000 images (0.02)."""
     before, after = example(name)()
