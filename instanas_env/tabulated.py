@@ -87,7 +87,7 @@ class Tabulated:
             raise ValueError(f"images: got {sorted(self.images)} for {sorted(self.packed)}; the same will do")
         width, unused = -(-count // 8), 2 ** (-count % 8) - 1  # the last bits of a row's last byte
         for split, bits in self.packed.items():
-            if bits.dtype != torch.uint8 or bits.shape != (len(bits), width) or not len(bits):
+            if bits.dtype != torch.uint8 or bits.shape[1:] != (width,) or not len(bits):
                 got = f"{bits.dtype} {tuple(bits.shape)}"
                 raise ValueError(f"correct.{split}: got {got}; torch.uint8 (N, {width}) will do")
             if (bits[:, -1] & unused).any():

@@ -55,8 +55,8 @@ def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[
     (bandit,) = frozen_bandits(options, ("val",), run.world.device)
     val, table = bandit.image_set, bandit.latency_table
     run.bind(val=val)
-    run.claim()
     first = OneShotSearch(bandit, options.seed, options.images)
+    run.claim()
     masks = first.sample(options.masks)
     accuracy = rank(first, masks, "sampled", options.chunk, run)
     finalists = masks[best_layers(accuracy, table.lookup(masks).tolist(), options.finalists)]

@@ -74,6 +74,13 @@ def test_evaluate_takes_its_masks(unbroken, tmp_path):
     assert all(any(abs(ms - other) < 1e-6 for other in known) for ms in static)
 
 
+def test_a_refused_call_leaves_no_folder(tmp_path):
+    options = Options(out=tmp_path / "run", dataset="folder", data_dir=image_folder(), images=0)
+    with pytest.raises(ValueError, match="^images: got 0"):
+        main(options)
+    assert not options.out.exists()
+
+
 def test_files_of_other_spaces_and_kinds_are_refused(unbroken, tmp_path, tiny_space):
     with pytest.raises(ValueError, match="^one_shot: .* is of the search space"):
         load_frontier(unbroken.out, tiny_space)

@@ -122,7 +122,8 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 def test_the_page_loads_nothing_and_runs_nothing():
     """No address at all, and a policy that would forbid the browser to follow one."""
     page = Page(reported())
-    assert "http://" not in page.source and "https://" not in page.source and "//www" not in page.source
+    written = re.sub(r"base64,[\w+/=]+", "", page.source)  # where "//www" may stand for a grey of some pixels
+    assert "http://" not in written and "https://" not in written and "//www" not in written
     assert not page.all("link") and not page.all("script") and "@import" not in page.source
     assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
     assert all(target.startswith("#") for target in re.findall(r"url\((.)", page.source))

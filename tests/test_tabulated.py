@@ -68,6 +68,7 @@ def test_a_flipped_bit_is_found(tmp_path_factory, position, bit):
         (lambda t, c: t.pop("masks"), "lacks 'masks'"),
         (lambda t, c: t.pop("correct.val"), r"lacks 'correct\.val'"),
         (lambda t, c: t.update({"correct.val": t["correct.val"][:, :0]}), r"correct\.val: got torch.uint8"),
+        (lambda t, c: t.update({"correct.val": t["correct.val"][0, 0]}), r"correct\.val: got .* \(\); torch"),
         (lambda t, c: t.update({"correct.val": t["correct.val"] | 1}), "beyond the 3 that there are"),
         (lambda t, c: t.update({"masks": t["masks"] * 2}), "masks: got .* of 0 and 1 will do"),
         (lambda t, c: t.update({"masks": t["masks"].to(torch.float8_e4m3fn)}), "masks: got torch.float8"),
