@@ -151,6 +151,7 @@ def test_a_run_that_lost_rows_ends_the_same_in_several_processes(finished, tmp_p
         benchmark.main(benchmark.Options(out=copy, **{**TINY, "menu": 2}))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_takes_nothing_with_it(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(finished)
     copy = copied(finished, tmp_path)

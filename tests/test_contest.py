@@ -52,7 +52,9 @@ ANSWERS = {"linucb": 256, "dqn": 256, "trpo": 2048, "convnet-aig": 256, "blockdr
 PACKAGES = {"dqn": "stable_baselines3", "trpo": "sb3_contrib"}
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "trpo")) for name in ANSWERS]
+)
 def test_a_learner_learns_and_chooses(contest, name):
     """From the answers that it is said to ask for, on a meta-graph that stays as it is."""
     pytest.importorskip(PACKAGES.get(name, "torch"))

@@ -108,6 +108,7 @@ def test_a_menu_is_tabulated_as_it_is(tmp_path):
     assert torch.equal(found.masks, masks)
 
 
+@pytest.mark.slow
 def test_a_killed_call_resumes(options, table, tmp_path, monkeypatch):
     """Killed when some masks are answered: those are not asked again, and the file is the unbroken one's."""
     out = tmp_path / options.out.name
