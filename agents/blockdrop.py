@@ -12,18 +12,20 @@ A cell that changes shape has no identity to fall back on, so it always keeps it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
+from agents.agent import space_of
 from agents.controller import Controller
-from agents.reinforce import SelfCriticalReinforce
+from agents.reinforce import LogProbability, SelfCriticalReinforce
 from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
+from instanas_env.training.distributed import ALONE, World
 
 RewardName = Literal["blocks", "environment"]
 
@@ -84,9 +86,9 @@ class BlockDrop(SelfCriticalReinforce):
         gamma: penalty of a wrong answer in "blocks".
         curriculum_timesteps: over so many images blocks are freed one by one, the last ones first; None
             lets all be dropped from the start.
-        learning_rate, alpha: as in :class:`SelfCriticalReinforce`; alpha is fixed here.
+        learning_rate, alpha, horizon: as in :class:`SelfCriticalReinforce`; alpha is fixed here.
         entropy_coefficient, samples_per_image: as there; by default the greedy baseline, as in BlockDrop.
-        others: ``horizon, log_probability_under, seed, space, world``, as there.
+        log_probability_under, seed, space, world: as there.
     """
 
     hyperparameters: ClassVar[tuple[str, ...]] = (
@@ -104,24 +106,32 @@ class BlockDrop(SelfCriticalReinforce):
         curriculum_timesteps: int | None = None,
         learning_rate: float = 3e-3,
         alpha: tuple[float, float] = (0.8, 0.8),
+        horizon: int | None = None,
         entropy_coefficient: float = 0.0,
         samples_per_image: int = 1,
-        **others: Any,
+        log_probability_under: LogProbability = "p_prime",
+        seed: int = 0,
+        space: SearchSpace | None = None,
+        world: World = ALONE,
     ):
         self.reward: RewardName = checks.choice("reward", reward, get_args(RewardName))
         self.gamma = checks.number("gamma", gamma, 0)
         self.curriculum_timesteps = checks.whole_or_none("curriculum_timesteps", curriculum_timesteps, 1)
+        self._blocks = space_of(env, space).mobilenet_v2_mask()
         super().__init__(
             env,
-            learning_rate,
+            learning_rate=learning_rate,
             constant_rate=1.0,
             alpha=alpha,
+            horizon=horizon,
             entropy_coefficient=entropy_coefficient,
             samples_per_image=samples_per_image,
+            log_probability_under=log_probability_under,
             naming_coefficient=0.0,
-            **others,
+            seed=seed,
+            space=space,
+            world=world,
         )
-        self._blocks = self.space.mobilenet_v2_mask()
         self._advance()
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:

@@ -174,6 +174,7 @@ class InstaNASClassifier:
         batch, single = as_batch(images, self.space.resolution)
 
         def call(image: Tensor) -> Callable[[], object]:
+            """What is timed: an image's mask is chosen, and its network runs."""
             if self._device.type != "cpu":
                 return lambda: self._network(self._normalize(image), self._choose(image))
             child = self._singles.child(self._singles.choose(image))

@@ -115,6 +115,7 @@ class FoldedLargeKernels(nn.Module):
         self._products[0] = (kernel, stride, matrix / MIDDLE, bias - matrix.sum(0))
 
     def forward(self, images: Tensor) -> Tensor:
+        """As :class:`LargeKernels`."""
         if images.shape[0] > 1 or not images.is_cpu:
             return self.convolutions(_scaled(images, self.shrink))
         x, padding = images[0].float(), MIDDLE  # which is 0 when scaled

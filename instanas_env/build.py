@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from instanas_env import checks
+from instanas_env import checks, paper
 from instanas_env.bandit import InstanceBandit
+from instanas_env.contextual import Order
 from instanas_env.data import LIGHT, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.counting import count_macs, count_parameters
@@ -40,10 +41,13 @@ def build_bandit(
     meta_graph: str | None = None,
     latency_table: str | None = None,
     cost: Cost = "latency",
+    correct_reward: float = paper.CORRECT_REWARD,
+    wrong_reward: float = paper.WRONG_REWARD,
     bounds: dict[str, Any] | None = None,
+    order: Order = "shuffled",
     device: str = "cpu",
     autocast: bool = False,
-    **rules: Any,
+    shard: tuple[int, int] = (0, 1),
 ) -> InstanceBandit:
     """Load images, weights and table, see that they belong together, and make the bandit.
 
@@ -54,11 +58,11 @@ def build_bandit(
         meta_graph: path of weights; None means those shipped for "lite", "random" untrained ones.
         latency_table: path of a table; None means the one shipped for "lite".
         cost: what R_A judges: "latency" (ms), "flops" (million MACs) or "params".
+        correct_reward, wrong_reward: R_T.
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
         device: torch device of the meta-graph; "auto" is CUDA where there is one, else the CPU.
         autocast: convolutions in bfloat16.
-        rules: ``correct_reward, wrong_reward, order, shard``, see
-            :class:`instanas_env.contextual.ContextualBandit`.
+        order, shard: see :class:`instanas_env.contextual.ContextualBandit`.
 
     Raises:
         ValueError: a name that does not exist, or parts that do not belong together.
@@ -66,18 +70,15 @@ def build_bandit(
     """
     augmentation = LIGHT if checks.flag("augment", augment) else None
     checks.choice("cost", cost, get_args(Cost))
+    checks.choice("order", order, get_args(Order))
     place = parse_device(device)
     space = parse_search_space(search_space)
     image_set = load_images(dataset, split, data_dir, space.resolution)
     num_classes = len(image_set.classes)
-    graph = _meta_graph(meta_graph, space, num_classes)
-    if graph.num_classes != num_classes:
-        raise ValueError(f"meta_graph: has {graph.num_classes} classes, {dataset!r} has {num_classes}")
+    graph = _meta_graph(meta_graph, space, num_classes, place)
     table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
     space.expect(meta_graph=graph.space, latency_table=table.space)
     counts = {"flops": count_macs, "params": count_parameters}
-    with checks.explained(f"device: got {device!r}", RuntimeError, AssertionError, ImportError):
-        graph = graph.to(place)
     return InstanceBandit(
         graph,
         image_set,
@@ -86,7 +87,10 @@ def build_bandit(
         augmentation,
         autocast,
         bounds=None if bounds is None else BoundsSchedule.from_config(bounds),
-        **rules,
+        correct_reward=correct_reward,
+        wrong_reward=wrong_reward,
+        order=order,
+        shard=shard,
     )
 
 
@@ -127,10 +131,16 @@ def search_space_name(space: SearchSpace) -> str:
     return name
 
 
-def _meta_graph(source: str | None, space: SearchSpace, num_classes: int) -> MetaGraph:
+def _meta_graph(source: str | None, space: SearchSpace, num_classes: int, device: torch.device) -> MetaGraph:
+    """The meta-graph of a file, the shipped or an untrained one, on a device."""
     if isinstance(source, str) and source == "random":
-        return MetaGraph(space, num_classes, torch.Generator().manual_seed(0)).eval()
-    return MetaGraph.load(_path_or_shipped("meta_graph", source, space, "meta_graph.safetensors"))
+        graph = MetaGraph(space, num_classes, torch.Generator().manual_seed(0)).eval()
+    else:
+        graph = MetaGraph.load(_path_or_shipped("meta_graph", source, space, "meta_graph.safetensors"))
+    if graph.num_classes != num_classes:
+        raise ValueError(f"meta_graph: has {graph.num_classes} classes, the images have {num_classes}")
+    with checks.explained(f"device: got {str(device)!r}", RuntimeError, AssertionError, ImportError):
+        return graph.to(device)
 
 
 def _path_or_shipped(argument: str, source: str | None, space: SearchSpace, asset: str) -> Path:

@@ -9,12 +9,12 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from instanas_env import checks
+from instanas_env.base_env import BaseEnv, Parts, live_parts, reset_options
 from instanas_env.contextual import Outcome
 from instanas_env.infos import first, step_info, waiting_info
-from instanas_env.shell import Parts, Shell, live_parts, reset_options
 
 
-class InstaNASEnv(Shell, gym.Env[np.ndarray, np.ndarray]):
+class InstaNASEnv(BaseEnv, gym.Env[np.ndarray, np.ndarray]):
     """Instance-aware architecture search as a contextual bandit.
 
     ## Description

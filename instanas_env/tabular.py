@@ -10,11 +10,11 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from instanas_env import checks
+from instanas_env.base_env import Parts
 from instanas_env.contextual import Contexts
 from instanas_env.data import ImageSet
 from instanas_env.env import InstaNASEnv
 from instanas_env.observations import Observer, features
-from instanas_env.shell import Parts
 from instanas_env.tabular_bandit import build_tabular
 from instanas_env.vector_env import InstaNASVectorEnv
 from instanas_env.wrappers.forms import ActionForm

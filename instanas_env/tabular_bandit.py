@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import checks, reward
+from instanas_env import checks, paper, reward
 from instanas_env.build import shipped
-from instanas_env.contextual import Contexts, ContextualBandit, Outcome
+from instanas_env.contextual import Contexts, ContextualBandit, Order, Outcome
 from instanas_env.data import ImageSet, load_images
 from instanas_env.reward import BoundsSchedule, RewardBounds
 from instanas_env.tabulated import Tabulated, file_fingerprint
@@ -163,7 +163,9 @@ def build_tabular(
     split: str = "train",
     data_dir: str | None = None,
     bounds: dict[str, Any] | None = None,
-    **rules: Any,
+    correct_reward: float = paper.CORRECT_REWARD,
+    wrong_reward: float = paper.WRONG_REWARD,
+    order: Order = "shuffled",
 ) -> TabularBandit:
     """Load a table and its images, see that they belong together, and make the bandit.
 
@@ -171,7 +173,7 @@ def build_tabular(
         table: path of what `instanas tabulate` wrote; None means the table of the embedded images.
         split: "train", "val" or "test".
         data_dir: where the images are, if they are not the embedded ones.
-        bounds, rules: as in :func:`instanas_env.build.build_bandit`.
+        bounds, correct_reward, wrong_reward, order: as in :func:`instanas_env.build.build_bandit`.
 
     Raises:
         ValueError: a table that is none, of other images or, if it is the package's, of other weights.
@@ -190,6 +192,7 @@ def build_tabular(
             f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one"
         )
     schedule = None if bounds is None else BoundsSchedule.from_config(bounds)
+    rules: dict[str, Any] = {"correct_reward": correct_reward, "wrong_reward": wrong_reward, "order": order}
     return TabularBandit(loaded, split, image_set, bounds=schedule, **rules)
 
 

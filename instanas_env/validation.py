@@ -27,6 +27,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object's keys and values, unless a key stands there twice."""
         found = dict(pairs)
         if len(found) < len(pairs):
             keys = [key for key, _ in pairs]
@@ -67,6 +68,7 @@ def text(*choices: str) -> Spec:
     """Specify a string, one of ``choices`` if there are any."""
 
     def check(value: Any, place: str) -> str:
+        """Give the string back, or refuse it."""
         if not isinstance(value, str):
             raise refuse(place, value, "a string")
         return checks.choice(place, value, choices) if choices else value
@@ -87,6 +89,7 @@ def items(spec: Spec, low: int = 0, high: int = 10**7) -> Spec:
     """Specify a list of ``low`` to ``high`` values, each of which satisfies ``spec``."""
 
     def check(value: Any, place: str) -> list[Any]:
+        """Give the checked values back, or refuse them."""
         if not isinstance(value, (list, tuple)):
             raise refuse(place, value, "a list")
         if not low <= len(value) <= high:
@@ -104,6 +107,7 @@ def record(
     known = {**needed, **(optional or {})}
 
     def check(value: Any, place: str) -> dict[str, Any]:
+        """Give the checked values by key back, or refuse the object."""
         if not isinstance(value, Mapping):
             raise refuse(place, value, "an object")
         missing = [name for name in needed if name not in value]
@@ -122,6 +126,7 @@ def mapping(spec: Spec) -> Spec:
     """Specify an object all of whose values satisfy ``spec``."""
 
     def check(value: Any, place: str) -> dict[str, Any]:
+        """Give the checked values by key back, or refuse the object."""
         return {name: spec(inner, f"{place}.{name}") for name, inner in json_object(value, place).items()}
 
     return check

@@ -11,13 +11,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from instanas_env import checks
+from instanas_env.base_env import BaseEnv, Parts, live_parts, reset_options
 from instanas_env.contextual import Contexts, Outcome
 from instanas_env.env import InstaNASEnv
 from instanas_env.infos import Info, final_info, step_info, waiting_info, with_marks
-from instanas_env.shell import Parts, Shell, live_parts, reset_options
 
 
-class InstaNASVectorEnv(Shell, VectorEnv):
+class InstaNASVectorEnv(BaseEnv, VectorEnv):
     """``num_envs`` images a step; spaces, rewards and arguments as in :class:`InstaNASEnv`.
 
     Image for image it gives what the scalar environment gives under the same seed, as long as

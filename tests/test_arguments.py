@@ -112,6 +112,19 @@ def test_arguments_of_spaces_tables_and_images(name, call):
         call()
 
 
+def test_unknown_keywords_are_named_as_such():
+    """Also those that a part of the environment knows under the same name, and the user does not."""
+    for name in ("colour", "augmentation", "rules"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            gym.make_vec("InstaNAS-v1", num_envs=2, **{name: 1})
+    for name in ("colour", "shard", "rules"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            gym.make_vec("InstaNASTabular-v1", num_envs=2, **{name: 1})
+    for name in ("num_classes", "constant_rate"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            BlockDrop(None, space=SearchSpace.preset("lite"), **{name: 1})
+
+
 def test_draws_and_rankings_are_of_whole_numbers_of_images():
     bandit = build_bandit(split="val")
     for count in (-1, 1.5, "x", 10**9):

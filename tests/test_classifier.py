@@ -89,7 +89,7 @@ def run(tmp_path, tiny_graph, tiny_space):
     return tmp_path
 
 
-def same(one: Classification, other: Classification) -> None:
+def assert_same(one: Classification, other: Classification) -> None:
     """The dynamic file and a static child round differently."""
     np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
     for name in ("label", "name", "mask", "latency_ms"):
@@ -158,8 +158,8 @@ def test_an_agent_without_an_onnx_form(tiny_graph, tiny_space):
 def test_a_pickled_one_is_the_same(classifier):
     before = classifier(IMAGES), classifier(IMAGES[0])
     again = pickle.loads(pickle.dumps(classifier))
-    same(again(IMAGES), before[0])
-    same(again(IMAGES[0]), before[1])
+    assert_same(again(IMAGES), before[0])
+    assert_same(again(IMAGES[0]), before[1])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -177,7 +177,7 @@ def test_pictures_and_their_files(classifier, tmp_path):
     picture = Image.fromarray(pixels)
     picture.save(tmp_path / "image.png")
     for images in (picture, tmp_path / "image.png", str(tmp_path / "image.png")):
-        same(classifier(images), classifier(IMAGES[3]))
+        assert_same(classifier(images), classifier(IMAGES[3]))
     for odd in (picture.convert("L"), picture.convert("RGBA").resize((48, 40)), picture.convert("P")):
         assert classifier(odd).mask.shape == (17, 5)
     with pytest.raises(FileNotFoundError, match="nothing.png"):
@@ -189,9 +189,9 @@ def test_a_run_needs_no_data_set(run, tiny_graph, tiny_space):
     assert classifier.classes == DATA.classes
     agent = agent_of("reinforce", tiny_space)
     expected = InstaNASClassifier(agent, tiny_graph, DATA, table_of(tiny_space))
-    same(InstaNASClassifier.load(run, IMAGE_SET)(IMAGES), expected(IMAGES))
-    same(classifier(IMAGES), expected(IMAGES))
-    same(classifier(IMAGES[0]), expected(IMAGES[0]))
+    assert_same(InstaNASClassifier.load(run, IMAGE_SET)(IMAGES), expected(IMAGES))
+    assert_same(classifier(IMAGES), expected(IMAGES))
+    assert_same(classifier(IMAGES[0]), expected(IMAGES[0]))
 
 
 def test_images_of_other_classes_are_refused(run):
@@ -307,8 +307,8 @@ def test_training_the_originals_later_changes_nothing(tiny_space, randomise_batc
         for parameter in module.parameters():
             nn.init.normal_(parameter, generator=generator_for(0))
     classifier._singles.forget()
-    same(classifier(IMAGES[0]), before)
-    same(classifier(IMAGES), batch)
+    assert_same(classifier(IMAGES[0]), before)
+    assert_same(classifier(IMAGES), batch)
 
 
 def test_the_dial_moves_the_latency_and_not_the_agent_it_came_from(tiny_graph, tiny_space):

@@ -26,7 +26,7 @@ LAYERS = [
     ["build", "forking", "hooks"],
     ["tabular_bandit"],
     ["infos", "observations"],
-    ["env", "vector_env", "tabular", "callbacks", "render", "shell", "wrappers", "__init__"],
+    ["env", "vector_env", "tabular", "callbacks", "render", "base_env", "wrappers", "__init__"],
     ["agents"],
     ["scripts", "scripts.options"],
     ["scripts.begin"],

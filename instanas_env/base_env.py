@@ -47,8 +47,8 @@ def live_parts(actions: Any, layout: str, observation: str, **bandit_options: An
     return Parts(bandit, observer, action_form(actions, bandit.space))
 
 
-class Shell:
-    """An environment around a bandit, still without ``reset`` and ``step``."""
+class BaseEnv:
+    """What both environments have besides ``reset`` and ``step``: a bandit, callbacks, pictures."""
 
     bandit: Any
     render_mode: str | None
