@@ -23,7 +23,7 @@ from instanas_env.storage import load_json, save_json, write_atomic
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from scripts import options as shared
 from scripts.begin import begin
-from scripts.comparison import leaderboard, policies, ranking
+from scripts.comparison import policies, ranking, tables
 from scripts.comparison.contest import TWIN, Budget, Contest
 from scripts.comparison.replays import verify
 
@@ -67,20 +67,6 @@ def environment(options: Options) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
-def contest_of(options: Options, device: str) -> Contest:
-    """What the policies are compared on."""
-    return Contest(
-        options.out,
-        environment(options),
-        Budget.of(options),
-        options.seed,
-        options.trust,
-        options.env,
-        progress=True,
-        device=device,
-    )
-
-
 def check(options: Options, device: str = "cpu") -> None:
     """Print what scoring the replays of a record again gives; files lie where it says, or the options do."""
     assert options.verify is not None
@@ -105,31 +91,25 @@ def main(options: Options) -> None:
         check(options, device)
         return
     run = RunDirectory(options.out, options, free=(*FREE, *MAY_CHANGE))
-    contest = contest_of(options, device)
+    contest = Contest.of(options, environment(options), device)
     for name in options.policies:
-        policies.check(contest, name)
+        policies.maker(contest, name)
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     seeds = range(options.seed, options.seed + options.seeds)
     results = []
     for row in ranking.rows(contest, options.policies, seeds, options.jobs, options.threads):
         results.append(row)
-        test = row["test"]
-        print(
-            f"{row['policy']} seed {row['seed']}: reward {test['reward']:.3f}, {100 * test['accuracy']:.1f} %"
-            f" right in {test['latency_ms']:.3f} ms, {test['networks']} networks",
-            flush=True,
-        )
-    order = {name: place for place, name in enumerate(options.policies)}
-    results.sort(key=lambda row: (row["seed"], order[row["policy"]]))
+        print(ranking.told(row), flush=True)
+    results.sort(key=lambda row: (row["seed"], options.policies.index(row["policy"])))
     if options.clock:
         results = [ranking.clocked(contest, row, options.clock) for row in results]
     made = {"options": run.config, "command": command(options), "machine": machine(world)}
     record = {**made, **ranking.record(contest, results)}
     save_json(options.out / "benchmark.json", record)
-    write_atomic(options.out / "leaderboard.md", leaderboard.markdown(record).encode())
-    leaderboard.table(record["ranked"]).show()
-    print(leaderboard.searched(record))
+    write_atomic(options.out / "leaderboard.md", tables.leaderboard(record).encode())
+    tables.table(record["policies"]).show()
+    print(tables.searched(record))
     print(
         f"wrote {options.out}/benchmark.json and leaderboard.md; `instanas report {options.out}` draws them"
     )

@@ -21,18 +21,16 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from agents.evaluation.picks import LETTERS, non_dominated, spread
-from agents.evaluation.scores import choose_masks, score_masks
+from agents.evaluation.picks import LETTERS, choose
+from agents.evaluation.scores import Scores, choose_masks, score_masks
 from agents.files import load_agent
-from agents.reward_regression import RewardRegression
 from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
 from scripts.begin import begin
-from scripts.comparison.image_record import mean_figures
+from scripts.comparison.picked import save_pick, table
 from scripts.comparison.rows import settings
-from scripts.comparison.text_table import Columns, TextTable, milliseconds
 from scripts.options import TABLE, Compute, space_name
 
 
@@ -90,46 +88,9 @@ def points(options: Options, bandit: InstanceBandit) -> Iterator[dict[str, Any]]
         dials = [] if ends is None else np.linspace(*ends, options.dials).tolist()
         for dial_ms in settings(agent, bandit, dials):
             outcome = score_masks(bandit, bandit.space.repair(choose_masks(agent, bandit.image_set)))
-            point = mean_figures(outcome)
-            point["latency_ms"] += bandit.latency_table.controller
+            point = Scores.of(outcome, bandit.latency_table.controller).known()
             about = {"controller": str(path.relative_to(options.run)), "dial_ms": dial_ms}
             yield {**about, "trade_off": getattr(agent, "trade_off", None), **point}
-
-
-def choose(found: list[dict[str, Any]], count: int) -> dict[str, Any]:
-    """The frontier of some points, the picks on it, and what each preference means."""
-    frontier = non_dominated([p["accuracy"] for p in found], [p["latency_ms"] for p in found])
-    places = spread([found[i]["latency_ms"] for i in frontier], count)
-    picked = {letter: frontier[place] for letter, place in zip(LETTERS, places, strict=False)}
-    letters = list(picked)
-    balanced = max(letters, key=lambda letter: found[picked[letter]]["reward"])
-    prefer = {"accuracy": letters[0], "balanced": balanced, "latency": letters[-1]}
-    return {"points": found, "frontier": frontier, "picks": picked, "prefer": prefer}
-
-
-def save_pick(run: Path, letter: str, point: dict[str, Any]) -> None:
-    """Write the controller of a pick, its dial set."""
-    agent = load_agent(run / point["controller"])
-    if isinstance(agent, RewardRegression):
-        agent.trade_off = point["trade_off"]
-    agent.save(run / "choices" / letter / "controller.safetensors", {"pick": letter, "validation": point})
-
-
-def pick_table(content: dict[str, Any]) -> TextTable:
-    """A line for each pick."""
-    meant = {letter: [p for p, own in content["prefer"].items() if own == letter] for letter in LETTERS}
-    columns: Columns = {
-        "Pick": lambda row: row["pick"],
-        "Accuracy, %": lambda row: f"{100 * row['accuracy']:.1f}",
-        "ms": lambda row: milliseconds(row["latency_ms"]),
-        "Reward": lambda row: f"{row['reward']:.3f}",
-        "Networks": lambda row: f"{row['architectures']:,}",
-        "Controller": lambda row: Path(row["controller"]).stem,
-        "lambda": lambda row: "" if row["trade_off"] is None else f"{row['trade_off']:.3g}",
-        "--prefer": lambda row: ", ".join(meant[row["pick"]]),
-    }
-    picked = ({**content["points"][i], "pick": letter} for letter, i in content["picks"].items())
-    return TextTable.of(columns, picked)
 
 
 def main(options: Options) -> None:
@@ -145,5 +106,5 @@ def main(options: Options) -> None:
     images = {"split": "val", "images": len(bandit.image_set)}
     record = {name: str(value) for name, value in asdict(options).items()}
     save_json(options.run / "choices.json", {"options": record, **images, **window, **content})
-    pick_table(content).show()
+    table(content).show()
     print(f"wrote {options.run}/choices.json, choices/")

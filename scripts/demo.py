@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from agents.evaluation.awareness import measure_awareness
+from agents.evaluation.awareness import measure
 from agents.evaluation.clock import time_policy
 from agents.files import load_agent
 from agents.reinforce import SelfCriticalReinforce
@@ -33,9 +33,9 @@ from instanas_env.render import frames
 from instanas_env.storage import save_json, write_atomic
 from instanas_env.training.run_directory import FREE, RunDirectory
 from scripts.begin import begin
-from scripts.comparison import ranking
+from scripts.comparison import ranking, tables
 from scripts.comparison.contest import Budget, Contest
-from scripts.comparison.text_table import Columns, TextTable
+from scripts.comparison.over_seeds import over_seeds
 from scripts.options import Compute
 from scripts.report.pictures import png_of
 
@@ -45,20 +45,9 @@ NAMES = {
     "regression": "regression, learnt here",
     "reinforce": "REINFORCE, learnt here",
 }
-COLUMNS: Columns = {
-    "policy": lambda row: row["name"],
-    "right, %": lambda row: f"{100 * row['accuracy']:.1f}",
-    "ms": lambda row: f"{row['latency_ms']:.3f}",
-    "networks": lambda row: f"{row['networks']:,}",
-    "lost shuffled": lambda row: (
-        f"{100 * (row['accuracy'] - row['shuffled_accuracy']):.1f}" if row["networks"] > 1 else ""
-    ),
-    "names, %": lambda row: "" if row["names_accuracy"] is None else f"{100 * row['names_accuracy']:.1f}",
-}
 NOTES = """\
-1,000 test images of Fashion-MNIST. ms: deployed, with the controller's. lost shuffled: points of accuracy
-that the same masks lose when other images get them. names: what the controller gets right by itself.
-REINFORCE, shipped: learnt from 200,000 images of Fashion-MNIST's whole training split."""
+1,000 test images of Fashion-MNIST; brackets hold 95 % intervals over images. REINFORCE, shipped: learnt from
+200,000 images of Fashion-MNIST's whole training split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +70,8 @@ def alone(test: InstanceBandit) -> dict[str, Any]:
     network = MetaGraph.load(shipped("mobilenet_v2.safetensors")).to(test.device)
     table = test.latency_table.only(paper.MOBILENET_V2_MODULE)
     bandit = InstanceBandit(network, test.image_set, table)
-    figures, _ = measure_awareness(bandit, StaticAgent(network.space, network.space.full_mask()))
-    return vars(figures)
+    scores, _ = measure(bandit, StaticAgent(network.space, network.space.full_mask()))
+    return scores.known()
 
 
 def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -95,7 +84,7 @@ def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str
     run.claim()
     for row in ranking.rows(contest, tuple(NAMES), (options.seed,)):
         yield NAMES[row["policy"]], row["test"]
-    yield "REINFORCE, shipped", vars(measure_awareness(*reference())[0])
+    yield "REINFORCE, shipped", measure(*reference())[0].known()
 
 
 def reference() -> tuple[InstanceBandit, SelfCriticalReinforce]:
@@ -150,10 +139,12 @@ def main(options: Options) -> None:
         done[name] = row
         print(f"{name}: {100 * row['accuracy']:.1f} % at {row['latency_ms']:.3f} ms", flush=True)
     save_json(options.out / "demo.json", done)
-    TextTable.of(COLUMNS, [{"name": name, **row} for name, row in done.items()]).show()
-    print(NOTES)
+    lines = over_seeds([{"policy": name, "seed": 0, "test": row} for name, row in done.items()])
+    shown = tables.table([{**line, "seeds": None, "hypervolume": None} for line in lines])
+    shown.show()
+    print(f"{NOTES} {tables.notes(shown)}")
     bandit, agent = reference()
-    _, outcome = measure_awareness(bandit, agent)
+    _, outcome = measure(bandit, agent)
     print("\nImages that get little, and images that get much:")
     print("\n".join(easy_and_hard(bandit, outcome, options.out / "images.png")))
     print(f"\n{stopwatch(bandit, agent, options.stopwatch_images)}")

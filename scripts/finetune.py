@@ -28,7 +28,6 @@ from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data, table_of
 from agents.static import StaticAgent
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
 from instanas_env.training.bound import check_same_images
@@ -68,16 +67,6 @@ class Options(Training, DataOfRun):
     """Re-train from new weights (section 4.2) instead of the given ones."""
 
 
-def chosen_agent(options: Options, space: SearchSpace) -> tuple[Path | None, Agent]:
-    """Who gives the masks, and the file it was read from; ``space`` is the meta-graph's."""
-    if options.masks == "all":
-        if options.controller is not None or options.prefer is not None:
-            raise ValueError("masks: got 'all' with a controller or a pick; one or the other will do")
-        return None, StaticAgent(space, space.full_mask())
-    source = options.controller or controller_file(options.run, options.prefer)
-    return source, load_agent(source)
-
-
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     world = begin(options, world)
@@ -85,7 +74,13 @@ def main(options: Options, world: World = ALONE) -> None:
     assert options.dataset is not None
     run = RunDirectory(options.out, options, free=FREE, world=world)
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
-    source, agent = chosen_agent(options, meta_graph.space)
+    source: Path | None = None
+    agent: Agent = StaticAgent(meta_graph.space, meta_graph.space.full_mask())
+    if options.masks != "all":
+        source = options.controller or controller_file(options.run, options.prefer)
+        agent = load_agent(source)
+    elif options.controller is not None or options.prefer is not None:
+        raise ValueError("masks: got 'all' with a controller or a pick; one or the other will do")
     if options.masks == "random" and not isinstance(agent, RewardRegression):
         raise ValueError(f"masks: got 'random' with a {type(agent).__name__}; a RewardRegression will do")
     if isinstance(agent, LearningAgent):

@@ -11,10 +11,8 @@ and all accuracies in the file are of all images. Resumes where it was. Writes `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import track
 from torch import Tensor
 
@@ -22,17 +20,11 @@ from agents.evaluation.picks import non_dominated
 from agents.one_shot import OneShotSearch, best_layers
 from instanas_env import paper
 from instanas_env.search_space import SearchSpace
-from instanas_env.storage import load_json, save_json
+from instanas_env.storage import save_json
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
-from instanas_env.validation import anything, items, record, text
 from scripts.begin import begin, frozen_bandits
+from scripts.comparison.fixed import FRONTIER
 from scripts.options import Compute, Data, Folder, Weights
-
-FRONTIER = "one_shot.json"
-
-_CONTENT = record(
-    {"search_space": anything, "frontier": items(record({"mask": text()}, more=True))}, more=True
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,25 +73,6 @@ def rank(one_shot: OneShotSearch, masks: Tensor, name: str, chunk: int, run: Run
         run.checkpoint({"round": name, "accuracy": found}, {})
         accuracy += found
     return accuracy
-
-
-def load_frontier(path: Path, space: SearchSpace) -> Tensor:
-    """The masks ``(K, num_cells, num_modules)`` that a run left; ``path`` is its directory or the file."""
-    file = path / FRONTIER if path.is_dir() else path
-    if not file.is_file():
-        raise FileNotFoundError(f"one_shot: no such file: {file}; `instanas oneshot` makes it")
-    content = load_json(file)
-    try:
-        checked = _CONTENT(content, "content")
-        found = SearchSpace.from_config(checked["search_space"])
-        bits = [[bit == "1" for bit in row["mask"]] for row in checked["frontier"]]
-    except ValueError as error:
-        raise ValueError(f"one_shot: {file} is not of `instanas oneshot` ({error})") from error
-    if found != space:
-        raise ValueError(f"one_shot: {file} is of the search space {found.config}, not {space.config}")
-    if any(len(row) != space.num_bits for row in bits):
-        raise ValueError(f"one_shot: {file} has masks of another length than {space.num_bits}")
-    return torch.tensor(bits, dtype=torch.bool).reshape(-1, space.num_cells, space.num_modules)
 
 
 def main(options: Options) -> None:

@@ -21,18 +21,16 @@ from rich.progress import track
 from torch import Tensor
 
 from agents.agent import native
-from agents.evaluation.scores import choose_masks, score_masks, shuffle_between_images, some_images
+from agents.evaluation.awareness import validate
+from agents.evaluation.scores import some_images
 from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data
 from instanas_env import paper
-from instanas_env.bandit import InstanceBandit
-from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from scripts.begin import begin
-from scripts.comparison.image_record import mean_figures
-from scripts.search_options import Options, Regression, make_agent, make_envs, make_shard, make_update
+from scripts.search_options import Options, Regression, make_envs, make_shard, make_update
 
 
 def search(
@@ -44,7 +42,7 @@ def search(
     envs = make_shard(options, world, augment=True, bounds=bounds)
     bandit = native(envs).bandit
     images = len(bandit.image_set)
-    agent = make_agent(options, envs, images, world)
+    agent = options.agent.make(envs, options, images, world)
     update = make_update(options, bandit.meta_graph.num_classes, world)
     with world.one_first():
         validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
@@ -78,7 +76,7 @@ def search(
             "upper_ms": validation.bounds.upper,
             "lower_ms": validation.bounds.lower,
             "meta_graph": update.history[-1] if update.history else None,
-            "val": validate(agent, validation, options.seed),
+            "val": validate(validation, agent, options.seed).known(),
             "seconds": round(time.perf_counter() - start, 1),
         }
         if world.is_main:
@@ -103,29 +101,16 @@ def waiting(state: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[s
     return {**state, "contexts": contexts, "waiting": flags}
 
 
-def validate(agent: LearningAgent, bandit: Any, seed: int) -> dict[str, float]:
-    """The agent's deterministic policy on a split, and the same masks shuffled between images."""
-    masks = choose_masks(agent, bandit.image_set)
-    own = score_masks(bandit, masks)
-    shuffled = score_masks(bandit, shuffle_between_images(masks, generator_for(seed, 5)))
-    return {**mean_figures(own), "shuffled_accuracy": float(shuffled.correct.mean())}
-
-
-def save_results(options: Any, run: RunDirectory, agent: LearningAgent, bandit: InstanceBandit) -> None:
-    """Write the controller and the meta-graph of a finished run, with its record, and what deploys them."""
-    if run.world.is_main:
-        record = {"options": run.config, "machine": machine(run.world), "history": run.history[-1:]}
-        agent.save(options.out / "controller.safetensors", record)
-        bandit.meta_graph.save(options.out / "meta_graph.safetensors", record)
-        typical = agent.space.repair(agent.masks(some_images(bandit.image_set, TYPICAL)))
-        save_data(options.out, bandit.image_set, bandit.latency_table, typical)
-
-
 def main(options: Options, world: World = ALONE) -> None:
     """Search to the end, or from where an earlier call was stopped."""
     world = begin(options, world)
     run = RunDirectory(options.out, options, free=FREE, world=world)
     agent, envs = search(options, run)
-    save_results(options, run, agent, native(envs).bandit)
     if world.is_main:
+        bandit = native(envs).bandit
+        record = {"options": run.config, "machine": machine(world), "history": run.history[-1:]}
+        agent.save(options.out / "controller.safetensors", record)
+        bandit.meta_graph.save(options.out / "meta_graph.safetensors", record)
+        typical = agent.space.repair(agent.masks(some_images(bandit.image_set, TYPICAL)))
+        save_data(options.out, bandit.image_set, bandit.latency_table, typical)
         print(f"{run.history[-1]['val']}\nwrote {options.out}")

@@ -165,13 +165,6 @@ class Options(Compute, Weights, Data, Folder):
     seed: int = 0
 
 
-def make_agent(
-    options: Options, envs: gym.vector.VectorEnv, images: int, world: World = ALONE
-) -> LearningAgent:
-    """The agent of the options, for a search over ``images`` per epoch."""
-    return options.agent.make(envs, options, images, world)
-
-
 def make_envs(options: Options, split: str, num_envs: int, **more: Any) -> gym.vector.VectorEnv:
     """The native vector environment of the options."""
     given = {**environment(options), "wrong_reward": options.wrong_reward, **more}

@@ -82,9 +82,9 @@ def test_every_policy_is_ranked(finished):
     assert tuple(rows) == POLICIES
     fixed = rows["fixed"]
     assert fixed["networks"] == 1 and fixed["shuffled_accuracy"] == fixed["accuracy"]
-    rewards = [row["reward"][0] for row in record["ranked"]]
+    rewards = [row["reward"][0] for row in record["policies"]]
     assert rewards == sorted(rewards, reverse=True) and len(rewards) == len(POLICIES)
-    ranked, bounds = {row["policy"]: row for row in record["ranked"]}, record["bounds"]
+    ranked, bounds = {row["policy"]: row for row in record["policies"]}, record["bounds"]
     lost, test = ranked["reinforce"]["lost_shuffled_reward"][0], rows["reinforce"]
     assert lost == pytest.approx(test["reward"] - test["shuffled_reward"])
     assert bounds["fixed"] == pytest.approx(fixed["reward"])
@@ -123,7 +123,7 @@ def test_the_search_s_answers_are_shown_everywhere(finished, capsys):
     """In the record, in the fixed mask's line of the Markdown file, and in the terminal."""
     record, line = load_json(finished / "benchmark.json"), "and the menu took 6,000 answers."
     assert record["search"]["answers"] == load_json(finished / "fixed.json")["answers"] == 6000
-    (row,) = (row for row in record["ranked"] if row["policy"] == "fixed")
+    (row,) = (row for row in record["policies"] if row["policy"] == "fixed")
     assert (row["steps"], row["seconds"]) == (6000, record["search"]["seconds"]) and row["seconds"] > 0
     text = (finished / "leaderboard.md").read_text()
     (fixed,) = (line for line in text.splitlines() if line.startswith("| fixed "))
@@ -177,7 +177,7 @@ def test_five_policies_over_seeds_with_one_command(tmp_path, monkeypatch):
     given = {**TINY, "seeds": 2, "steps": 512, "trust": True, "clock": 2}
     sys.modules.pop("plugged", None)
     benchmark.main(benchmark.Options(out=tmp_path / "run", policies=policies, **given))
-    ranked = {row["policy"]: row for row in load_json(tmp_path / "run" / "benchmark.json")["ranked"]}
+    ranked = {row["policy"]: row for row in load_json(tmp_path / "run" / "benchmark.json")["policies"]}
     assert {name: row["seeds"] for name, row in ranked.items()} == {
         **dict.fromkeys(policies, 1), "plugged:Torch": 2, "random": 2,
     }  # fmt: skip
@@ -194,7 +194,7 @@ def test_the_twin_ranks_what_chooses_arms(tmp_path):
     options = {**TINY, "env": "InstaNASTabular-v1", "policies": ("random", "fixed", "linucb")}
     benchmark.main(benchmark.Options(out=tmp_path, **options))
     record = load_json(tmp_path / "benchmark.json")
-    ranked = {row["policy"]: row for row in record["ranked"]}
+    ranked = {row["policy"]: row for row in record["policies"]}
     assert ranked["fixed"]["regret_fixed"][0] == pytest.approx(0)
     assert ranked["random"]["networks"][0] > 100 and len(ranked["linucb"]["curve"]) == 4
     live, row = build_bandit(split="test"), record["rows"][0]

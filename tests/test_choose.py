@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.evaluation.picks import controller_file
+from agents.evaluation.picks import choose, controller_file
 from agents.evaluation.scores import choose_masks
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
@@ -18,7 +18,8 @@ from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.training.epoch import accuracy
 from scripts import evaluate, finetune
-from scripts.choose import Options, choose, main, snapshots
+from scripts.choose import Options, main, snapshots
+from scripts.comparison.compare import compare
 from tests.tools.pipeline_fixtures import home, image_folder, read_strictly, searched
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
@@ -123,7 +124,7 @@ def test_bad_options_are_named(tmp_path):
 
 
 def test_fine_tuning_a_pick_keeps_its_trade_off_and_so_does_the_comparison(tmp_path):
-    """One row and its control, though a dial is asked for; without ``prefer`` the dial turns."""
+    """One row, though a dial is asked for; without ``prefer`` the dial turns."""
     run = chosen("regression")
     out = tmp_path / "tuned"
     folder = {"dataset": "folder", "data_dir": image_folder()}
@@ -131,8 +132,8 @@ def test_fine_tuning_a_pick_keeps_its_trade_off_and_so_does_the_comparison(tmp_p
     source = controller_file(run, "latency")
     assert (out / "controller.safetensors").read_bytes() == source.read_bytes()
     small = {"dial": (0.4,), "one_shot_masks": 1, "one_shot_limits": (), "time_real": False}
-    comparison = evaluate.compare(evaluate.Options(tmp_path / "compared", runs=(out, run), **folder, **small))
-    names = [row["name"] for row in comparison.rows if row["group"] in ("tuned", run.name)]
-    assert names == ["tuned", "tuned, shuffled", f"{run.name}, dial 0.4", f"{run.name}, dial 0.4, shuffled"]
+    comparison = compare(evaluate.Options(tmp_path / "compared", runs=(out, run), **folder, **small))
+    names = [row["policy"] for row in comparison.rows if row["group"] in ("tuned", run.name)]
+    assert names == ["tuned", f"{run.name}, dial 0.4"]
     last = content("regression")["picks"][content("regression")["prefer"]["latency"]]
     assert content("regression")["points"][last]["trade_off"] == RewardRegression.load(source).trade_off

@@ -10,13 +10,16 @@ import torch
 from gymnasium import spaces
 
 from agents.agent import Agent
-from agents.evaluation.awareness import measure_awareness
+from agents.evaluation.awareness import measure
+from agents.evaluation.controls import paired_gain
 from agents.evaluation.picks import hypervolume
+from agents.evaluation.scores import score_masks, shuffle_between_images
 from agents.one_shot import Candidate
 from agents.predicting import Predicting, form_of, observer_of
 from agents.reward_regression import RewardRegression
 from agents.static import StaticAgent
 from instanas_env.build import build_bandit
+from instanas_env.seeding import generator_for
 from scripts.comparison.contest import Budget, Contest, worth
 from scripts.comparison.learning import let_learn
 from scripts.comparison.policies import enter, fastest_trade_off
@@ -149,7 +152,7 @@ def test_awareness_golden_values():
     """Half of the classes at the cost of all modules, half at MobileNetV2's; no controller to pay for."""
     bandit = build_bandit(split="val")
     table = bandit.latency_table
-    figures, outcome = measure_awareness(bandit, ByLabel(bandit.space, bandit.image_set.labels))
+    figures, outcome = measure(bandit, ByLabel(bandit.space, bandit.image_set.labels))
     full, path = table.reference("full"), table.reference("mobilenet_v2")
     assert figures.latency_ms == pytest.approx((full + path) / 2)
     assert figures.latency_sd_ms == pytest.approx((full - path) / 2)
@@ -159,12 +162,36 @@ def test_awareness_golden_values():
         outcome.reward.mean()
     )
     assert figures.most_used_latency_ms in (pytest.approx(full), pytest.approx(path))
+    assert figures.lost_shuffled_accuracy == figures.accuracy - figures.shuffled_accuracy
+    assert figures.lost_shuffled_accuracy_low <= figures.lost_shuffled_accuracy
+    assert figures.lost_shuffled_accuracy <= figures.lost_shuffled_accuracy_high
+    assert figures.lost_shuffled_reward == figures.reward - figures.shuffled_reward
+
+
+def test_a_shuffled_policy_is_scored_with_the_masks_of_others():
+    """The same generator exchanges the same masks; the interval is that of pairs of images."""
+    bandit = build_bandit(split="val")
+    agent = ByLabel(bandit.space, bandit.image_set.labels)
+    figures, own = measure(bandit, agent, generator_for(3))
+    masks = shuffle_between_images(torch.from_numpy(own.mask), generator_for(3))
+    shuffled = score_masks(bandit, masks)
+    gain = paired_gain(own.correct, shuffled.correct)
+    assert figures.shuffled_accuracy == shuffled.correct.mean()
+    assert (figures.lost_shuffled_accuracy_low, figures.lost_shuffled_accuracy_high) == (gain.low, gain.high)
+
+
+def test_one_network_for_all_loses_nothing():
+    bandit = build_bandit(split="val")
+    figures, _ = measure(bandit, StaticAgent(bandit.space, bandit.space.mobilenet_v2_mask()))
+    assert figures.networks == 1 and figures.lost_shuffled_accuracy == figures.lost_most_used_reward == 0
+    assert (figures.lost_shuffled_accuracy_low, figures.lost_shuffled_accuracy_high) == (0, 0)
+    assert figures.most_used_latency_ms == figures.latency_ms
 
 
 def test_the_worth_of_a_fixed_mask_is_its_mean_reward():
     bandit = build_bandit(split="val")
     mask = bandit.space.mobilenet_v2_mask()
-    figures, outcome = measure_awareness(bandit, StaticAgent(bandit.space, mask))
+    figures, outcome = measure(bandit, StaticAgent(bandit.space, mask))
     candidate = Candidate(mask, float(outcome.correct.mean()), figures.latency_ms, torch.zeros(10))
     assert worth(bandit, candidate) == pytest.approx(figures.reward)
 
@@ -180,7 +207,7 @@ def test_the_dial_stops_at_the_fastest_that_is_accurate_enough(lite_space):
     accuracies = []
     for mask in menu:
         agent_of_one = StaticAgent(lite_space, mask)
-        accuracies.append(measure_awareness(bandit, agent_of_one)[0].accuracy)
+        accuracies.append(measure(bandit, agent_of_one)[0].accuracy)
     assert accuracies[0] < accuracies[1]
     difference = bandit.latency_table.lookup(menu).diff().item()
     trade_off = fastest_trade_off(agent, bandit, accuracies[1])

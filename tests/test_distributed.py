@@ -28,7 +28,7 @@ from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, load_weights
 from instanas_env.training.distributed import ALONE, World, launch
 from instanas_env.training.run_directory import RunDirectory
-from scripts.search_options import make_agent, make_shard
+from scripts.search_options import make_shard
 from tests.tools.compare_runs import compare_runs
 from tests.tools.pipeline_fixtures import history, home, image_folder
 from tests.tools.processes import run_stages, search_options, stages
@@ -271,7 +271,7 @@ def test_a_controller_learns_in_two_processes_what_it_learns_in_one(name, tmp_pa
     options = search_options(image_folder(), tmp_path, name)
 
     def work(world: World) -> list[Tensor]:
-        agent = make_agent(options, make_shard(options, world), 80, world)
+        agent = options.agent.make(make_shard(options, world), options, 80, world)
         layers = [layer for layer in agent.controller.double().modules() if isinstance(layer, LargeKernels)]
         layers[0][0].register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
         start = [parameter.detach().clone() for parameter in agent.controller.parameters()]
@@ -357,7 +357,7 @@ def test_what_does_not_go_together_is_refused(tmp_path):
         make_shard(options, World(0, 5))
     envs = make_shard(options, World(1, 2))
     with pytest.raises(ValueError, match="^agent: convnet-aig learns in one process only; got 2"):
-        make_agent(options, envs, 80, World(1, 2))
+        options.agent.make(envs, options, 80, World(1, 2))
     for agent in (ConvNetAIG(envs), RewardRegression(envs), SelfCriticalReinforce(envs)):
         with pytest.raises(ValueError, match=r"^env: got shard \(1, 2\); this agent's, \(0, 1\), will do"):
             agent.learn(24)

@@ -16,8 +16,10 @@ from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
+from scripts.comparison.compare import compare, menu_of, searches
 from scripts.comparison.image_record import ImageRecord
-from scripts.evaluate import Options, compare, menu_of, searches
+from scripts.comparison.over_seeds import over_seeds
+from scripts.evaluate import Options
 from tests.tools.pipeline_fixtures import evaluated, image_folder, read_strictly, searched
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
@@ -29,9 +31,14 @@ FIXED = [
 
 
 def rows() -> dict[str, dict]:
-    """The rows by name, without those of searches that come with the package."""
-    policies = read_strictly(evaluated() / "results.json")["policies"]
-    return {row["name"]: row for row in policies if "(shipped)" not in row["group"]}
+    """The rows by policy, without those of searches that come with the package."""
+    found = read_strictly(evaluated() / "results.json")["rows"]
+    return {row["policy"]: row for row in found if "(shipped)" not in row["group"]}
+
+
+def scores() -> dict[str, dict]:
+    """Their scores on the test split."""
+    return {policy: row["test"] for policy, row in rows().items()}
 
 
 def table() -> LatencyTable:
@@ -53,38 +60,41 @@ def test_rows_and_their_groups():
     assert groups == {
         "fixed": FIXED,
         "static": ["best static <= 0.6 MobileNetV2", "best static <= 1 MobileNetV2"],
-        "regression": [name for dial in dials for name in (dial, f"{dial}, shuffled")],
-        "reinforce": ["reinforce", "reinforce, shuffled"],
-        "controllers alone": ["regression, the controller alone"],
+        "regression": dials,
+        "reinforce": ["reinforce"],
     }
+    assert {policy for policy, row in scores().items() if "names_accuracy" in row} == {*dials, "reinforce"}
 
 
 def test_every_figure_is_finite_and_in_its_range():
-    for row in rows().values():
+    lone = "MobileNetV2 trained alone"
+    assert rows()[lone]["parameters"] > 0 and rows()[lone]["mmacs"] > 0
+    for policy, row in scores().items():
         figures = [value for value in row.values() if isinstance(value, (int, float))]
-        sizes = 2 if row["name"] == "MobileNetV2 trained alone" else 0  # parameters and MACs
-        assert len(figures) == 7 + sizes and all(map(math.isfinite, figures))
+        assert all(map(math.isfinite, figures))
+        controls = 4 * ("over_static_accuracy" in row) + ("names_accuracy" in row)
+        assert len(figures) == (8 if policy == lone else 18 + controls)
         assert row["images"] == 40
         assert 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1
         assert -1 <= row["reward"] <= 1 and row["latency_ms"] > 0
-        assert row["real_latency_ms"] is None, "not asked for"
+        assert "clock_ms" not in row, "not asked for"
 
 
 def test_fixed_policies_have_the_latency_of_their_mask_and_no_controller():
-    latency = {name: rows()[name]["latency_ms"] for name in FIXED}
+    latency = {name: scores()[name]["latency_ms"] for name in FIXED}
     assert latency["full meta-graph"] == pytest.approx(table().reference("full"))
     assert latency["MobileNetV2 path"] == pytest.approx(table().reference("mobilenet_v2"))
     assert latency["cheapest path"] == pytest.approx(table().reference("cheapest"))
     assert latency["MobileNetV2 trained alone"] == pytest.approx(latency["MobileNetV2 path"])
     assert latency["cheapest path"] < latency["random half"] < latency["full meta-graph"]
-    networks = {name: rows()[name]["architectures"] for name in FIXED}
+    networks = {name: scores()[name]["networks"] for name in FIXED}
     assert networks == {**dict.fromkeys(FIXED, 1), "random half": 40}
 
 
 @pytest.mark.parametrize("factor", [0.6, 1])
 def test_static_rows_keep_their_limits(factor):
-    row = rows()[f"best static <= {factor} MobileNetV2"]
-    assert row["architectures"] == 1
+    row = scores()[f"best static <= {factor} MobileNetV2"]
+    assert row["networks"] == 1
     assert row["latency_ms"] <= factor * table().reference("mobilenet_v2")
 
 
@@ -93,46 +103,35 @@ def test_no_row_claims_a_limit_that_its_mask_breaks(tmp_path):
     comparison = compare(small(tmp_path, one_shot_limits=(0.01,)))
     static = [row for row in comparison.rows if row["group"] == "static"]
     limit = 0.01 * table().reference("mobilenet_v2")
-    assert all(row["latency_ms"] <= limit for row in static if "<= 0.01" in row["name"])
-
-
-def test_shuffled_rows_have_the_networks_of_their_originals():
-    """Other images, the same masks: everything but accuracy and reward stays."""
-    names = [name for name in rows() if name.endswith(", shuffled")]
-    assert len(names) == 3
-    for name in names:
-        shuffled, original = rows()[name], rows()[name.removesuffix(", shuffled")]
-        assert shuffled["latency_ms"] == pytest.approx(original["latency_ms"])
-        assert shuffled["architectures"] == original["architectures"]
-        assert shuffled["networks"] == original["networks"]
+    assert all(row["test"]["latency_ms"] <= limit for row in static if "<= 0.01" in row["policy"])
 
 
 def test_learned_rows_list_their_networks_and_pay_for_their_controller():
     """Masks as bits, latencies rounded to 1e-4; their mean over images and the controller's on top."""
     learned = [row for row in rows().values() if row["group"] in ("regression", "reinforce")]
     for row in learned:
-        networks = row["networks"]
-        assert len({network["mask"] for network in networks}) == row["architectures"] == len(networks)
+        networks = row["masks"]
+        assert len({network["mask"] for network in networks}) == row["test"]["networks"] == len(networks)
         assert sum(network["images"] for network in networks) == 40
         masks = torch.tensor([[bit == "1" for bit in network["mask"]] for network in networks])
         latencies = [network["latency_ms"] for network in networks]
         assert latencies == pytest.approx(table().lookup(masks.reshape(-1, 17, 5)).tolist(), abs=1e-4)
         mean = sum(network["images"] * network["latency_ms"] for network in networks) / 40
-        assert row["latency_ms"] == pytest.approx(mean + table().controller, abs=1e-4)
-    assert len(learned) == 6
-    assert all(row["networks"] is None for row in rows().values() if row not in learned)
+        assert row["test"]["latency_ms"] == pytest.approx(mean + table().controller, abs=1e-4)
+    assert len(learned) == 3
+    assert not any("masks" in row for row in rows().values() if row not in learned)
 
 
 def test_the_record_of_images_counts_what_the_results_count():
-    """Per network as many images, and as many right answers in all; shuffled controls are not recorded."""
+    """Per network as many images, and as many right answers in all."""
     record = ImageRecord.load(evaluated() / "images.safetensors")
-    policies = read_strictly(evaluated() / "results.json")["policies"]
-    learned = {r["name"]: r for r in policies if r["networks"] and not r["name"].endswith(", shuffled")}
+    found = read_strictly(evaluated() / "results.json")["rows"]
+    learned = {row["policy"]: row for row in found if "masks" in row}
     assert record.policies.keys() == learned.keys()
     for name, choices in record.policies.items():
-        networks = learned[name]["networks"]
+        networks = learned[name]["masks"]
         assert choices.network.bincount().tolist() == [network["images"] for network in networks]
-        assert choices.correct.sum().item() == round(40 * learned[name]["accuracy"])
+        assert choices.correct.sum().item() == round(40 * learned[name]["test"]["accuracy"])
 
 
 def test_the_record_holds_the_split_and_its_pictures():
@@ -149,7 +148,7 @@ def test_the_record_holds_the_split_and_its_pictures():
 
 def test_results_name_the_machine_and_the_options():
     results = read_strictly(evaluated() / "results.json")
-    assert results.keys() == {"options", "machine", "policies", "seeds", "image_sets"}
+    assert results.keys() == {"options", "machine", "policies", "rows", "image_sets"}
     assert results["machine"].keys() == {"device", "processor", "threads", "torch", "python"}
     assert results["options"]["dataset"] == "folder"
 
@@ -177,10 +176,10 @@ def test_another_space_comes_with_its_own_table_and_networks_alone(tmp_path, tin
     RewardRegression(None, space=tiny_space).save(weights.parent / "controller.safetensors")
     files = {"meta_graph": weights, "latency_table": table, "alone": (tmp_path / "alone",)}
     comparison = compare(small(tmp_path, runs=(weights.parent,), dial=(0.5,), one_shot_limits=(), **files))
-    assert [row["name"] for row in comparison.rows] == [
-        "MobileNetV2 x 0.5", *FIXED[1:], "narrow, dial 0.5", "narrow, dial 0.5, shuffled",
+    assert [row["policy"] for row in comparison.rows] == [
+        "MobileNetV2 x 0.5", *FIXED[1:], "narrow, dial 0.5",
     ]  # fmt: skip
-    latency = {row["name"]: row["latency_ms"] for row in comparison.rows}
+    latency = {row["policy"]: row["test"]["latency_ms"] for row in comparison.rows}
     assert latency["MobileNetV2 x 0.5"] == latency["MobileNetV2 path"] == 17 + 1
     assert latency["full meta-graph"] == 17 * 5 + 1
 
@@ -206,30 +205,51 @@ def test_weights_for_other_classes_are_refused(tmp_path, tiny_space):
 
 
 def test_every_controller_has_its_controls_on_the_same_images():
-    """And nobody else; the shuffled one is the row of that name, the static one no slower than the policy."""
-    learned = [row for row in rows().values() if row["networks"] and not row["name"].endswith(", shuffled")]
+    """And nobody else; the static one is no slower than the policy. Its scores tell what they come to."""
+    learned = [row for row in rows().values() if "masks" in row]
     assert len(learned) == 3 and sum("controls" in row for row in rows().values()) == 3
     for row in learned:
-        controls, shuffled = row["controls"], rows()[row["name"] + ", shuffled"]
-        assert controls["shuffled"]["accuracy"] == shuffled["accuracy"]
-        for name in ("shuffled", "static", "static_with_controller_time"):
+        controls, test = row["controls"], row["test"]
+        for name in ("static", "static_with_controller_time"):
             gain = controls[name]["gain"]
-            assert gain["difference"] == pytest.approx(row["accuracy"] - controls[name]["accuracy"])
+            assert gain["difference"] == pytest.approx(test["accuracy"] - controls[name]["accuracy"])
             assert gain["low"] <= gain["difference"] <= gain["high"]
+        assert test["over_static_accuracy"] == gain["difference"]
+        assert (test["over_static_accuracy_low"], test["over_static_accuracy_high"]) == (
+            gain["low"],
+            gain["high"],
+        )
+        lost = test["lost_shuffled_accuracy"]
+        assert lost == pytest.approx(test["accuracy"] - test["shuffled_accuracy"])
+        assert test["lost_shuffled_accuracy_low"] <= lost <= test["lost_shuffled_accuracy_high"]
         oracle = controls["oracle"]
         assert oracle["networks"] <= 4 and oracle["images"] == 40
-        assert oracle["any_right"] >= oracle["best_single"] and oracle["controller"] == row["accuracy"]
+        assert oracle["any_right"] >= oracle["best_single"] and oracle["controller"] == test["accuracy"]
+        assert oracle["any_right"] == test["oracle_accuracy"]
+
+
+def test_further_seeds_of_a_policy_are_rows_of_their_own_and_one_line(tmp_path):
+    """By the folder's name: ``search_seed1`` is made as ``search``, so both are of one policy."""
+    runs = tuple(tmp_path / name for name in ("search", "search_seed1"))
+    for run in runs:
+        run.symlink_to(searched("reinforce"))
+    comparison = compare(small(tmp_path / "out", runs=runs, one_shot_limits=()))
+    found = [row for row in comparison.rows if row["group"] == "search"]
+    assert [(row["policy"], row["seed"]) for row in found] == [("search", 0), ("search", 1)]
+    (line,) = (line for line in over_seeds(comparison.rows) if line["policy"] == "search")
+    accuracy = found[0]["test"]["accuracy"]
+    assert line["seeds"] == 2 and line["accuracy"] == pytest.approx((accuracy,) * 3)
 
 
 @pytest.mark.parametrize("agent", ["blockdrop", "convnet-aig"])
 def test_the_papers_other_controllers_are_compared(agent, tmp_path):
-    """Without a dial: one row and its control. BlockDrop uses MobileNetV2's blocks alone."""
+    """Without a dial: one row with its controls. BlockDrop uses MobileNetV2's blocks alone."""
     comparison = compare(small(tmp_path, runs=(searched(agent),), one_shot_limits=()))
-    row, shuffled = (row for row in comparison.rows if row["group"] == agent)
-    assert (row["name"], shuffled["name"]) == (agent, f"{agent}, shuffled")
-    assert row["controls"].keys() == {"shuffled", "static", "static_with_controller_time", "oracle"}
+    (row,) = (row for row in comparison.rows if row["group"] == agent)
+    assert row["policy"] == agent and "shuffled_accuracy" in row["test"]
+    assert row["controls"].keys() == {"static", "static_with_controller_time", "oracle"}
     if agent == "blockdrop":
-        masks = torch.tensor([[bit == "1" for bit in network["mask"]] for network in row["networks"]])
+        masks = torch.tensor([[bit == "1" for bit in network["mask"]] for network in row["masks"]])
         assert not masks.reshape(-1, 17, 5)[:, :, [0, 1, 3, 4]].any()
 
 
@@ -248,5 +268,5 @@ def test_a_fixed_mask_with_weights_of_its_own_has_one_row_and_no_controls(tmp_pa
     graph = run / "meta_graph.safetensors"
     rows = compare(small(tmp_path / "out", runs=(run,), meta_graph=graph)).rows
     (row,) = (row for row in rows if row["group"] == "one")
-    assert row["name"] == "one" and "controls" not in row
-    assert row["latency_ms"] == pytest.approx(table().reference("mobilenet_v2"))
+    assert row["policy"] == "one" and "controls" not in row
+    assert row["test"]["latency_ms"] == pytest.approx(table().reference("mobilenet_v2"))

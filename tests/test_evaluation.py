@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from agents.evaluation.clock import real_latency
 from agents.evaluation.scores import (
+    Scores,
     choose_masks,
     mean_interval,
-    real_latency,
     score_masks,
     shuffle_between_images,
     some_images,
-    summarise,
     wilson_interval,
 )
 from agents.reinforce import SelfCriticalReinforce
@@ -101,13 +101,14 @@ def test_summary_golden_values(bandit):
         latency_ms=np.array([1.0, 2.0, 3.0, 4.0]),
         reward=np.array([0.5, -1.0, 1.0, 0.25]),
     )
-    row = summarise("name", outcome, controller_ms=0.5, real_latency_ms=7.0)
-    assert (row.name, row.images, row.accuracy, row.architectures) == ("name", 4, 3 / 4, 3)
+    row = Scores.of(outcome, controller_ms=0.5, clock_ms=7.0)
+    assert (row.images, row.accuracy, row.networks) == (4, 3 / 4, 3)
     assert row.latency_ms == pytest.approx((1 + 2 + 3 + 4) / 4 + 0.5)
     assert row.reward == pytest.approx((0.5 - 1 + 1 + 0.25) / 4)
-    assert row.real_latency_ms == 7.0
+    assert row.latency_sd_ms == pytest.approx(math.sqrt((1.5**2 + 0.5**2) / 2))
+    assert row.clock_ms == 7.0
     assert (row.accuracy_low, row.accuracy_high) == wilson_interval(3, 4)
-    assert summarise("free", outcome).latency_ms == 2.5 and summarise("free", outcome).real_latency_ms is None
+    assert Scores.of(outcome).latency_ms == 2.5 and "clock_ms" not in Scores.of(outcome).known()
 
 
 @pytest.mark.parametrize(("correct", "count"), [(0, 5), (5, 5), (3, 4), (700, 1000)])

@@ -15,6 +15,7 @@ from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from instanas_env.training.distributed import World
+from scripts.comparison.over_seeds import gains
 from scripts.experiment.plan import STAGES, Options, Plan
 from scripts.experiment.presets import HERE, PRESETS, Preset
 from scripts.experiment.run import main, parse
@@ -103,20 +104,19 @@ def test_what_one_stage_made_the_next_one_used():
 
 
 def test_the_comparison_and_the_page_show_the_searches():
-    names = {row["name"] for row in read_strictly(finished() / "results.json")["policies"]}
-    assert {"regression_finetuned_seed1, dial 0.5", "ResNet-18 x 0.125", "MobileNetV2 x 0.5"} <= names
-    assert {"reinforce_finetuned_balanced", "regression_finetuned, the controller alone"} <= names
-    assert not {"reinforce", "regression, dial 0.5"} & names, "what was trained further stands for them"
-    (seeds,) = (
-        row
-        for row in read_strictly(finished() / "results.json")["seeds"]
-        if row["name"] == "regression_finetuned, dial 0.5"
+    results = read_strictly(finished() / "results.json")
+    seeds = {line["policy"]: line["seeds"] for line in results["policies"]}
+    assert {"ResNet-18 x 0.125", "MobileNetV2 x 0.5"} <= seeds.keys()
+    assert not {"reinforce", "regression, dial 0.5"} & seeds.keys(), (
+        "what was trained further stands for them"
     )
-    assert seeds["seeds"] == 2
-    others = {"reinforce_finetuned_balanced", "regression_finetuned, the controller alone"}
-    assert set(seeds["gains"]) == others
+    several = {"regression_finetuned, dial 0.5", "reinforce_finetuned_balanced"}
+    assert {policy for policy, count in seeds.items() if count == 2} == several
+    both = [row["seed"] for row in results["rows"] if row["policy"] == "regression_finetuned, dial 0.5"]
+    assert both == [0, 1]
+    assert {policy for pair in gains(results["rows"]) for policy in pair} == several
     page = (finished() / "report.html").read_text()
-    assert "Over seeds" in page
+    assert "interval over 2 seeds" in page
     assert "reinforce_finetuned_balanced" in page and "Course of the search" in page
 
 

@@ -30,16 +30,22 @@ from tests.tools.pipeline_fixtures import ROOT
 MASKS = ["1" + "0" * 84, "11" + "0" * 83, "1" * 85]
 
 
-def row(name: str, group: str, latency_ms: float, networks: list[int] | None = None) -> dict[str, Any]:
-    """A policy; ``networks`` are the images of each of :data:`MASKS`, which take 1, 2 and 3 ms."""
-    counts = zip(MASKS, (1.0, 2.0, 3.0), networks or (), strict=False)
+def row(policy: str, group: str, networks: list[int]) -> dict[str, Any]:
+    """A learned policy; ``networks`` are the images of each of :data:`MASKS`, which take 1, 2 and 3 ms."""
+    counts = zip(MASKS, (1.0, 2.0, 3.0), networks, strict=False)
     listed = [{"mask": mask, "latency_ms": ms, "images": images} for mask, ms, images in counts]
-    numbers = {"accuracy": 0.85, "accuracy_low": 0.8, "accuracy_high": 0.9, "latency_ms": latency_ms}
-    more = {"images": 12, "architectures": len(listed) or 1, "networks": listed or None}
-    return {"name": name, "group": group, **numbers, **more}
+    return {"policy": policy, "seed": 0, "group": group, "masks": listed}
 
 
-ROWS = [row("MobileNetV2", "fixed", 2.0), row("ours", "ours", 1.9, [3, 6, 3]), row("one", "one", 1.0, [12])]
+def line(policy: str, group: str, latency_ms: float, networks: int = 1, **more: Any) -> dict[str, Any]:
+    """A policy's means."""
+    means = {"accuracy": (0.85, 0.8, 0.9), "latency_ms": (latency_ms, None, None)}
+    return {"policy": policy, "group": group, **means, "networks": (networks, None, None), **more}
+
+
+CROSS = {"shuffled_accuracy": (0.82, None, None)}
+LINES = [line("MobileNetV2", "fixed", 2.0), line("ours", "ours", 1.9, 3, **CROSS), line("one", "one", 1.0)]
+ROWS = [row("ours", "ours", [3, 6, 3]), row("one", "one", [12])]
 NETWORK = torch.tensor([0, 1, 2] * 2 + [1, 1, 0, 1, 2, 1])
 RECORD = ImageRecord(
     label=torch.arange(12) % 2,
@@ -48,14 +54,14 @@ RECORD = ImageRecord(
     classes=("cat", "<b>dog"),
     policies={"ours": Choices(NETWORK, torch.ones(12, dtype=torch.uint8))},
 )
-OURS = (ROWS[1], RECORD.policies["ours"], RECORD)
+OURS = (ROWS[0], RECORD.policies["ours"], RECORD)
 EPOCHS = [
     {
         "epoch": epoch,
         "latency_ms": 2.0,
         "lower_ms": 1.0,
         "upper_ms": 4.0 - epoch,
-        "val": {"accuracy": 0.8, "shuffled_accuracy": 0.7, "latency_ms": 2.0, "architectures": 3},
+        "val": {"accuracy": 0.8, "shuffled_accuracy": 0.7, "latency_ms": 2.0, "networks": 3},
     }
     for epoch in (1, 2)
 ]
@@ -63,11 +69,11 @@ POINTS = [{"latency_ms": ms, "accuracy": 0.5 + ms / 10} for ms in (1.0, 2.0, 3.0
 PICKS = {"points": POINTS, "frontier": [2, 1, 0], "picks": {"A": 2, "B": 0}}
 MEASURED = {"table": "a table", "correlation": 0.99, "median_relative_error": 0.04}
 FIGURES = {
-    "frontier": lambda: frontier(ROWS),
-    "no latency": lambda: frontier([*ROWS, row("free", "fixed", 0.0)]),
-    "alone": lambda: frontier(ROWS[1:2]),
-    "latency": lambda: latency_histogram(ROWS, ROWS[1:]),
-    "modules": lambda: module_usage(ROWS[1:]),
+    "frontier": lambda: frontier(LINES),
+    "no latency": lambda: frontier([*LINES, line("free", "fixed", 0.0)]),
+    "alone": lambda: frontier(LINES[1:2]),
+    "latency": lambda: latency_histogram(LINES, ROWS),
+    "modules": lambda: module_usage(ROWS),
     "images": lambda: images_by_class(*OURS),
     "map": lambda: architecture_map(*OURS),
     "search": lambda: search_course("a run", EPOCHS),
@@ -93,22 +99,27 @@ def test_a_figure_is_drawn_and_is_the_same_twice(name):
 
 
 def test_settings_are_joined_from_fast_to_slow_and_fixed_ones_are_not():
-    rows = [row(f"{group} {ms}", group, ms) for group in ("fixed", "static") for ms in (3.0, 1.0, 2.0)]
-    (axes,) = frontier(rows).axes
-    lines = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 3]
-    assert lines == [[1.0, 2.0, 3.0]]
+    lines = [line(f"{group} {ms}", group, ms) for group in ("fixed", "static") for ms in (3.0, 1.0, 2.0)]
+    (axes,) = frontier(lines).axes
+    joined = [list(drawn.get_xdata()) for drawn in axes.lines if len(drawn.get_xdata()) == 3]
+    assert joined == [[1.0, 2.0, 3.0]]
 
 
-def test_only_the_end_of_a_name_makes_a_control():
-    """``--shuffle off`` may well be written to ``runs/unshuffled``; a control's mark is a cross."""
-    (axes,) = frontier([row("unshuffled", "a", 1.0), row("unshuffled, shuffled", "a", 2.0)]).axes
-    marks = [line.get_marker() for line in axes.lines if line.get_gid()]
-    assert marks == ["o", "x"]
+def test_a_cross_tells_what_a_policy_is_worth_when_its_masks_are_exchanged():
+    """For policies of several networks that look at images: at the same time, 82 % instead of 85 %."""
+    others = [line("one", "b", 1.0, 1, **CROSS), line("random half", "fixed", 3.0, 9, **CROSS)]
+    (axes,) = frontier([line("ours", "a", 2.0, 3, **CROSS), *others]).axes
+    marks = [mark.get_marker() for mark in axes.lines if mark.get_gid()]
+    assert marks == ["o"] * 3
+    crosses = [mark.get_xydata().tolist() for mark in axes.lines if mark.get_marker() == "x"]
+    assert [[[ms, round(y, 6)] for ms, y in cross] for cross in crosses if cross] == [[[2.0, 82.0]]]
+    (axes,) = frontier(LINES[:1]).axes
+    assert "x" not in [mark.get_marker() for mark in axes.lines]
 
 
 def test_the_usage_of_modules_counts_images():
     """The first module of the first cell is on for all 12 images, the second for 9, the last for 3."""
-    shares = module_usage(ROWS[1:2]).axes[0].images[0].get_array()
+    shares = module_usage(ROWS[:1]).axes[0].images[0].get_array()
     assert shares.shape == (5, 17)
     assert (shares[0, 0], shares[1, 0], shares[4, 16]) == (1, 9 / 12, 3 / 12)
 
@@ -139,9 +150,9 @@ def test_a_grid_has_a_column_for_each_cell_and_a_line_for_each_module():
 
 
 def test_the_page_is_about_the_users_policy_whatever_it_is_worth():
-    shipped, mine = row("best (shipped)", "a", 1.0, [6, 6]), row("mine", "b", 9.0, [6, 6])
+    shipped, mine = row("best (shipped)", "a", [6, 6]), row("mine", "b", [6, 6])
     assert claimed([shipped, mine]) is mine and claimed([shipped]) is shipped
-    assert claimed([row("one", "c", 1.0, [12]), shipped]) is shipped, "one network for all is not the idea"
+    assert claimed([row("one", "c", [12]), shipped]) is shipped, "one network for all is not the idea"
 
 
 def test_a_history_of_something_else_is_no_search(tmp_path):

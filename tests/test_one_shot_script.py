@@ -13,9 +13,10 @@ from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.storage import save_json
 from instanas_env.training.epoch import predict_classes
+from scripts.comparison.compare import compare
+from scripts.comparison.fixed import load_frontier
 from scripts.evaluate import Options as Evaluate
-from scripts.evaluate import compare
-from scripts.oneshot import Options, load_frontier, main
+from scripts.oneshot import Options, main
 from tests.tools.pipeline_fixtures import home, image_folder, kill_after_first_checkpoint, read_strictly
 
 
@@ -70,7 +71,7 @@ def test_evaluate_takes_its_masks(unbroken, tmp_path):
     few = {"one_shot_limits": (1.0,), "control_masks": 1, "control_networks": 2, "dial": (0.5,)}
     rows = compare(Evaluate(tmp_path, one_shot=unbroken.out, time_real=False, **few, **folder)).rows
     known = [row["latency_ms"] for row in read_strictly(unbroken.out / "one_shot.json")["frontier"]]
-    static = [row["latency_ms"] for row in rows if row["group"] == "static"]
+    static = [row["test"]["latency_ms"] for row in rows if row["group"] == "static"]
     assert all(any(abs(ms - other) < 1e-6 for other in known) for ms in static)
 
 

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.comparison.tables import SHUFFLED, gains_told, over_seeds, seed_table
+from scripts.comparison.over_seeds import gains, gains_told, over_seeds
+from scripts.comparison.tables import table
 
 
-def row(name: str, accuracy: float, shuffled: float | None = None) -> dict:
-    found = {"name": name, "accuracy": accuracy, "latency_ms": 1.0, "architectures": 20}
-    if shuffled is not None:
-        gain = {"gain": {"difference": shuffled}}
-        found["controls"] = {"shuffled": gain, "static": gain, "static_with_controller_time": gain}
-    return found
+def row(policy: str, seed: int, accuracy: float, lost: float | None = None, **more: float) -> dict:
+    found = {"accuracy": accuracy, "latency_ms": 1.0, "networks": 20, **more}
+    if lost is not None:
+        found |= {"lost_shuffled_accuracy": lost, "over_static_accuracy": lost}
+    return {"policy": policy, "seed": seed, "group": policy, "test": found}
 
 
 ROWS = [
-    row("MobileNetV2 x 1", 0.9),
+    row("MobileNetV2 x 1", 0, 0.9, accuracy_low=0.88, accuracy_high=0.92),
     # Ours comes in another order than the seeds.
-    row("ours_seed2, dial 0.5", 0.76, 0.03),
-    row("ours, dial 0.5", 0.70, 0.01),
-    row("ours_seed1, dial 0.5", 0.73, 0.02),
-    row("ours_seed1, dial 0.5" + SHUFFLED, 0.1),
-    row("theirs", 0.69),
-    row("theirs_seed1", 0.71),
-    row("theirs_seed2", 0.73),
+    row("ours, dial 0.5", 2, 0.76, 0.03),
+    row("ours, dial 0.5", 0, 0.70, 0.01),
+    row("ours, dial 0.5", 1, 0.73, 0.02),
+    row("theirs", 0, 0.69, accuracy_low=0.6, accuracy_high=0.7),
+    row("theirs", 1, 0.71),
+    row("theirs", 2, 0.73),
 ]
 
 
@@ -33,26 +32,37 @@ def test_means_and_intervals_golden_values():
 
     Less 69, 71 and 73 seed by seed: 1, 2 and 3; +- 4.3027 * 1 / sqrt(3) = 2.48. Lost when shuffled: the same.
     """
-    ours, theirs = over_seeds(ROWS)
-    assert (ours["name"], ours["seeds"], theirs["name"]) == ("ours, dial 0.5", 3, "theirs")
+    _, ours, theirs = over_seeds(ROWS)
+    assert (ours["policy"], ours["seeds"], theirs["policy"]) == ("ours, dial 0.5", 3, "theirs")
     assert ours["accuracy"] == pytest.approx((0.73, 0.73 - 0.0745, 0.73 + 0.0745), abs=1e-4)
-    assert ours["gains"]["theirs"] == pytest.approx((0.02, -0.0048, 0.0448), abs=1e-4)
-    assert theirs["gains"]["ours, dial 0.5"] == pytest.approx((-0.02, -0.0448, 0.0048), abs=1e-4)
-    assert ours["shuffled"] == pytest.approx((0.02, -0.0048, 0.0448), abs=1e-4)
-    assert "shuffled" not in theirs and ours["architectures"] == (20, 20, 20)
+    assert ours["lost_shuffled_accuracy"] == pytest.approx((0.02, -0.0048, 0.0448), abs=1e-4)
+    assert "lost_shuffled_accuracy" not in theirs and ours["networks"] == (20, 20, 20)
+    found = gains(ROWS)
+    assert found["ours, dial 0.5", "theirs"] == pytest.approx((0.02, -0.0048, 0.0448), abs=1e-4)
+    assert found["theirs", "ours, dial 0.5"] == pytest.approx((-0.02, -0.0448, 0.0048), abs=1e-4)
+
+
+def test_one_seed_has_the_interval_over_images_and_several_have_that_over_seeds():
+    one, _, theirs = over_seeds(ROWS)
+    assert one["accuracy"] == (0.9, 0.88, 0.92) and one["latency_ms"] == (1.0, None, None)
+    assert theirs["accuracy"] == pytest.approx((0.71, 0.71 - 0.0497, 0.71 + 0.0497), abs=1e-4)
+    assert not any(name.endswith(("_low", "_high")) for line in (one, theirs) for name in line)
 
 
 def test_as_a_table_and_in_words():
-    summary = over_seeds(ROWS)
-    table = seed_table(summary)
-    first, second = table.lines
-    assert len(first) == len(second) == len(table.head)
-    assert first[:5] == ("ours, dial 0.5", "3", "73.0 (65.5 to 80.5)", "1.00", "20")
-    assert first[5:] == ("2.0 (\N{MINUS SIGN}0.5 to 4.5)",) * 2 and second[5:] == ("", "")
-    assert gains_told(summary) == ["ours, dial 0.5 over theirs: +2.0 (\N{MINUS SIGN}0.5 to 4.5) points"]
+    shown = table(over_seeds(ROWS))
+    minus = "\N{MINUS SIGN}"
+    assert shown.head == (
+        "policy", "seeds", "right, %", "ms", "against MobileNetV2", "networks", "over one network, points",
+        "lost shuffled, points",
+    )  # fmt: skip
+    alone, first, second = shown.lines
+    assert first[:3] == ("ours, dial 0.5", "3", "73.0 (65.5 to 80.5)") and first[4:6] == ("0 %", "20")
+    assert first[6:] == (f"2.0 ({minus}0.5 to 4.5)",) * 2 and second[6:] == alone[6:] == ("", "")
+    assert gains_told(ROWS) == [f"ours, dial 0.5 over theirs: +2.0 ({minus}0.5 to 4.5) points"]
 
 
-def test_policies_of_one_seed_have_no_row():
-    assert over_seeds([row("a", 0.5), row("b, dial 0.5", 0.6)]) == []
-    two = over_seeds([row("a", 0.5), row("a_seed1", 0.6), *ROWS])
-    assert two[0]["gains"] == {}, "nobody else has two seeds"
+def test_policies_are_compared_with_those_of_as_many_seeds():
+    assert gains([row("a", 0, 0.5), row("b, dial 0.5", 0, 0.6)]) == {}
+    two = gains([row("a", 0, 0.5), row("a", 1, 0.6), *ROWS])
+    assert not any("a" in pair for pair in two), "nobody else has two seeds"

@@ -17,7 +17,8 @@ from instanas_env.build import shipped
 from instanas_env.storage import load_json, save_json
 from scripts import evaluate, search
 from scripts.comparison.image_record import ImageRecord
-from scripts.comparison.tables import policy_table
+from scripts.comparison.over_seeds import over_seeds
+from scripts.comparison.tables import notes, table
 from scripts.comparison.text_table import TextTable, count, difference, milliseconds, points, signed
 from scripts.report.page import IDEA, claim, told
 from scripts.report.run_report import Options, main, write_report
@@ -92,6 +93,10 @@ def reported() -> Path:
 
 
 def rows() -> list[dict]:
+    return read_strictly(run() / "results.json")["rows"]
+
+
+def lines() -> list[dict]:
     return read_strictly(run() / "results.json")["policies"]
 
 
@@ -148,18 +153,19 @@ def test_the_top_tells_the_claim_and_shows_six_images():
 
 def test_every_policy_has_a_mark_with_its_numbers():
     titles = Page(reported()).texts["title"][1:]  # the first is that of the page
-    assert sorted(title.splitlines()[0] for title in titles) == sorted(row["name"] for row in rows())
-    full = next(row for row in rows() if row["name"] == "full meta-graph")
+    assert sorted(title.splitlines()[0] for title in titles) == sorted(line["policy"] for line in lines())
+    full = next(line for line in lines() if line["policy"] == "full meta-graph")
     shown = next(title for title in titles if title.startswith("full meta-graph")).splitlines()
-    assert shown[1].startswith(f"{100 * full['accuracy']:.1f} (")
-    assert shown[2:] == [f"{milliseconds(full['latency_ms'])} ms", "1 network"]
+    assert shown[1].startswith(f"{100 * full['accuracy'][0]:.1f} (")
+    assert shown[2:] == [f"{milliseconds(full['latency_ms'][0])} ms", "1 network"]
 
 
 def test_a_name_is_text_and_never_markup(tmp_path):
     """``report <run>`` is the run's name; policies and classes may have worse ones."""
     assert "report <run>" not in reported().read_text() and "report &lt;run&gt;" in reported().read_text()
-    names = {row["name"]: row["name"].replace("reference (shipped)", BAD) for row in rows()}
-    copied(tmp_path, policies=[{**row, "name": names[row["name"]], "group": "<b>"} for row in rows()])
+    names = {row["policy"]: row["policy"].replace("reference (shipped)", BAD) for row in rows()}
+    bad = [{**row, "policy": names[row["policy"]], "group": "<b>"} for row in rows()]
+    copied(tmp_path, policies=over_seeds(bad), rows=bad)
     record = ImageRecord.load(run() / "images.safetensors")
     worse = {names[name]: choices for name, choices in record.policies.items()}
     classes = tuple(f"<i>{BAD}" for _ in record.classes)
@@ -187,19 +193,19 @@ def test_an_empty_run_says_what_would_fill_it(tmp_path):
 
 
 def test_a_comparison_without_controllers_has_its_frontier_and_table(tmp_path):
-    policies = [{**row, "networks": None} for row in rows()]
-    page = Page(write_report(Options(copied(tmp_path, policies=policies))))
+    without = [{name: value for name, value in row.items() if name != "masks"} for row in rows()]
+    page = Page(write_report(Options(copied(tmp_path, rows=without))))
     assert page.sections(missing=False) == ["frontier", "table", "estimate"]
     assert page.texts["code"][0].startswith(f"instanas evaluate --out {tmp_path} --dataset folder")
-    assert len(page.all("tr")) - 1 == sum(not row["name"].endswith(", shuffled") for row in policies)
+    assert len(page.all("tr")) - 1 == len(lines())
 
 
 @pytest.mark.parametrize("record", ["none", "of another comparison"])
 def test_without_the_record_of_images_there_are_none(tmp_path, record):
-    policies = rows()
+    changed = rows()
     if record != "none":
-        next(row for row in policies if row["networks"])["networks"][0]["images"] += 1
-    copied(tmp_path, policies=policies)
+        next(row for row in changed if "masks" in row)["masks"][0]["images"] += 1
+    copied(tmp_path, rows=changed)
     if record == "none":
         (tmp_path / "images.safetensors").unlink()
     page = Page(write_report(Options(tmp_path)))
@@ -219,15 +225,18 @@ def test_the_picks_of_a_search_are_drawn(tmp_path):
     assert (tmp_path / "figure_picks_1.png").exists()
 
 
-def test_means_over_seeds_have_a_table_and_make_the_claim(tmp_path):
-    mean = {name: [0.5, 0.4, 0.6] for name in ("accuracy", "latency_ms", "architectures")}
-    name = next(row["name"] for row in rows() if row["networks"])
-    seeds = [
-        {"name": name, "seeds": 5, **mean, "static_with_controller_time": [0.02, 0.01, 0.03], "gains": {}}
-    ]
-    page = Page(write_report(Options(copied(tmp_path, seeds=seeds))))
-    assert "seeds" in page.sections(missing=False) and (tmp_path / "seeds.md").exists()
+def test_means_over_seeds_make_the_claim_and_tell_who_is_better(tmp_path):
+    """Two seeds of two policies that differ by 2 points in each."""
+    policy = next(row["policy"] for row in rows() if "masks" in row)
+    several = [line if line["policy"] != policy else {**line, "seeds": 5} for line in lines()]
+    for line in several:
+        line["over_static_accuracy"] = [0.02, 0.01, 0.03]
+    ours = [{**row, "seed": seed} for row in rows() if row["policy"] == policy for seed in (0, 1)]
+    worse = {**ours[0]["test"], "accuracy": ours[0]["test"]["accuracy"] - 0.02}
+    theirs = [{"policy": "theirs", "seed": seed, "test": worse} for seed in (0, 1)]
+    page = Page(write_report(Options(copied(tmp_path, policies=several, rows=[*ours, *theirs]))))
     assert "2.0 more" in page.texts["h1"][0] and "over 5 seeds" in page.texts["h1"][0]
+    assert f"{policy} over theirs: +2.0 (2.0 to 2.0) points" in page.source
 
 
 def test_the_command_names_the_controllers_of_the_run(tmp_path):
@@ -261,34 +270,45 @@ def test_main_says_where(tmp_path, capsys):
 
 # --- the table and the claim ---------------------------------------------------------------------
 
-COMMON = {"accuracy_low": 0.85, "accuracy_high": 0.95, "architectures": 1200, "images": 1000}
-CONTROLS = {
-    "static_with_controller_time": {"gain": {"difference": 0.005, "low": -0.01, "high": 0.02}},
-    "shuffled": {"gain": {"difference": 0.03, "low": 0.0, "high": 0.04}},
-    "oracle": {"any_right": 0.98},
+REFERENCE = {
+    "policy": "MobileNetV2 trained alone",
+    "seeds": 1,
+    "images": (1000, None, None),
+    "accuracy": (0.9, 0.85, 0.95),
+    "latency_ms": (4.0, None, None),
+    "networks": (1200, None, None),
 }
-REFERENCE = {"name": "MobileNetV2 trained alone", "accuracy": 0.9, "latency_ms": 4.0, **COMMON}
-OURS = {"name": "c", "accuracy": 0.9, "latency_ms": 2.0, **COMMON, "controls": CONTROLS}
+OURS = {
+    **REFERENCE,
+    "policy": "c",
+    "latency_ms": (2.0, None, None),
+    "over_static_accuracy": (0.005, -0.01, 0.02),
+    "lost_shuffled_accuracy": (0.03, 0.0, 0.04),
+    "oracle_accuracy": (0.98, None, None),
+}
 
 
-def test_the_table_compares_with_mobilenet_v2_and_with_the_control():
-    """2 ms of 4 are 50 % less; 0.9 - 0.88 are 2.0 points."""
-    policies = [
-        REFERENCE,
-        {"name": "a", "accuracy": 0.9, "latency_ms": 2.0, **COMMON},
-        {**OURS, "real_latency_ms": 0.5},
-        {"name": "a, shuffled", "accuracy": 0.88, "latency_ms": 2.0, **COMMON},
-    ]
+def test_the_table_compares_with_mobilenet_v2_and_with_the_controls():
+    """2 ms of 4 are 50 % less. A network for all has nothing to shuffle."""
+    one = {**OURS, "policy": "a", "networks": (1, None, None), "over_static_accuracy": None}
+    policies = [REFERENCE, {**one, "oracle_accuracy": None}, {**OURS, "clock_ms": (0.5, None, None)}]
     accuracy, less = "90.0 (85.0 to 95.0)", "\N{MINUS SIGN}50 %"
     gain = "0.5 (\N{MINUS SIGN}1.0 to 2.0)"
-    table = policy_table(policies)
-    assert table.head == (*policy_table([OURS]).head, "measured ms")
-    assert table.lines == [
-        ("MobileNetV2 trained alone", accuracy, "4.00", "0 %", "1,200", "", "", "", ""),
-        ("a", accuracy, "2.00", less, "1,200", "", "2.0", "", ""),
-        ("c", accuracy, "2.00", less, "1,200", gain, "3.0 (0.0 to 4.0)", "98.0", "0.500"),
+    shown = table(policies)
+    assert shown.head == (
+        "policy", "seeds", "right, %", "ms", "against MobileNetV2", "networks", "over one network, points",
+        "lost shuffled, points", "oracle, %", "ms by the clock",
+    )  # fmt: skip
+    assert shown.lines == [
+        ("MobileNetV2 trained alone", "1", accuracy, "4.000", "0 %", "1,200", "", "", "", ""),
+        ("a", "1", accuracy, "2.000", less, "1", "", "", "", ""),
+        ("c", "1", accuracy, "2.000", less, "1,200", gain, "3.0 (0.0 to 4.0)", "98.0", "0.500"),
     ]
-    assert policy_table([OURS]).lines[0][3] == "", "nothing to compare"
+    assert "against MobileNetV2" not in table([OURS]).head, "nothing to compare"
+
+
+def test_the_notes_are_about_the_columns_that_are_there():
+    assert "Oracle:" in notes(table([OURS])) and "Oracle:" not in notes(table([REFERENCE]))
 
 
 def test_one_table_is_shown_in_the_terminal_and_as_markdown(capsys):
@@ -318,13 +338,12 @@ def test_numbers_as_text():
     [(0.001, 0.02, "0.5 more of 100"), (-0.01, 0.02, "0.5 more of 100"), (-0.02, -0.001, "0.5 fewer of 100")],
 )
 def test_the_claim_says_which_way_it_went(low, high, says):
-    gain = {"difference": 0.005 if high > 0 else -0.005, "low": low, "high": high}
-    row = {**OURS, "controls": {"static_with_controller_time": {"gain": gain}}}
-    text = claim(row, [])
+    line = {**OURS, "over_static_accuracy": (0.005 if high > 0 else -0.005, low, high)}
+    text = claim(line)
     assert says in text and ("may be chance" in text) is (low < 0 < high)
     assert text.endswith(
         f"(95 % interval over 1,000 images: {signed(100 * low, 1)} to {signed(100 * high, 1)})"
     )
-    assert claim({**OURS, "controls": None}, []) == IDEA
-    assert "\N{MINUS SIGN}50 % against MobileNetV2 trained alone" in told(row, [REFERENCE, row])
-    assert told(row, [row]).endswith("on average.")
+    assert claim(REFERENCE) == IDEA
+    assert "\N{MINUS SIGN}50 % against MobileNetV2 trained alone" in told(line, [REFERENCE, line])
+    assert told(line, [line]).endswith("on average.")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
+from agents.evaluation.awareness import validate
 from agents.files import load_agent
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
@@ -77,9 +78,10 @@ def test_a_row_of_history_per_epoch(agent):
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     for row in rows:
         val = row["val"]
-        assert val.keys() == {"accuracy", "shuffled_accuracy", "latency_ms", "reward", "architectures"}
+        ends = {"accuracy_low", "accuracy_high", "latency_sd_ms", "images"}
+        assert val.keys() == ends | {"accuracy", "shuffled_accuracy", "latency_ms", "reward", "networks"}
         assert 0 <= val["accuracy"] <= 1 and 0 <= val["shuffled_accuracy"] <= 1
-        assert -1 <= val["reward"] <= 1 and 1 <= val["architectures"] <= 40, "40 validation images"
+        assert -1 <= val["reward"] <= 1 and 1 <= val["networks"] <= 40, "40 validation images"
         assert 0 <= row["accuracy"] <= 1 and row["latency_ms"] > 0
 
 
@@ -199,7 +201,7 @@ def test_validation_counts_networks_after_repair():
     assert len(raw.flatten(1).unique(dim=0)) == 2
     agent = StaticAgent(space, space.full_mask())
     agent.masks = lambda images, deterministic=True: raw[: len(images)]
-    assert search.validate(agent, bandit, seed=0)["architectures"] == 1
+    assert validate(bandit, agent, seed=0).networks == 1
 
 
 def test_validation_measures_the_same_masks_shuffled():
@@ -208,12 +210,12 @@ def test_validation_measures_the_same_masks_shuffled():
     masks = bandit.space.random_masks(len(bandit.image_set), 0.5, generator_for(3))
     agent = StaticAgent(bandit.space, bandit.space.full_mask())
     agent.masks = lambda images, deterministic=True: masks[: len(images)]
-    figures = search.validate(agent, bandit, seed=0)
+    figures = validate(bandit, agent, seed=0).known()
     outcome = bandit.score(bandit.contexts(torch.arange(len(masks))), masks.flatten(1))
     assert figures["accuracy"] == pytest.approx(outcome.correct.mean())
     assert figures["latency_ms"] == pytest.approx(bandit.latency_table.lookup(masks).mean().item())
     assert figures["reward"] == pytest.approx(outcome.reward.mean())
-    assert figures["architectures"] == len(masks)
+    assert figures["networks"] == len(masks)
 
 
 @pytest.mark.parametrize("agent", [BlockDrop, ConvNetAIG], ids=["blockdrop", "convnet-aig"])

@@ -21,6 +21,7 @@ from instanas_env.training.distributed import World
 from scripts import evaluate
 from scripts.baseline import Options, main
 from scripts.comparison.alone import LoneNetwork, load_all, load_lone
+from scripts.comparison.compare import compare
 from scripts.comparison.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 from tests.tools.pipeline_fixtures import history, image_folder, kill_after_first_checkpoint
 
@@ -153,7 +154,7 @@ def test_bad_options_and_files_are_refused(runs, tmp_path):
 
 def test_evaluate_compares_them(runs, tmp_path):
     """By name, in a group of their own, with the latency of a clock that also times MobileNetV2's child."""
-    comparison = evaluate.compare(
+    comparison = compare(
         evaluate.Options(
             tmp_path,
             alone=tuple(runs.values()),
@@ -165,17 +166,19 @@ def test_evaluate_compares_them(runs, tmp_path):
             meta_graph=_meta_graph(tmp_path),
         )
     )
-    rows = {row["name"]: row for row in comparison.rows}
+    rows = {row["policy"]: row for row in comparison.rows}
     for run, name, family in (
         ("shufflenet_v2_x0_5", "ShuffleNetV2 0.5x x 0.5", "ShuffleNetV2 alone"),
         ("resnet18", "ResNet-18 x 0.125", "ResNet alone"),
     ):
         row, network = rows[name], load_lone(runs[run])
         assert row["group"] == family and row["latency_from"] == "clock"
-        assert row["measured_ms"] > 0 and row["measured_mobilenet_v2_ms"] > 0 and row["latency_ms"] > 0
+        assert (
+            row["measured_ms"] > 0 and row["measured_mobilenet_v2_ms"] > 0 and row["test"]["latency_ms"] > 0
+        )
         assert (row["parameters"], row["mmacs"]) == (network.parameters, network.mmacs)
         right = network.correct(load_images("folder", "test", image_folder()))
-        assert row["accuracy"] == pytest.approx(right.float().mean().item())
+        assert row["test"]["accuracy"] == pytest.approx(right.float().mean().item())
 
 
 def _meta_graph(folder: Path) -> Path:

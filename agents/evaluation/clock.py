@@ -1,15 +1,19 @@
-"""A policy's latency by the clock: its one ONNX file, with everything in it, on images one by one."""
+"""A policy's latency by the clock, images one by one: of its one ONNX file, or of separate networks."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from agents.agent import Agent
 from agents.evaluation.scores import some_images
 from agents.saved import TYPICAL
 from instanas_env.bandit import InstanceBandit
 from instanas_env.deploy.export import export
+from instanas_env.deploy.profiling import time_children
 from instanas_env.deploy.stopwatch import DeployedTimes, time_file
+from instanas_env.deploy.timing import Backend
+from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
 
 
@@ -23,3 +27,39 @@ def time_policy(test: InstanceBandit, agent: Agent, val: InstanceBandit, count: 
     model = export(*parts, images.classes, images.mean, images.std, typical)
     count = min(count, len(images))
     return time_file(model, images.images[torch.arange(count)], generator_for(0))
+
+
+def real_latency(
+    bandit: InstanceBandit,
+    agent: Agent,
+    masks: Tensor,
+    generator: torch.Generator,
+    images: int = 40,
+    repetitions: int = 15,
+    backend: Backend = "onnx",
+) -> float:
+    """Mean measured milliseconds of one image: the agent's controller, then a separate child network.
+
+    Args:
+        bandit: gives the meta-graph.
+        agent: its controller, if any, is run before every child.
+        masks: repaired masks of the split; ``images`` of them are drawn and timed.
+        generator: CPU generator.
+        images: number of masks drawn.
+        repetitions: of each distinct child; the 20th percentile counts.
+        backend: what runs them; see :func:`time_children`.
+    """
+    drawn = masks[torch.randperm(len(masks), generator=generator)[:images]]
+    distinct, position = torch.unique(drawn.flatten(1), dim=0, return_inverse=True)
+    controller = None if agent.controller is None else fold_batch_norm(agent.controller)
+    if controller is not None and backend == "eager":
+        controller.to(next(bandit.meta_graph.parameters()).device)
+    times = time_children(
+        bandit.meta_graph,
+        distinct.view(-1, *masks.shape[1:]),
+        generator,
+        repetitions,
+        controller,
+        backend=backend,
+    )
+    return times[position].mean().item()

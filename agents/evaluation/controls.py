@@ -1,11 +1,11 @@
 """Controls: what could refute that a controller gains by giving each image a network of its own.
 
-- *Shuffled*: the same masks, exchanged between the images. No loss: it does not matter who gets which.
 - *Static*: the best fixed mask on the same meta-graph that is no slower than the controller's mean, chosen on
   validation. No gain means that one network for all would have done.
 - *Oracle*: of the networks that the controller uses most, is any right? So much there would be to win.
 
-All on the same test images as the controller, so that differences have paired intervals.
+On the same test images as the controller, so that differences have paired intervals. Others, which need no
+search, are in :mod:`agents.evaluation.awareness`.
 """
 
 from __future__ import annotations
@@ -118,20 +118,15 @@ class Controls:
         self._folded = test.meta_graph.folded()
         self._right: dict[tuple[bytes, bool], Tensor] = {}
 
-    def of(self, on_val: Tensor, correct: np.ndarray, shuffled: np.ndarray) -> dict[str, Any]:
-        """The controls of one setting, for results.json.
+    def of(self, on_val: Tensor, correct: np.ndarray) -> dict[str, Any]:
+        """The static controls and the oracle of one setting, for results.json.
 
         Args:
             on_val: the setting's masks of the validation images.
             correct: which test images it gets right, bool ``(N,)``.
-            shuffled: the same with its masks shuffled.
         """
         budget_ms = self._mean_ms(on_val)
         return {
-            "shuffled": {
-                "accuracy": float(shuffled.mean()),
-                "gain": vars(paired_gain(correct, shuffled, self.seed)),
-            },
             "static": self._static(budget_ms, correct),
             "static_with_controller_time": self._static(budget_ms + self._table.controller, correct),
             "oracle": self._oracle(most_used(on_val, self.num_networks), correct),

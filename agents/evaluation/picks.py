@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from instanas_env.storage import load_config, load_json
 from instanas_env.validation import integer, record, text
@@ -71,6 +71,17 @@ def spread(latency_ms: Sequence[float], count: int) -> list[int]:
         free = range(chosen[-1] + 1, total - (count - 1 - place))
         chosen.append(min(free, key=lambda i: abs(latency_ms[i] - target)))
     return [*chosen, total - 1]
+
+
+def choose(found: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    """The frontier of some points, the picks on it, and what each preference means."""
+    frontier = non_dominated([p["accuracy"] for p in found], [p["latency_ms"] for p in found])
+    places = spread([found[i]["latency_ms"] for i in frontier], count)
+    picked = {letter: frontier[place] for letter, place in zip(LETTERS, places, strict=False)}
+    letters = list(picked)
+    balanced = max(letters, key=lambda letter: found[picked[letter]]["reward"])
+    prefer = {"accuracy": letters[0], "balanced": balanced, "latency": letters[-1]}
+    return {"points": found, "frontier": frontier, "picks": picked, "prefer": prefer}
 
 
 def picks(run: Path) -> dict[str, str]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from instanas_env import reward
-from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env.bandit import Contexts, Outcome
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import ImageSet
-from instanas_env.deploy.profiling import time_children
-from instanas_env.deploy.timing import Backend
-from instanas_env.networks.modules import fold_batch_norm
 
 BATCH_SIZE = 250
 DIAL_IMAGES = 10_000  # of ImageNet's validation cut all would take 19 GB
@@ -49,28 +46,77 @@ def shuffle_between_images(masks: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PolicyResult:
-    """One row of a comparison.
+class Scores:
+    """A policy on a split: accuracies in 0..1; latencies in ms, the controller's included.
+
+    What is None was not measured. :func:`agents.evaluation.awareness.measure` gives what refutes a policy.
 
     Attributes:
-        name: of the policy.
-        images: how many it was measured on.
-        accuracy, accuracy_low, accuracy_high: fraction correct and its 95 % interval (Wilson).
-        latency_ms: mean from the table, with the controller's where there is one.
-        real_latency_ms: mean measured on separate children, controller included; None if not measured.
-        reward: mean, as the environment gives it (the controller's time is not part of it).
-        architectures: number of distinct masks.
+        images: how many there are.
+        accuracy, latency_ms, reward: means over the images; the environment's reward leaves the controller's
+            time out.
+        accuracy_low, accuracy_high: 95 % interval over the images (Wilson).
+        latency_sd_ms: standard deviation over the images.
+        networks: number of distinct masks.
+        shuffled_accuracy, shuffled_reward: of the same masks, exchanged between the images.
+        lost_shuffled_accuracy, lost_shuffled_reward: what that costs; ``_low`` and ``_high`` are the ends of
+            its 95 % interval over the images (paired).
+        most_used_accuracy, most_used_latency_ms, most_used_reward: of its most used network for all images,
+            without the controller, which it does not need.
+        lost_most_used_reward: what that costs.
+        names_accuracy: what the controller names right by itself.
+        class_latency_ms: mean for each true class; None for one without images.
+        clock_ms: mean by the clock.
     """
 
-    name: str
     images: int
     accuracy: float
     accuracy_low: float
     accuracy_high: float
     latency_ms: float
-    real_latency_ms: float | None
     reward: float
-    architectures: int
+    latency_sd_ms: float
+    networks: int
+    shuffled_accuracy: float | None = None
+    shuffled_reward: float | None = None
+    lost_shuffled_accuracy: float | None = None
+    lost_shuffled_accuracy_low: float | None = None
+    lost_shuffled_accuracy_high: float | None = None
+    lost_shuffled_reward: float | None = None
+    most_used_accuracy: float | None = None
+    most_used_latency_ms: float | None = None
+    most_used_reward: float | None = None
+    lost_most_used_reward: float | None = None
+    names_accuracy: float | None = None
+    class_latency_ms: list[float | None] | None = None
+    clock_ms: float | None = None
+
+    @classmethod
+    def of(cls, outcome: Any, controller_ms: float = 0.0, **measured: Any) -> Scores:
+        """What an outcome of all images comes to.
+
+        Args:
+            outcome: an :class:`Outcome`, or what else has ``correct``, ``latency_ms``, ``reward`` (arrays of
+                all images) and ``networks``.
+            controller_ms: of an image.
+            measured: further attributes.
+        """
+        low, high = wilson_interval(int(outcome.correct.sum()), len(outcome.correct))
+        return cls(
+            images=len(outcome.correct),
+            accuracy=float(outcome.correct.mean()),
+            accuracy_low=low,
+            accuracy_high=high,
+            latency_ms=float(outcome.latency_ms.mean()) + controller_ms,
+            reward=float(outcome.reward.mean()),
+            latency_sd_ms=float(outcome.latency_ms.std()),
+            networks=outcome.networks,
+            **measured,
+        )
+
+    def known(self) -> dict[str, Any]:
+        """What was measured, by name, as JSON has it."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
@@ -79,95 +125,6 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
 
     interval = binomtest(correct, count).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
-
-
-def summarise(
-    name: str, outcome: Outcome, controller_ms: float = 0.0, real_latency_ms: float | None = None
-) -> PolicyResult:
-    """The row of a policy from what it earned on a split."""
-    return _policy_result(
-        name,
-        outcome.correct,
-        float(outcome.latency_ms.mean()) + controller_ms,
-        real_latency_ms,
-        float(outcome.reward.mean()),
-        outcome.networks,
-    )
-
-
-def summarise_network(
-    name: str,
-    correct: Tensor,
-    latency_ms: float,
-    bandit: InstanceBandit,
-    real_latency_ms: float | None = None,
-) -> PolicyResult:
-    """The row of a network that all images go through and that need not come from the meta-graph.
-
-    Args:
-        name: of the network.
-        correct: bool ``(N,)``.
-        latency_ms: of the network.
-        bandit: its window judges the latency, as it does those of its own masks.
-        real_latency_ms: measured.
-    """
-    cost = torch.full(correct.shape, latency_ms, dtype=torch.float64)
-    earned = reward.combine(
-        reward.task_reward(correct, bandit.correct_reward, bandit.wrong_reward),
-        reward.latency_reward(cost, bandit.bounds),
-    )
-    return _policy_result(name, correct.numpy(), latency_ms, real_latency_ms, float(earned.mean()), 1)
-
-
-def _policy_result(
-    name: str,
-    correct: np.ndarray,
-    latency_ms: float,
-    real_latency_ms: float | None,
-    mean_reward: float,
-    architectures: int,
-) -> PolicyResult:
-    low, high = wilson_interval(int(correct.sum()), len(correct))
-    accuracy = (float(correct.mean()), low, high)
-    return PolicyResult(
-        name, len(correct), *accuracy, latency_ms, real_latency_ms, mean_reward, architectures
-    )
-
-
-def real_latency(
-    bandit: InstanceBandit,
-    agent: Agent,
-    masks: Tensor,
-    generator: torch.Generator,
-    images: int = 40,
-    repetitions: int = 15,
-    backend: Backend = "onnx",
-) -> float:
-    """Mean measured milliseconds of one image: the agent's controller, then a separate child network.
-
-    Args:
-        bandit: gives the meta-graph.
-        agent: its controller, if any, is run before every child.
-        masks: repaired masks of the split; ``images`` of them are drawn and timed.
-        generator: CPU generator.
-        images: number of masks drawn.
-        repetitions: of each distinct child; the 20th percentile counts.
-        backend: what runs them; see :func:`time_children`.
-    """
-    drawn = masks[torch.randperm(len(masks), generator=generator)[:images]]
-    distinct, position = torch.unique(drawn.flatten(1), dim=0, return_inverse=True)
-    controller = None if agent.controller is None else fold_batch_norm(agent.controller)
-    if controller is not None and backend == "eager":
-        controller.to(next(bandit.meta_graph.parameters()).device)
-    times = time_children(
-        bandit.meta_graph,
-        distinct.view(-1, *masks.shape[1:]),
-        generator,
-        repetitions,
-        controller,
-        backend=backend,
-    )
-    return times[position].mean().item()
 
 
 def mean_interval(values: list[float]) -> tuple[float, float | None, float | None]:

@@ -78,6 +78,12 @@ class Contest:
     progress: bool = False
     device: str = "cpu"
 
+    @classmethod
+    def of(cls, options: Any, environment: dict[str, Any], device: str) -> Contest:
+        """The contest of a verb's options; learners show a bar."""
+        rules = {name: getattr(options, name) for name in ("out", "seed", "trust", "env")}
+        return cls(environment=environment, budget=Budget.of(options), progress=True, device=device, **rules)
+
     @property
     def twin(self) -> bool:
         """Whether the environment is tabular: its actions are arms."""
@@ -142,23 +148,15 @@ class Contest:
         """
         if self.twin:
             arm, menu = self.val.judged.fixed_arm, self.val.table.masks.flatten(1).int().tolist()
-            accuracy = float(self.val.correct[:, arm].mean())
-            answers = self.val.correct.size  # the whole table was looked at
-            return {
-                "best": [menu[arm]],
-                "accuracy": accuracy,
-                "menu": menu,
-                "answers": answers,
-                "seconds": 0.0,
-            }
+            found = {"best": [menu[arm]], "accuracy": float(self.val.correct[:, arm].mean()), "menu": menu}
+            # The whole table was looked at.
+            return {**found, "answers": self.val.correct.size, "seconds": 0.0}
         file = self.out / "fixed.json"
         if not file.exists():
             start = time.process_time()
             search = OneShotSearch(self.val, self.seed, images=len(self.val.image_set))
-            best = max(
-                ranked(search, self.budget.masks).candidates,
-                key=lambda candidate: worth(self.val, candidate),
-            )
+            candidates = ranked(search, self.budget.masks).candidates
+            best = max(candidates, key=lambda candidate: worth(self.val, candidate))
             menu = search.menu(self.budget.menu).flatten(1).int().tolist()
             mask = best.mask.flatten().int().tolist()
             spent = {"answers": search.answers, "seconds": round(time.process_time() - start, 1)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
 from rich.progress import track
 from torch import Tensor
 
@@ -11,9 +13,18 @@ from agents.agent import Agent
 from agents.one_shot import OneShotSearch
 from agents.static import RandomAgent, StaticAgent
 from instanas_env.bandit import InstanceBandit
+from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
+from instanas_env.storage import load_json
+from instanas_env.validation import anything, items, record, text
 from scripts.comparison.alone import LoneNetwork, is_of, latencies
 from scripts.comparison.rows import Comparison
+
+FRONTIER = "one_shot.json"
+
+_CONTENT = record(
+    {"search_space": anything, "frontier": items(record({"mask": text()}, more=True))}, more=True
+)
 
 
 def add_networks(comparison: Comparison, bandit: InstanceBandit, alone: Sequence[LoneNetwork]) -> None:
@@ -39,14 +50,34 @@ def add_networks(comparison: Comparison, bandit: InstanceBandit, alone: Sequence
             comparison.add_network(bandit, lone, latency)
 
 
-def one_shot_search(val: InstanceBandit, given: Tensor | None, count: int, seed: int) -> OneShotSearch:
-    """A search of its own, of ``count`` masks, or the masks ``given`` ranked on all validation images."""
-    if given is None:
+def one_shot_search(val: InstanceBandit, run: Path | None, count: int, seed: int) -> OneShotSearch:
+    """A search of its own, of ``count`` masks, or a run's frontier, ranked on all validation images."""
+    if run is None:
         return ranked(OneShotSearch(val, seed), count)
+    given = load_frontier(run, val.space)
     search = OneShotSearch(val, seed, len(val.image_set))
     for _ in track(search.rank_masks(given), "one-shot search", total=len(given)):
         pass
     return search
+
+
+def load_frontier(path: Path, space: SearchSpace) -> Tensor:
+    """The masks ``(K, num_cells, num_modules)`` that a run left; ``path`` is its directory or the file."""
+    file = path / FRONTIER if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"one_shot: no such file: {file}; `instanas oneshot` makes it")
+    content = load_json(file)
+    try:
+        checked = _CONTENT(content, "content")
+        found = SearchSpace.from_config(checked["search_space"])
+        bits = [[bit == "1" for bit in row["mask"]] for row in checked["frontier"]]
+    except ValueError as error:
+        raise ValueError(f"one_shot: {file} is not of `instanas oneshot` ({error})") from error
+    if found != space:
+        raise ValueError(f"one_shot: {file} is of the search space {found.config}, not {space.config}")
+    if any(len(row) != space.num_bits for row in bits):
+        raise ValueError(f"one_shot: {file} has masks of another length than {space.num_bits}")
+    return torch.tensor(bits, dtype=torch.bool).reshape(-1, space.num_cells, space.num_modules)
 
 
 def ranked(search: OneShotSearch, count: int) -> OneShotSearch:

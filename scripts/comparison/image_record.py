@@ -1,7 +1,7 @@
 """Which image got which network: what Figures 7 and 8 need beside results.json, in one small file.
 
 Tensors only (safetensors), so that loading runs nothing. A policy's network is a position in the
-"networks" of its row in results.json, which has the mask and the latency.
+"masks" of its row in results.json, which has the mask and the latency.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Choices:
     """What a policy did with the N images of a split, in order.
 
     Attributes:
-        network: int ``(N,)``, position in the row's "networks".
+        network: int ``(N,)``, position in the row's "masks".
         correct: uint8 ``(N,)``.
     """
 
@@ -110,7 +110,7 @@ def make_record(image_set: ImageSet, policies: Mapping[str, Choices], seed: int)
 
 
 def choices(outcome: Outcome) -> Choices:
-    """What a policy did, from what it earned; positions are those in its row's "networks"."""
+    """What a policy did, from what it earned; positions are those in its row's "masks"."""
     _, network, _ = distinct(outcome)
     return Choices(torch.from_numpy(network), torch.from_numpy(outcome.correct).to(torch.uint8))
 
@@ -120,13 +120,3 @@ def distinct(outcome: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     masks = outcome.mask.reshape(len(outcome.mask), -1)
     networks, first, position = np.unique(masks, axis=0, return_index=True, return_inverse=True)
     return networks, position.ravel(), first
-
-
-def mean_figures(outcome: Outcome) -> dict[str, float]:
-    """Means of what a policy did on a split, ms without the controller's, and its number of networks."""
-    return {
-        "accuracy": float(outcome.correct.mean()),
-        "latency_ms": float(outcome.latency_ms.mean()),
-        "reward": float(outcome.reward.mean()),
-        "architectures": len(distinct(outcome)[0]),
-    }

@@ -105,13 +105,12 @@ def imported(name: str) -> Any:
         sys.path.remove("")
 
 
-def of_user(contest: Contest, name: str, seed: int) -> Entry:
+def of_user(contest: Contest, kind: Any, seed: int) -> Entry:
     """``Class(envs, seed=seed)``, which learns if it can; an :class:`Agent` or anything that predicts.
 
     ``Class.env_options``, if it has that, is a dict of ``actions``, ``layout``, ``observation``: the forms of
     its environments.
     """
-    kind = imported(name)
     envs = contest.envs(**getattr(kind, "env_options", {}))
     policy = kind(envs, seed=seed)
     agent = policy if isinstance(policy, Agent) else predicting(contest, policy, envs)

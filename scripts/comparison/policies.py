@@ -40,6 +40,7 @@ from scripts.comparison.contest import NUM_ENVS, TWIN, Contest
 from scripts.comparison.learning import Entry
 from scripts.comparison.plugged import SB3, algorithm, imported, of_sb3, of_user, predicting, unzipped
 
+Maker = Callable[[Contest, int], Entry]
 RANDOM_KEEP = 0.2
 """One module a cell on average, as MobileNetV2's path has."""
 
@@ -60,45 +61,46 @@ def enter(contest: Contest, name: str, seed: int) -> Entry:
 
     Args:
         contest: what it learns on.
-        name: one of :func:`names`, a ``.safetensors`` file, a ``.zip`` of SB3's, or ``module:Class``.
+        name: see :func:`maker`.
         seed: of the training.
     """
-    check(contest, name)
-    if name.endswith(".safetensors"):
-        return Entry(load_agent(name))
-    if name.endswith(".zip"):
-        return Entry(unzipped(contest, Path(name)))
-    if ":" in name:
-        return of_user(contest, name, seed)
-    return MAKERS[name](contest, seed)
+    return maker(contest, name)(contest, seed)
 
 
-def names(contest: Contest) -> list[str]:
-    """The policies that fit the environment."""
-    return [name for name in MAKERS if not contest.twin or name in ON_THE_TWIN]
+def maker(contest: Contest, name: str) -> Maker:
+    """What makes the policy of a name.
 
+    Args:
+        contest: what it is to learn on.
+        name: one of :data:`MAKERS`, a ``.safetensors`` file, a ``.zip`` of SB3's, or ``module:Class``.
 
-def check(contest: Contest, name: str) -> None:
-    """``ValueError`` for a name that is none, and for what needs a package or trust that is not there."""
+    Raises:
+        ValueError: a name that is none, or what needs a package or trust that is not there.
+    """
+    names = [known for known in MAKERS if not contest.twin or known in ON_THE_TWIN]
     if name in MAKERS:
-        if name not in names(contest):
-            will_do = ", ".join(names(contest))
+        if name not in names:
+            will_do = ", ".join(names)
             raise ValueError(f"policies: {name!r} chooses any mask, {TWIN} has arms; {will_do} will do")
         if name in SB3:
             algorithm(name)
-    elif name.endswith(".zip"):
+        return MAKERS[name]
+    if name.endswith(".safetensors"):
+        return lambda contest, seed: Entry(load_agent(name))
+    if name.endswith(".zip"):
         if not contest.trust:
             raise ValueError(
                 f"policies: {name} may run code of whoever wrote it when Stable-Baselines3 reads it;"
                 " --trust reads it nevertheless"
             )
-    elif ":" in name:
-        imported(name)
-    elif not name.endswith(".safetensors"):
-        raise ValueError(
-            f"policies: unknown {name!r}; choose from {', '.join(names(contest))}, or give a .safetensors"
-            " file, a .zip of Stable-Baselines3 or module:Class"
-        )
+        return lambda contest, seed: Entry(unzipped(contest, Path(name)))
+    if ":" in name:
+        kind = imported(name)
+        return lambda contest, seed: of_user(contest, kind, seed)
+    raise ValueError(
+        f"policies: unknown {name!r}; choose from {', '.join(names)}, or give a .safetensors"
+        " file, a .zip of Stable-Baselines3 or module:Class"
+    )
 
 
 # --- ours --------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ def _linucb(contest: Contest, seed: int) -> Entry:
     return Entry(agent, envs, lambda: learner.learn(contest.budget.steps, progress_bar=contest.progress))
 
 
-MAKERS: dict[str, Callable[[Contest, int], Entry]] = {
+MAKERS: dict[str, Maker] = {
     "random": _random,
     "fixed": _fixed,
     "reinforce": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 4, seed),

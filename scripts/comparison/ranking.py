@@ -1,4 +1,8 @@
-"""Policies ranked on the test split: a row for each and seed, means over seeds, and what replays them."""
+"""Policies ranked on the test split: a row for each and seed, means over seeds, and what replays them.
+
+Besides what all rows have (:mod:`scripts.comparison.rows`), one of a benchmark has "replay" (its file),
+"steps" and "seconds" of its training, "curve", and "val", its scores on validation images.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.evaluation.awareness import measure_awareness
+from agents.evaluation.awareness import measure
 from agents.evaluation.clock import time_policy
 from agents.evaluation.picks import hypervolume
 from agents.evaluation.scores import mean_interval
@@ -21,6 +25,7 @@ from agents.files import CLASSES, load_agent
 from instanas_env.storage import load_json, save_json
 from scripts.comparison.contest import Contest
 from scripts.comparison.learning import let_learn
+from scripts.comparison.over_seeds import by_policy, over_seeds
 from scripts.comparison.policies import enter
 from scripts.comparison.replays import Replay
 from scripts.comparison.workers import in_processes
@@ -82,15 +87,24 @@ def make_row(contest: Contest, name: str, seed: int) -> None:
         entry = enter(contest, name, seed)
         learning = let_learn(contest, entry)
         entry.tune(contest.val)
-        on_val, _ = measure_awareness(contest.val, entry.agent)
-        on_test, outcome = measure_awareness(contest.test, entry.agent)
+        on_val, _ = measure(contest.val, entry.agent)
+        on_test, outcome = measure(contest.test, entry.agent)
     if isinstance(entry.agent, CLASSES):
         entry.agent.save(file.with_suffix(".safetensors"))
     Replay.of(outcome, name, seed, contest.fingerprints).save(file.with_suffix(".npz"))
     volume = hypervolume([on_test.accuracy], [on_test.latency_ms], contest.slowest_ms)
-    test = {**dataclasses.asdict(on_test), "hypervolume": volume}
+    scores = {"val": on_val.known(), "test": {**on_test.known(), "hypervolume": volume}}
     about = {"policy": name, "seed": seed, "replay": f"policies/{file.with_suffix('.npz').name}"}
-    save_json(file, {**about, **learning, "val": dataclasses.asdict(on_val), "test": test})
+    save_json(file, {**about, **learning, **scores})
+
+
+def told(row: dict[str, Any]) -> str:
+    """A row in a sentence."""
+    test = row["test"]
+    return (
+        f"{row['policy']} seed {row['seed']}: reward {test['reward']:.3f}, {100 * test['accuracy']:.1f} %"
+        f" right in {test['latency_ms']:.3f} ms, {test['networks']} networks"
+    )
 
 
 @contextmanager
@@ -154,35 +168,25 @@ def bounds(contest: Contest) -> dict[str, float]:
     return load_json(file)
 
 
-def summary(
-    contest: Contest, results: list[dict[str, Any]], limits: dict[str, float]
-) -> list[dict[str, Any]]:
-    """The policies, the one with the most reward first: means over seeds and their 95 % intervals.
+def ranked(contest: Contest, results: list[dict[str, Any]], limits: dict[str, float]) -> list[dict[str, Any]]:
+    """A line for each policy, see :func:`over_seeds`, the one with the most reward first.
 
     ``over_fixed_reward`` and ``over_fixed_accuracy`` are over the best fixed mask on the same images, with
     intervals over images (paired; the seeds' mean on each image).
     """
-    bits = contest.space.num_bits
-    fixed = Replay.load(contest.out / "fixed.npz", bits)
-    ranked = []
-    for name in dict.fromkeys(row["policy"] for row in results):
-        members = [row for row in results if row["policy"] == name]
-        own = [row["test"] for row in members]
-        figures = [key for key in own[0] if all(isinstance(row.get(key), (int, float)) for row in own)]
-        means: dict[str, Any] = {key: mean_interval([row[key] for row in own]) for key in figures}
-        means["val_reward"] = mean_interval([row["val"]["reward"] for row in members])
-        for figure, other in (("shuffled", "reward"), ("shuffled", "accuracy"), ("most_used", "reward")):
-            lost = [row[other] - row[f"{figure}_{other}"] for row in own]
-            means[f"lost_{figure}_{other}"] = mean_interval(lost)
-        for limit in REGRETS:
-            means[f"regret_{limit}"] = mean_interval([limits[limit] - row["reward"] for row in own])
+    judged, bits = [], contest.space.num_bits
+    for row in results:
+        regrets = {f"regret_{limit}": limits[limit] - row["test"]["reward"] for limit in REGRETS}
+        judged.append({**row, "test": {**row["test"], "val_reward": row["val"]["reward"], **regrets}})
+    lines, fixed = over_seeds(judged), Replay.load(contest.out / "fixed.npz", bits)
+    for line, members in zip(lines, by_policy(results).values(), strict=True):
         replays = [Replay.load(contest.out / row["replay"], bits) for row in members]
         for figure, of in (("reward", "reward"), ("accuracy", "correct")):
             gains = np.mean([getattr(each, of) * 1.0 - getattr(fixed, of) for each in replays], axis=0)
-            means[f"over_fixed_{figure}"] = mean_interval(gains.tolist())
-        spent = {key: float(np.mean([row[key] for row in members])) for key in ("steps", "seconds")}
-        ranked.append({"policy": name, "seeds": len(own), **spent, **means, "curve": mean_curve(members)})
-    return sorted(ranked, key=lambda row: -row["reward"][0])
+            line[f"over_fixed_{figure}"] = mean_interval(gains.tolist())
+        line |= {key: float(np.mean([row[key] for row in members])) for key in ("steps", "seconds")}
+        line["curve"] = mean_curve(members)
+    return sorted(lines, key=lambda line: -line["reward"][0])
 
 
 def mean_curve(members: list[dict[str, Any]]) -> list[list[float | None]]:
@@ -194,8 +198,8 @@ def mean_curve(members: list[dict[str, Any]]) -> list[list[float | None]]:
 def record(contest: Contest, results: list[dict[str, Any]]) -> dict[str, Any]:
     """What ``benchmark.json`` holds of the rows, the contest and its limits."""
     limits = bounds(contest)
-    ranked = summary(contest, results, limits)
-    accuracy, latency_ms = ([row[figure][0] for row in ranked] for figure in ("accuracy", "latency_ms"))
+    lines = ranked(contest, results, limits)
+    accuracy, latency_ms = ([line[figure][0] for line in lines] for figure in ("accuracy", "latency_ms"))
     return {
         "env": contest.env,
         "environment": contest.environment,
@@ -205,6 +209,6 @@ def record(contest: Contest, results: list[dict[str, Any]]) -> dict[str, Any]:
         "bounds": limits,
         "hypervolume": hypervolume(accuracy, latency_ms, contest.slowest_ms),
         "reference_point": {"accuracy": 0.0, "latency_ms": contest.slowest_ms},
-        "ranked": ranked,
+        "policies": lines,
         "rows": results,
     }

@@ -1,36 +1,38 @@
-"""The rows of a comparison: every policy touches the test split once, here."""
+"""The rows of a comparison: every policy touches the test split once, here.
+
+A row, in results.json as in benchmark.json, has "policy" (its name, without the seed), "seed", and "test":
+its :class:`agents.evaluation.scores.Scores`. In results.json it also has "group" (policies of one group make
+a line in the figures), for a controller "masks" (its distinct networks) and "controls", and what is known of
+a network trained alone.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from agents.agent import Agent
+from agents.evaluation.awareness import measure
+from agents.evaluation.clock import real_latency
 from agents.evaluation.controls import Controls
-from agents.evaluation.scores import (
-    BATCH_SIZE,
-    PolicyResult,
-    choose_masks,
-    real_latency,
-    score_masks,
-    shuffle_between_images,
-    some_images,
-    summarise,
-    summarise_network,
-)
+from agents.evaluation.scores import Scores, choose_masks, some_images
 from agents.reward_regression import RewardRegression
+from instanas_env import reward
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import Backend, time_networks
 from instanas_env.seeding import generator_for
 from scripts.comparison.alone import LoneNetwork
 from scripts.comparison.image_record import Choices, choices, distinct
-from scripts.comparison.tables import SHUFFLED
+
+SEED = re.compile(r"_seed(\d+)")
+"""In the name of a policy that was made again with another seed."""
 
 
 class Comparison:
@@ -39,12 +41,11 @@ class Comparison:
     Args:
         image_set: the test split.
         seed: of what is shuffled and timed.
-        backend: what real latencies are measured with; None leaves them out.
+        backend: what latencies are measured with by the clock; None leaves them out.
 
     Attributes:
-        rows: lines of the table, for results.json.
-        choices: by a row's name, which image got which network; of controllers that were not shuffled.
-        correct: by a row's name, which images a policy got right, bool ``(N,)``.
+        rows: for results.json.
+        choices: which image got which network, of each policy with a controller (its first seed).
     """
 
     def __init__(self, image_set: ImageSet, seed: int = 0, backend: Backend | None = None):
@@ -53,82 +54,89 @@ class Comparison:
         self.backend = backend
         self.rows: list[dict[str, Any]] = []
         self.choices: dict[str, Choices] = {}
-        self.correct: dict[str, np.ndarray] = {}
 
-    def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Tensor:
-        """Score a policy and keep its row; gives its masks."""
-        masks = bandit.space.repair(choose_masks(agent, self.image_set))
-        real = None
+    def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Outcome:
+        """Score a policy and keep its row; gives what became of each image."""
+        scores, outcome = measure(bandit, agent, generator_for(self.seed, 8))
         if self.backend is not None:
-            real = real_latency(bandit, agent, masks, generator_for(self.seed, 7), backend=self.backend)
-        outcome = self._keep(group, name, bandit, masks, agent.controller is not None, real)
-        if agent.controller is not None:
-            self.choices[name] = choices(outcome)
-        return masks
+            masks, generator = torch.from_numpy(outcome.mask), generator_for(self.seed, 7)
+            scores = replace(
+                scores, clock_ms=real_latency(bandit, agent, masks, generator, backend=self.backend)
+            )
+        if agent.controller is None:
+            self._keep(group, name, scores)
+        else:
+            row = self._keep(group, name, scores, masks=networks(outcome))
+            self.choices.setdefault(row["policy"], choices(outcome))
+        return outcome
 
     def add_search(
-        self, name: str, agent: Agent, val: InstanceBandit, test: InstanceBandit, dial: Sequence[float]
-    ) -> dict[str, Tensor]:
-        """Add a row for each setting of a controller's dial, and one with its masks shuffled.
+        self,
+        name: str,
+        agent: Agent,
+        val: InstanceBandit,
+        test: InstanceBandit,
+        dial: Sequence[float],
+        controls: Callable[..., Controls],
+    ) -> None:
+        """Add a row for each setting of a controller's dial, with its controls.
 
-        One mask for all (an agent without a controller) has nothing to shuffle, and is a fixed mask itself:
-        of it there is the row alone, and nothing is given.
+        One mask for all (an agent without a controller) has no controls: it is a fixed mask itself.
 
-        ``dial`` holds settings in multiples of MobileNetV2's latency. Gives the repaired masks of the
-        validation images by the row's name.
+        Args:
+            name: of the policy.
+            agent: the controller.
+            val, test: the meta-graph of its search on two splits.
+            dial: settings, in multiples of MobileNetV2's latency.
+            controls: makes the controls of ``val``, ``test``, and the masks on validation at each setting.
         """
-        on_val, unit = {}, val.latency_table.reference("mobilenet_v2")
+        settled, unit = [], val.latency_table.reference("mobilenet_v2")
         for latency_ms in settings(agent, val, [factor * unit for factor in dial]):
             label = name if latency_ms is None else f"{name}, dial {latency_ms / unit:g}"
-            masks = self.add(name, label, test, agent)
-            if agent.controller is None:
-                continue
-            shuffled = shuffle_between_images(masks, generator_for(self.seed, 8))
-            self._keep(name, label + SHUFFLED, test, shuffled, True, None)
-            on_val[label] = val.space.repair(choose_masks(agent, val.image_set))
-        return on_val
-
-    def add_controls(self, name: str, controls: Controls, on_val: Tensor) -> None:
-        """Put the controls of a controller, whose masks on validation are ``on_val``, into its row."""
-        (row,) = (row for row in self.rows if row["name"] == name)
-        row["controls"] = controls.of(on_val, self.correct[name], self.correct[name + SHUFFLED])
+            correct = self.add(name, label, test, agent).correct
+            if agent.controller is not None:
+                on_val = val.space.repair(choose_masks(agent, val.image_set))
+                settled.append((self.rows[-1], on_val, correct))
+        if not settled:
+            return
+        made = controls(val, test, [on_val for _, on_val, _ in settled])
+        for row, on_val, correct in settled:
+            row["controls"] = found = made.of(on_val, correct)
+            gain = found["static_with_controller_time"]["gain"]
+            row["test"]["over_static_accuracy"] = gain["difference"]
+            row["test"] |= {f"over_static_accuracy_{end}": gain[end] for end in ("low", "high")}
+            row["test"]["oracle_accuracy"] = found["oracle"]["any_right"]
 
     def add_network(
         self, bandit: InstanceBandit, lone: LoneNetwork, latency: tuple[float, dict[str, Any]]
     ) -> None:
-        """A network trained alone: its ``latency`` in ms, and what else its row tells of it."""
-        real = None
+        """A network trained alone: its ``latency`` in ms, and what else its row tells of it.
+
+        The bandit's window judges the latency, as it does those of its own masks.
+        """
+        clock_ms = None
         if self.backend is not None:
             side, generator = lone.resolution, generator_for(self.seed, 7)
-            real = time_networks([lone.network], side, generator, backend=self.backend).item()
+            clock_ms = time_networks([lone.network], side, generator, backend=self.backend).item()
         latency_ms, source = latency
         correct = lone.correct(self.image_set, bandit.device)
-        self.correct[lone.name] = correct.numpy()
-        result = summarise_network(lone.name, correct, latency_ms, bandit, real)
-        size = {"parameters": lone.parameters, "mmacs": lone.mmacs}
-        self._append(lone.family, result, None, **size, **source)
+        cost = torch.full(correct.shape, latency_ms, dtype=torch.float64)
+        earned = reward.combine(
+            reward.task_reward(correct, bandit.correct_reward, bandit.wrong_reward),
+            reward.latency_reward(cost, bandit.bounds),
+        )
+        arrays = {"correct": correct, "latency_ms": cost, "reward": earned}
+        outcome = SimpleNamespace(**{name: value.numpy() for name, value in arrays.items()}, networks=1)
+        scores = Scores.of(outcome, clock_ms=clock_ms)
+        scores = replace(scores, latency_ms=latency_ms, reward=float(earned.mean()))
+        self._keep(lone.family, lone.name, scores, parameters=lone.parameters, mmacs=lone.mmacs, **source)
 
-    def add_controller_alone(self, name: str, bandit: InstanceBandit, agent: RewardRegression) -> None:
-        """What the controller of the policy ``name`` takes the images for, without any network after it."""
-        parts = torch.arange(len(self.image_set)).split(BATCH_SIZE)
-        names = torch.cat([agent.names(self.image_set.images[part]) for part in parts])
-        correct = names == self.image_set.labels
-        label, latency_ms = f"{name}, the controller alone", bandit.latency_table.controller
-        self._append("controllers alone", summarise_network(label, correct, latency_ms, bandit), None)
-
-    def _keep(
-        self, group: str, name: str, bandit: InstanceBandit, masks: Tensor, chosen: bool, real: float | None
-    ) -> Outcome:
-        outcome = score_masks(bandit, masks)
-        result = summarise(name, outcome, bandit.latency_table.controller if chosen else 0.0, real)
-        self.correct[name] = outcome.correct
-        self._append(group, result, networks(outcome) if chosen else None)
-        return outcome
-
-    def _append(
-        self, group: str, result: PolicyResult, networks: list[dict[str, Any]] | None, **more: Any
-    ) -> None:
-        self.rows.append({"group": group, **dataclasses.asdict(result), "networks": networks, **more})
+    def _keep(self, group: str, name: str, scores: Scores, **more: Any) -> dict[str, Any]:
+        policy, group = (SEED.sub("", text) for text in (name, group))
+        seed = int(found[1]) if (found := SEED.search(name)) else 0
+        row = {"policy": policy, "seed": seed, "group": group, "test": scores.known(), **more}
+        self.rows.append(row)
+        return row
 
 
 def settings(agent: Agent, val: InstanceBandit, latencies_ms: Sequence[float]) -> Iterator[float | None]:

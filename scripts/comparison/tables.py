@@ -1,148 +1,123 @@
-"""The tables of a comparison: all policies, in the form of the paper's Tables 1 to 3, and means over seeds.
+"""The table of a comparison, made once: for the terminal, the report's page and as Markdown.
 
-Rows belong together if their names are the same but for ``_seed1`` and so on, as an experiment has them.
+A line is a policy, as :func:`scripts.comparison.over_seeds.over_seeds` has it. A column that no policy has
+anything in is left out.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from itertools import permutations
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from agents.evaluation.scores import mean_interval
-from scripts.comparison.text_table import Columns, Interval, TextTable, difference, milliseconds, points
+from scripts.comparison.text_table import Columns, Interval, TextTable, difference, points, signed, with_ends
 
-SHUFFLED = ", shuffled"
-"""Ends the name of a control: another policy's masks, exchanged between the images."""
-SEED = re.compile(r"_seed(\d+)")
-"""In the name of a policy that was made again with another seed."""
-CAPTION = (
-    "Each policy's accuracy on the test images and mean time of an image, the controller's own included."
-    " Brackets hold 95 % intervals over images. “Over one network for all”: points of accuracy over the best"
-    " fixed choice of modules that takes no longer; 0 means that one network for all images would have done."
-    " “Lost when shuffled”: points lost when the same networks are exchanged between images; 0 means that it"
-    " does not matter which image gets which. “Oracle”: images that at least one of the controller's most"
-    " used networks gets right, so the most that choosing among them could reach."
-)
-CAPTION_OVER_SEEDS = (
-    "Means over seeds; brackets hold 95 % intervals over seeds (Student's t). Differences are in points of"
-    " accuracy, the columns mean what they mean in the table of all policies."
-)
+Line = dict[str, Any]
 
 
-def first_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows without those of further seeds, which would cover each other in a figure."""
-    return [row for row in rows if not SEED.search(row["name"])]
-
-
-def learned_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of controllers, without the controls."""
-    return [row for row in rows if row.get("networks") and not row["name"].endswith(SHUFFLED)]
-
-
-def reference_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def reference_of(lines: Sequence[Line]) -> Line | None:
     """MobileNetV2, to which latencies are compared; None if the comparison left it out."""
-    return next((row for row in rows if row["name"].startswith("MobileNetV2")), None)
+    return next((line for line in lines if line["policy"].startswith("MobileNetV2")), None)
 
 
-def policy_table(rows: list[dict[str, Any]]) -> TextTable:
-    """A line for each policy; its controls are columns, and measured times are one where there are any."""
-    reference = reference_row(rows)
-    accuracy = {row["name"]: row["accuracy"] for row in rows}
-    shown = [row for row in rows if not row["name"].endswith(SHUFFLED)]
+def _cell(figure: str, text: Callable[[Any], str], several: bool = False) -> Callable[[Line], str]:
+    """A figure of a line as text; nothing where it is absent, or needs ``several`` networks."""
 
-    def against_reference(row: dict[str, Any]) -> str:
-        return "" if reference is None else difference(row["latency_ms"] / reference["latency_ms"])
+    def cell(line: Line) -> str:
+        absent = line.get(figure) is None or (several and line["networks"][0] <= 1)
+        return "" if absent else text(line[figure])
 
-    def gain(row: dict[str, Any], control: str) -> str:
-        return points(gain_of(row["controls"], control)) if row.get("controls") else ""
-
-    def lost_shuffled(row: dict[str, Any]) -> str:
-        if row.get("controls") or row["name"] + SHUFFLED not in accuracy:
-            return gain(row, "shuffled")
-        return points((row["accuracy"] - accuracy[row["name"] + SHUFFLED], None, None))
-
-    def oracle(row: dict[str, Any]) -> str:
-        return f"{100 * row['controls']['oracle']['any_right']:.1f}" if row.get("controls") else ""
-
-    def measured(row: dict[str, Any]) -> str:
-        ms = row.get("real_latency_ms")
-        return "" if ms is None else milliseconds(ms)
-
-    columns: Columns = {
-        "Policy": lambda row: row["name"],
-        "Accuracy, %": lambda row: points((row["accuracy"], row["accuracy_low"], row["accuracy_high"])),
-        "ms": lambda row: milliseconds(row["latency_ms"]),
-        "against MobileNetV2": against_reference,
-        "Networks": lambda row: f"{row['architectures']:,}",
-        "Over one network for all": lambda row: gain(row, "static_with_controller_time"),
-        "Lost when shuffled": lost_shuffled,
-        "Oracle, %": oracle,
-    }
-    if any(map(measured, shown)):
-        columns["measured ms"] = measured
-    return TextTable.of(columns, shown)
+    return cell
 
 
-def gain_of(controls: dict[str, Any], name: str) -> Interval:
-    """What a policy gains over one of its controls."""
-    gain = controls[name]["gain"]
-    return gain["difference"], gain["low"], gain["high"]
+def _long(interval: Interval) -> str:
+    return with_ends(interval, 3)
 
 
-def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each policy with several seeds; ``gains`` are over the others with as many, seed by seed.
+COLUMNS: dict[str, tuple[Callable[[Line], str], str]] = {
+    "policy": (_cell("policy", str), ""),
+    "seeds": (
+        _cell("seeds", str),
+        "Test split; means over seeds. Brackets hold 95 % intervals: over seeds (Student's t), with one"
+        " seed over images.",
+    ),
+    "reward": (_cell("reward", _long), ""),
+    "over fixed": (
+        _cell("over_fixed_reward", lambda gain: _long(gain) if any(gain) else ""),
+        "Over fixed: reward beyond that of the best fixed mask on the same images; its interval is over"
+        " images, paired.",
+    ),
+    "right, %": (_cell("accuracy", points), ""),
+    "ms": (_cell("latency_ms", _long), "ms: deployed, by the table, with the controller's time."),
+    "against MobileNetV2": (_cell("against", difference), ""),
+    "networks": (_cell("networks", lambda networks: f"{networks[0]:,.0f}"), ""),
+    "over one network, points": (
+        _cell("over_static_accuracy", points),
+        "Over one network: accuracy beyond the best fixed choice of modules that takes no longer; 0 means"
+        " that one network for all images would have done.",
+    ),
+    "lost shuffled, points": (
+        _cell("lost_shuffled_accuracy", points, several=True),
+        "Lost shuffled: what the same masks lose when other images get them; 0 means that it does not matter"
+        " which image gets which.",
+    ),
+    "names, %": (_cell("names_accuracy", points), "Names: what the controller gets right by itself."),
+    "oracle, %": (
+        _cell("oracle_accuracy", lambda right: points((right[0], None, None))),
+        "Oracle: images that at least one of the controller's most used networks gets right, so the most that"
+        " choosing among them could reach.",
+    ),
+    "regret": (
+        _cell("regret_for_image", lambda regret: signed(regret[0], 3)),
+        "Regret: reward that the best mask of the menu for each image would earn more.",
+    ),
+    "hypervolume": (
+        _cell("hypervolume", lambda volume: f"{volume[0]:.3f}"),
+        "Hypervolume: of accuracy against latency, from nothing right in the time of all modules (0) to all"
+        " right in no time (1).",
+    ),
+    "answers": (
+        _cell("steps", lambda steps: f"{steps:,.0f}"),
+        "Answers: images under a mask that were learnt from, on training images; of the best fixed mask those"
+        " of its search, on validation images.",
+    ),
+    "s": (_cell("seconds", lambda seconds: f"{seconds:.0f}"), "s: of the processor, for these."),
+    "ms by the clock": (_cell("clock_ms", _long), "ms by the clock: measured on some test images."),
+}
+"""For each column its cells, and what a reader has to know of it."""
 
-    A row has the name, the number of seeds, and ``(mean, low, high)`` of each figure; accuracies and gains
-    are fractions.
-    """
-    families: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
-    for row in rows:
-        if not row["name"].endswith(SHUFFLED):
-            found = SEED.search(row["name"])
-            families[SEED.sub("", row["name"])].append((int(found[1]) if found else 0, row))
-    several = {
-        name: [row for _, row in sorted(members, key=lambda member: member[0])]
-        for name, members in families.items()
-        if len(members) > 1
-    }
-    summary = []
-    for name, members in several.items():
-        figures: dict[str, Any] = {"name": name, "seeds": len(members)}
-        for figure in ("accuracy", "latency_ms", "architectures"):
-            figures[figure] = mean_interval([member[figure] for member in members])
-        if all(member.get("controls") for member in members):
-            for control in ("shuffled", "static", "static_with_controller_time"):
-                gains = [member["controls"][control]["gain"]["difference"] for member in members]
-                figures[control] = mean_interval(gains)
-        summary.append({**figures, "gains": {}})
-    for ours, theirs in permutations(summary, 2):
-        if ours["seeds"] == theirs["seeds"]:
-            pairs = zip(several[ours["name"]], several[theirs["name"]], strict=True)
-            ours["gains"][theirs["name"]] = mean_interval([a["accuracy"] - b["accuracy"] for a, b in pairs])
-    return summary
+
+def table(lines: Sequence[Line]) -> TextTable:
+    """A line for each policy."""
+    if reference := reference_of(lines):
+        unit = reference["latency_ms"][0]
+        lines = [{**line, "against": line["latency_ms"][0] / unit} for line in lines]
+    shown: Columns = {name: cell for name, (cell, _) in COLUMNS.items() if any(map(cell, lines))}
+    return TextTable.of(shown, lines)
 
 
-def seed_table(summary: list[dict[str, Any]]) -> TextTable:
-    """A line for each policy with several seeds."""
-    columns: Columns = {
-        "Policy": lambda row: row["name"],
-        "Seeds": lambda row: str(row["seeds"]),
-        "Accuracy, %": lambda row: points(row["accuracy"]),
-        "ms": lambda row: milliseconds(row["latency_ms"][0]),
-        "Networks": lambda row: f"{row['architectures'][0]:.0f}",
-        "Over one network for all": lambda row: points(row.get("static_with_controller_time")),
-        "Lost when shuffled": lambda row: points(row.get("shuffled")),
-    }
-    return TextTable.of(columns, summary)
+def notes(shown: TextTable) -> str:
+    """What a reader has to know of its columns."""
+    return " ".join(note for name in shown.head if (note := COLUMNS[name][1]))
 
 
-def gains_told(summary: list[dict[str, Any]]) -> list[str]:
-    """Who is more accurate than whom on average, a sentence for each pair."""
-    return [
-        f"{row['name']} over {other}: {points(gain, '+')} points"
-        for row in summary
-        for other, gain in row["gains"].items()
-        if gain[0] > 0
-    ]
+# --- the leaderboard of a benchmark -------------------------------------------------------------------
+
+
+def searched(record: dict[str, Any]) -> str:
+    """What the fixed masks took, which other policies are given."""
+    answers = f"{record['search']['answers']:,} answers"
+    return f"The search that found the best fixed mask and the menu took {answers}."
+
+
+def leaderboard(record: dict[str, Any]) -> str:
+    """The table as a Markdown file, from what ``benchmark.json`` holds."""
+    limits, ranked = record["bounds"], table(record["policies"])
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {limits[name]:.3f}" for name in ("fixed", "for_class", "for_image")
+    )
+    best = (
+        f"{searched(record)} Reward of the best masks: {told}. Hypervolume of all policies together"
+        f" {record['hypervolume']:.3f}, of the menu's masks {limits['hypervolume']:.3f}."
+    )
+    title, command = f"# Leaderboard of {record['env']}", f"    {record['command']}"
+    return "\n".join([title, "", ranked.markdown(), notes(ranked), "", best, "", command, ""])

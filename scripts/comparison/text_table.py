@@ -42,7 +42,7 @@ class TextTable:
             table.add_column(name, justify="right" if place else "left", min_width=0 if place else 12)
         for line in self.lines:
             table.add_row(*map(Text, line))
-        Console(width=140).print(table)
+        Console(width=200).print(table)
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown."""

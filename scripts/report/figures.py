@@ -1,4 +1,7 @@
-"""The figures of a comparison, from the rows of its results.json; each function gives a matplotlib figure."""
+"""The figures of a comparison; each function gives a matplotlib figure.
+
+They take lines (means over seeds) and rows of learned policies, as results.json and benchmark.json have them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from instanas_env.search_space import ALL_MODULES
-from scripts.comparison.tables import SHUFFLED, reference_row
+from scripts.comparison.tables import reference_of
 from scripts.report.pictures import PALETTE, arrays, new_figure
 
 Rows = list[dict[str, Any]]
@@ -15,47 +18,43 @@ LABELS = {"fixed": "fixed choices of modules", "static": "best single networks f
 """Names of groups of policies in the legend; others are called after their search."""
 
 
-def frontier(rows: Rows) -> Any:
-    """Accuracy against mean latency (Figures 5 and 6); the marks of policies are named policy-0 and so on."""
+def frontier(lines: Rows) -> Any:
+    """Accuracy against mean latency (Figures 5 and 6); the marks of policies are named policy-0 and so on.
+
+    A cross is a policy whose masks are exchanged between the images.
+    """
     from matplotlib.ticker import LogLocator
 
     figure, ((axes,),) = new_figure(4.4)
     # A log axis has no 0: a noisy table may give the cheapest network 0 ms.
-    zero = min((row["latency_ms"] for row in rows if row["latency_ms"] > 0), default=1.0) / 2
-    places = {row["name"]: (row["latency_ms"] or zero, 100 * row["accuracy"]) for row in rows}
-    middle = np.sqrt(min(x for x, _ in places.values()) * max(x for x, _ in places.values()))
-    for colour, group in enumerate(dict.fromkeys(row["group"] for row in rows)):
-        name = LABELS.get(group, group)
-        for shuffled in (False, True):
-            members = sorted(
-                (r for r in rows if r["group"] == group and r["name"].endswith(SHUFFLED) is shuffled),
-                key=lambda row: row["latency_ms"],
-            )
-            style = {"color": PALETTE[colour % len(PALETTE)], "alpha": 0.5 if shuffled else 1}
-            if group != "fixed" and len(members) > 1:
-                line = np.array([places[row["name"]] for row in members])
-                axes.plot(*line.T, linestyle=":" if shuffled else "-", **style)
-            for first, row in enumerate(members):
-                x, y = places[row["name"]]
-                low, high = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
-                axes.plot([x, x], [low, high], linewidth=1, **style)
-                label = (f"{name}, exchanged between images" if shuffled else name) if not first else None
-                marker = "x" if shuffled else "o"
-                axes.plot(
-                    x,
-                    y,
-                    marker,
-                    gid=f"policy-{rows.index(row)}",
-                    markersize=7,
-                    zorder=4,
-                    label=label,
-                    **style,
-                )
-                if group == "fixed":
-                    side, shift = ("right", -6) if x > middle else ("left", 6)
-                    axes.annotate(
-                        row["name"], (x, y), (shift, -10), textcoords="offset points", fontsize=8, ha=side
-                    )
+    latencies_ms = [line["latency_ms"][0] for line in lines]
+    zero = min((ms for ms in latencies_ms if ms > 0), default=1.0) / 2
+    latencies_ms = [ms or zero for ms in latencies_ms]
+    middle = np.sqrt(min(latencies_ms) * max(latencies_ms))
+    groups = [str(line.get("group", line["policy"])) for line in lines]
+    several = [line["networks"][0] > 1 and "shuffled_accuracy" in line for line in lines]
+    crossed = [i for i, group in enumerate(groups) if several[i] and group != "fixed"]
+    for colour, group in enumerate(dict.fromkeys(groups)):
+        style = {"color": PALETTE[colour % len(PALETTE)]}
+        members = sorted((i for i in range(len(lines)) if groups[i] == group), key=lambda i: latencies_ms[i])
+        x = [latencies_ms[i] for i in members]
+        accuracy = [100 * np.array(lines[i]["accuracy"], float) for i in members]
+        if group != "fixed":
+            axes.plot(x, [mean for mean, *_ in accuracy], **style)
+            exchanged = [i for i in members if i in crossed]
+            y = [100 * lines[i]["shuffled_accuracy"][0] for i in exchanged]
+            axes.plot([latencies_ms[i] for i in exchanged], y, ":x", alpha=0.5, markersize=7, **style)
+        for place, i in enumerate(members):
+            y, low, high = accuracy[place]
+            axes.plot([x[place]] * 2, [low, high], linewidth=1, **style)
+            mark = {"gid": f"policy-{i}", "label": None if place else LABELS.get(group, group)}
+            axes.plot(x[place], y, "o", markersize=7, zorder=4, **mark, **style)
+            if group == "fixed":
+                side, shift = ("right", -6) if x[place] > middle else ("left", 6)
+                where = {"textcoords": "offset points", "fontsize": 8, "ha": side}
+                axes.annotate(lines[i]["policy"], (x[place], y), (shift, -10), **where)
+    if crossed:
+        axes.plot([], [], "x", color="0.5", label="masks exchanged between images")
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)))
@@ -67,18 +66,19 @@ def frontier(rows: Rows) -> Any:
     return figure
 
 
-def latency_histogram(rows: Rows, learned: Rows) -> Any:
+def latency_histogram(lines: Rows, learned: Rows) -> Any:
     """Latencies of the networks that each controller gives its images (Figure 1)."""
     figure, grid = new_figure(1.5 * len(learned) + 0.8, len(learned), sharex=True)
-    reference = reference_row(rows)
-    top = max(network["latency_ms"] for row in learned for network in row["networks"])
-    bins = np.linspace(0, 1.05 * max(top, reference["latency_ms"] if reference else 0), 50).tolist()
+    reference = reference_of(lines)
+    limit = reference["latency_ms"][0] if reference else 0.0
+    top = max(network["latency_ms"] for row in learned for network in row["masks"])
+    bins = np.linspace(0, 1.05 * max(top, limit), 50).tolist()
     for axes, row in zip(grid[:, 0], learned, strict=True):
         _, images, latency_ms = arrays(row)
         axes.hist(latency_ms, bins=bins, weights=images, color=PALETTE[2])
-        axes.set(title=row["name"], ylabel="images")
+        axes.set(title=row["policy"], ylabel="images")
         if reference is not None:
-            axes.axvline(reference["latency_ms"], color=PALETTE[3], linestyle="--", label=reference["name"])
+            axes.axvline(limit, color=PALETTE[3], linestyle="--", label=reference["policy"])
     if reference is not None:
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower right")
     grid[-1, 0].set_xlim(left=0)
@@ -94,7 +94,7 @@ def module_usage(learned: Rows) -> Any:
         masks, images, _ = arrays(row)
         usage = (images @ masks / images.sum()).reshape(-1, len(labels)).T
         picture = axes.imshow(usage, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-        axes.set_title(row["name"])
+        axes.set_title(row["policy"])
         axes.set_yticks(range(len(labels)), labels, fontsize=7)
     cells = range(usage.shape[1])
     grid[-1, 0].set_xticks(cells, [str(cell + 1) for cell in cells])

@@ -89,7 +89,7 @@ def images_by_class(row: dict[str, Any], choices: Choices, record: ImageRecord) 
     sample = record.sample.numpy()
     lines = from_easy_to_hard(latency_ms, record.label.numpy(), sample)
     figure, grid = new_figure(0.62 * len(lines) + 0.3, len(lines), max(map(len, lines.values())))
-    figure.suptitle(row["name"], fontsize=9)
+    figure.suptitle(row["policy"], fontsize=9)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
@@ -112,7 +112,7 @@ def architecture_map(row: dict[str, Any], choices: Choices, record: ImageRecord)
     dots = axes.scatter(
         *places.T, s=6 + 150 * images / images.sum(), c=latency_ms, cmap="coolwarm", alpha=0.8
     )
-    axes.set(title=f"{row['name']}: {count(len(masks), 'network')}", xticks=[], yticks=[])
+    axes.set(title=f"{row['policy']}: {count(len(masks), 'network')}", xticks=[], yticks=[])
     axes.margins(0.12)
     at = places[choices.network[record.sample].numpy()]
     distance = np.full(len(at), np.inf)

@@ -20,7 +20,7 @@ def load_search_history(path: Path) -> History:
         ValueError: a line is not JSON.
     """
     rows = load_json_lines(path)
-    return [row for row in rows if "upper_ms" in row and "architectures" in row.get("val", {})]
+    return [row for row in rows if "upper_ms" in row and "networks" in row.get("val", {})]
 
 
 def search_course(name: str, rows: History) -> Any:
@@ -39,7 +39,7 @@ def search_course(name: str, rows: History) -> Any:
     shuffled = [100 * a for a in val["shuffled_accuracy"]]
     accuracy.plot(epochs, shuffled, ":x", color=PALETTE[4], alpha=0.7, label="exchanged between images")
     accuracy.set_ylabel("accuracy, %")
-    networks.plot(epochs, val["architectures"], color=PALETTE[1], **line)
+    networks.plot(epochs, val["networks"], color=PALETTE[1], **line)
     networks.set(ylabel="networks", xlabel="epoch")
     networks.set_ylim(bottom=0)
     networks.xaxis.get_major_locator().set_params(integer=True)
@@ -82,10 +82,10 @@ def estimate(record: dict[str, Any]) -> Any:
     return figure
 
 
-def learning_curves(ranked: list[dict[str, Any]]) -> Any:
+def learning_curves(lines: list[dict[str, Any]]) -> Any:
     """Mean validation reward of each learner against the answers that it had, with intervals over seeds."""
     figure, ((axes,),) = new_figure(4.4)
-    for place, row in enumerate(ranked):
+    for place, row in enumerate(lines):
         if not row["curve"]:
             level = row["val_reward"][0]
             axes.axhline(level, color="0.6", linestyle=":", linewidth=1)
@@ -99,6 +99,6 @@ def learning_curves(ranked: list[dict[str, Any]]) -> Any:
     axes.set(xlabel="answers learnt from", ylabel="mean reward")
     axes.set_xlim(left=0)
     axes.grid()
-    if any(row["curve"] for row in ranked):
+    if any(row["curve"] for row in lines):
         figure.legend(loc="outside lower left", ncols=3)
     return figure

@@ -10,8 +10,8 @@ from html import escape
 from typing import Any
 
 from instanas_env.search_space import ALL_MODULES
-from scripts.comparison.tables import gain_of, reference_row
-from scripts.comparison.text_table import Interval, count, difference, milliseconds, points, signed
+from scripts.comparison.tables import reference_of
+from scripts.comparison.text_table import count, difference, milliseconds, points, signed
 from scripts.report.figures_by_image import images_shown
 from scripts.report.parts import Part
 from scripts.report.pictures import data_uri, saved
@@ -39,27 +39,21 @@ def head(run: RunFiles) -> dict[str, Any]:
         shown = images_shown(*run.by_image)
     except Missing:
         shown = []
+    (line,) = (line for line in run.policies if line["policy"] == row["policy"])
     return {
-        "claim": claim(row, run.content.get("seeds", [])),
-        "told": told(row, run.rows),
-        "cells": len(row["networks"][0]["mask"]) // len(ALL_MODULES),
+        "claim": claim(line),
+        "told": told(line, run.policies),
+        "cells": len(row["masks"][0]["mask"]) // len(ALL_MODULES),
         "shown": shown,
     }
 
 
-def claim(row: dict[str, Any], seeds: list[dict[str, Any]]) -> str:
+def claim(line: dict[str, Any]) -> str:
     """What the policy gains over the best single network, over seeds where there are several."""
-    control = "static_with_controller_time"
-    gain: Interval = (0.0, None, None)
-    over = count(row["images"], "image")
-    if row.get("controls"):
-        gain = gain_of(row["controls"], control)
-    for family in seeds:
-        if family["name"] == row["name"] and control in family:
-            gain, over = family[control], count(family["seeds"], "seed")
-    mean, low, high = gain
+    mean, low, high = line.get("over_static_accuracy", (0.0, None, None))
     if low is None or high is None:
         return IDEA
+    over = count(line["seeds"], "seed") if line["seeds"] > 1 else count(round(line["images"][0]), "image")
     size = f"{abs(100 * mean):.1f} {'fewer' if mean < 0 else 'more'}"
     return (
         f"With a network of its own for every image, {size} of 100"
@@ -69,38 +63,36 @@ def claim(row: dict[str, Any], seeds: list[dict[str, Any]]) -> str:
     )
 
 
-def told(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def told(line: dict[str, Any], lines: list[dict[str, Any]]) -> str:
     """The figures behind the claim."""
     text = (
-        f"The policy “{row['name']}” gives {count(row['images'], 'test image')}"
-        f" {count(row['architectures'], 'network')} and recognises"
-        f" {points((row['accuracy'], row['accuracy_low'], row['accuracy_high']))} % of them,"
-        f" in {milliseconds(row['latency_ms'])} ms an image on average"
+        f"The policy “{line['policy']}” gives {count(round(line['images'][0]), 'test image')}"
+        f" {count(round(line['networks'][0]), 'network')} and recognises {points(line['accuracy'])} % of"
+        f" them, in {milliseconds(line['latency_ms'][0])} ms an image on average"
     )
-    reference = reference_row(rows)
+    reference = reference_of(lines)
     if reference is None:
         return f"{text}."
-    saved = difference(row["latency_ms"] / reference["latency_ms"])
-    return (
-        f"{text}: {saved} against {reference['name']}, which recognises {100 * reference['accuracy']:.1f} %."
-    )
+    saved = difference(line["latency_ms"][0] / reference["latency_ms"][0])
+    right = 100 * reference["accuracy"][0]
+    return f"{text}: {saved} against {reference['policy']}, which recognises {right:.1f} %."
 
 
-def inline_svg(figure: Any, rows: list[dict[str, Any]]) -> Any:
-    """The frontier as part of the page: without addresses, its marks with the titles of their rows."""
+def inline_svg(figure: Any, lines: list[dict[str, Any]]) -> Any:
+    """The frontier as part of the page: without addresses, its marks with the titles of their policies."""
     from markupsafe import Markup
 
     text = saved(figure, "svg").decode()
     text = re.sub(r'<metadata>.*?</metadata>| xmlns(:\w+)?="[^"]*"', "", text, flags=re.DOTALL)
 
     def titled(match: re.Match[str]) -> str:
-        return f'<g class="mark"><title>{escape(tip(rows[int(match[1])]))}</title>'
+        return f'<g class="mark"><title>{escape(tip(lines[int(match[1])]))}</title>'
 
     return Markup(re.sub(r'<g id="policy-(\d+)">', titled, text[text.index("<svg") :]))
 
 
-def tip(row: dict[str, Any]) -> str:
+def tip(line: dict[str, Any]) -> str:
     """What hovering over a policy tells."""
-    accuracy = points((row["accuracy"], row["accuracy_low"], row["accuracy_high"]))
-    networks = count(row["architectures"], "network")
-    return f"{row['name']}\n{accuracy} %\n{milliseconds(row['latency_ms'])} ms\n{networks}"
+    networks = count(round(line["networks"][0]), "network")
+    latency = milliseconds(line["latency_ms"][0])
+    return f"{line['policy']}\n{points(line['accuracy'])} %\n{latency} ms\n{networks}"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.comparison import leaderboard, tables
+from scripts.comparison import tables
+from scripts.comparison.over_seeds import gains_told
 from scripts.comparison.text_table import TextTable
 from scripts.report import figures, figures_by_image
 from scripts.report.figures_search import choice_of_picks, estimate, learning_curves, search_course
@@ -49,8 +50,10 @@ def drawn(run: RunFiles) -> list[Part]:
             except Missing as missing:
                 part.missing = missing
             else:
-                part.table = content if isinstance(content, TextTable) else None
-                part.figures = content if isinstance(content, dict) else {}
+                if isinstance(content, TextTable):
+                    part.table, part.caption = content, f"{tables.notes(content)} {part.caption}"
+                else:
+                    part.figures = content
     return parts
 
 
@@ -59,33 +62,24 @@ def _comparison(run: RunFiles) -> Iterator[Part]:
     yield Part(
         "frontier",
         "Accuracy against time (Figures 5 and 6)",
-        "Higher is more often right, further left is faster. Bars are 95 % intervals over images, in a"
-        " benchmark over seeds; lines join the settings of one policy. MobileNetV2 is a well-known small"
-        " network. Hover over a mark for its numbers.",
-        lambda: {"frontier": figures.frontier(run.first)},
+        "Higher is more often right, further left is faster. Bars are 95 % intervals: over seeds, with one"
+        " seed over images; lines join the settings of one policy. MobileNetV2 is a well-known small network."
+        " Hover over a mark for its numbers.",
+        lambda: {"frontier": figures.frontier(run.policies)},
     )
     if run.benchmark:
-        ranked = run.benchmark["ranked"]
-        yield Part("ranking", "Leaderboard", leaderboard.NOTES, lambda: leaderboard.table(ranked))
+        lines = run.benchmark["policies"]
+        yield Part("ranking", "Leaderboard", "", lambda: tables.table(lines))
         yield Part(
             "curves",
             "Learning curves",
             "On validation images; bands are 95 % intervals over seeds. Dotted: policies that learn nothing.",
-            lambda: {"curves": learning_curves(ranked)},
+            lambda: {"curves": learning_curves(lines)},
         )
         if not run.content:
             return
-    yield Part(
-        "table",
-        "All policies (Tables 1 to 3)",
-        tables.CAPTION,
-        lambda: tables.policy_table(run.rows),
-    )
-    if summary := run.content.get("seeds"):
-        told = "; ".join(tables.gains_told(summary))
-        yield Part(
-            "seeds", "Over seeds", f"{tables.CAPTION_OVER_SEEDS} {told}", lambda: tables.seed_table(summary)
-        )
+    told = "; ".join(gains_told(run.content.get("rows", [])))
+    yield Part("table", "All policies (Tables 1 to 3)", told, lambda: tables.table(run.policies))
 
 
 def _networks(run: RunFiles) -> Iterator[Part]:
@@ -101,7 +95,7 @@ def _networks(run: RunFiles) -> Iterator[Part]:
         "latency",
         "Time of the chosen networks (Figure 1)",
         "How many images got a network of which time. The controller's own time is not in it.",
-        lambda: {"latency": figures.latency_histogram(run.first, run.learned)},
+        lambda: {"latency": figures.latency_histogram(run.policies, run.learned)},
     )
     yield Part(
         "modules",

@@ -42,7 +42,7 @@ def new_figure(height: float, lines: int = 1, columns: int = 1, **more: Any) -> 
 
 def arrays(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Masks ``(n, bits)``, images ``(n,)`` and latencies ``(n,)`` of a policy's distinct networks."""
-    networks = row["networks"]
+    networks = row["masks"]
     masks = np.array([[float(bit) for bit in network["mask"]] for network in networks])
     images = np.array([network["images"] for network in networks], float)
     return masks, images, np.array([network["latency_ms"] for network in networks])

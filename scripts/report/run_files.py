@@ -11,7 +11,7 @@ import numpy as np
 from instanas_env.build import shipped
 from instanas_env.storage import load_json
 from scripts.comparison.image_record import Choices, ImageRecord
-from scripts.comparison.tables import first_seeds, learned_rows
+from scripts.comparison.over_seeds import by_policy
 from scripts.report.figures_search import History, load_search_history
 
 
@@ -43,23 +43,18 @@ class RunFiles:
         self.content, self.benchmark = read["results"], read["benchmark"]
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        """All policies of the comparison."""
-        if self.content.get("policies"):
-            return self.content["policies"]
-        if self.benchmark:
-            return as_rows(self.benchmark["ranked"])
+    def policies(self) -> list[dict[str, Any]]:
+        """All policies of the comparison: means over seeds."""
+        if found := self.content.get("policies") or self.benchmark.get("policies"):
+            return found
         raise self.lacks("no comparison of policies (results.json)")
 
     @cached_property
-    def first(self) -> list[dict[str, Any]]:
-        """Those of the first seed."""
-        return first_seeds(self.rows)
-
-    @cached_property
     def learned(self) -> list[dict[str, Any]]:
-        """Those of controllers, of the first seed; at least one."""
-        if learned := learned_rows(self.first):
+        """The rows of controllers, of each policy's first seed; at least one."""
+        _ = self.policies
+        first = [members[0] for members in by_policy(self.content.get("rows", [])).values()]
+        if learned := [row for row in first if row.get("masks")]:
             return learned
         raise self.lacks("a comparison, but no controller in it")
 
@@ -70,8 +65,8 @@ class RunFiles:
         if not file.exists():
             raise self.lacks("no record of which image got which network (images.safetensors)")
         record = ImageRecord.load(file)
-        choices = record.policies.get(row["name"])
-        images = [network["images"] for network in row["networks"]]
+        choices = record.policies.get(row["policy"])
+        images = [network["images"] for network in row["masks"]]
         if choices is None or np.bincount(choices.network, minlength=len(images)).tolist() != images:
             raise self.lacks("a record of images from another comparison (images.safetensors)")
         return row, choices, record
@@ -115,23 +110,10 @@ class RunFiles:
         return [path for path in paths if path.exists()]
 
 
-def as_rows(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The policies as rows of a comparison, for its frontier; intervals are over seeds."""
-    rows = []
-    for row in ranked:
-        accuracy, low, high = row["accuracy"]
-        ends = (accuracy, accuracy) if low is None else (low, high)
-        figures = {"accuracy": accuracy, "latency_ms": row["latency_ms"][0]}
-        figures |= dict(zip(("accuracy_low", "accuracy_high"), ends, strict=True))
-        names = {"name": row["policy"], "group": row["policy"], "architectures": round(row["networks"][0])}
-        rows.append({**names, **figures, "networks": None})
-    return rows
-
-
 def claimed(learned: list[dict[str, Any]]) -> dict[str, Any]:
     """The policy that the page is about: the one with most networks, the user's before a shipped one.
 
     The rule looks at neither accuracy nor time, so that the claim is not the luckiest of several.
     """
-    own = [row for row in learned if row["architectures"] > 1 and "(shipped)" not in row["name"]]
-    return max(own or learned, key=lambda row: row["architectures"])
+    own = [row for row in learned if len(row["masks"]) > 1 and "(shipped)" not in row["policy"]]
+    return max(own or learned, key=lambda row: len(row["masks"]))
