@@ -13,30 +13,21 @@ what is known lies in parts beside it, in OUT.parts.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from agents.one_shot import OneShotSearch
-from instanas_env import checks
-from instanas_env.bandit import InstanceBandit
 from instanas_env.tabulated import (
-    MOST,
-    REFERENCES,
     Tabulated,
     file_fingerprint,
     reference_latencies,
 )
 from instanas_env.training.distributed import ALONE, World
-from instanas_env.training.run_directory import machine
-from instanas_env.wrappers.menu import load_menu
+from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from scripts.begin import begin, frozen_bandits
-from scripts.comparison.fixed import ranked
+from scripts.comparison.tabulated import answered, table_masks
 from scripts.options import Compute, Data, Weights
-from scripts.tabulate_parts import Parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,41 +49,34 @@ class Options(Compute, Weights, Data):
     seed: int = 0
 
 
-def choose_masks(bandit: InstanceBandit, options: Options) -> Tensor:
-    """The masks ``(K, num_cells, num_modules)``, cheap to slow, each once; ``bandit`` is of validation."""
-    space, table = bandit.space, bandit.latency_table
-    if options.menu is not None:
-        masks = load_menu(options.menu, space)
-    else:
-        count = checks.whole("masks", options.masks, len(REFERENCES), MOST)
-        checks.whole("candidates", options.candidates, count)
-        masks = torch.stack([table.cheapest_mask(), space.mobilenet_v2_mask(), space.full_mask()])
-        search = ranked(OneShotSearch(bandit, options.seed, options.images), options.candidates)
-        # As many as are wanted besides the references, which may be among them.
-        masks = distinct(torch.cat([masks, search.menu(count)]))[:count]
-    masks = distinct(masks)
-    return masks[table.lookup(masks).argsort(stable=True)]
-
-
-def distinct(masks: Tensor) -> Tensor:
-    """Each mask once, in the order in which they first come."""
-    first = {tuple(mask.flatten().tolist()): mask for mask in reversed(masks)}
-    return torch.stack(list(first.values())[::-1])
+def parts_of(out: Path) -> Path:
+    """The folder of a table that is not whole yet."""
+    return out.with_name(out.name + ".parts")
 
 
 def tabulate(options: Options, world: World = ALONE) -> Tabulated:
-    """Choose the masks and run all images through each; what is done is kept in parts."""
-    parts = Parts(options.out, options)
+    """Choose the masks and run all images through each; what is done is kept in the folder of parts.
+
+    Raises:
+        ValueError: what lies there belongs to a table of other options, files or images.
+    """
+    run = RunDirectory(parts_of(options.out), options, free=(*FREE, "threads"))
     splits = list(dict.fromkeys((*options.split, "val")))  # masks are chosen on validation images
     bandits = dict(zip(splits, frozen_bandits(options, splits, world.device), strict=True))
-    image_sets = {split: bandits[split].image_set for split in options.split}
     bandit, table = bandits["val"], bandits["val"].latency_table
     files = {"meta_graph": options.weights_file, "latency_table": options.table_file, "menu": options.menu}
     made_of = {name: file_fingerprint(path) for name, path in files.items() if path is not None}
-    parts.bind(made_of, {split: bandits[split].image_set for split in splits})
-    masks = parts.masks(lambda: choose_masks(bandit, options))
+    run.bind(**{split: bandits[split].image_set for split in splits})
+    state = run.restore()
+    if state is None:
+        state = {"made_of": made_of, "masks": table_masks(bandit, options)}
+        run.checkpoint({"masks": len(state["masks"])}, state)
+    if changed := [name for name, value in made_of.items() if state["made_of"].get(name) != value]:
+        raise ValueError(f"out: {run.path} was begun with another {', '.join(changed)}; choose another file")
+    masks = state["masks"]
+    image_sets = {split: bandits[split].image_set for split in options.split}
     packed = {
-        split: parts.answers(bandit.folded, images, masks, split) for split, images in image_sets.items()
+        split: answered(bandit.folded, images, split, state, run) for split, images in image_sets.items()
     }
     return Tabulated(
         space=bandit.space,
@@ -121,7 +105,8 @@ def main(options: Options) -> None:
     world = begin(options)
     table = tabulate(options, world)
     table.save(options.out)
-    Parts(options.out, options).remove()
+    (parts_of(options.out) / "checkpoint.pt").unlink()  # a kill from here on leaves a folder of this table
+    shutil.rmtree(parts_of(options.out))
     for split in table.packed:
         accuracy = table.correct(split).mean(0)
         span = f"{100 * accuracy.min():.1f} to {100 * accuracy.max():.1f} %"

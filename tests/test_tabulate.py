@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 
 import instanas_env  # noqa: F401  (registers the environments)
 from instanas_env.build import shipped
+from instanas_env.storage import load_checkpoint
 from instanas_env.tabular_bandit import TABLE
 from instanas_env.tabulated import Tabulated, file_fingerprint
 from instanas_env.wrappers.menu import save_menu
-from scripts import tabulate_parts
-from scripts.tabulate import Options, distinct, main, tabulate
+from scripts.comparison import tabulated
+from scripts.comparison.tabulated import distinct
+from scripts.tabulate import Options, main, tabulate
 from tests.tools.life import POLL_SECONDS, Life
 from tests.tools.tables import SPACE
 
@@ -108,6 +111,12 @@ def test_a_menu_is_tabulated_as_it_is(tmp_path):
     assert torch.equal(found.masks, masks)
 
 
+def answered_parts(parts: Path) -> int:
+    """How many parts are on the disk: the checkpoint holds them."""
+    file = parts / "checkpoint.pt"
+    return sum(name.startswith("val.") for name in load_checkpoint(file)) if file.exists() else 0
+
+
 @pytest.mark.slow
 def test_a_killed_call_resumes(options, table, tmp_path, monkeypatch):
     """Killed when some masks are answered: those are not asked again, and the file is the unbroken one's."""
@@ -117,21 +126,21 @@ def test_a_killed_call_resumes(options, table, tmp_path, monkeypatch):
     command = [sys.executable, "-m", "scripts", "tabulate", "--out", str(out), "--split", "val"]
     command += ["--masks", "9", "--candidates", "12", "--images", "20"]
     with Life(command, parts) as life:
-        while not list(parts.glob("val.*")):
+        while not answered_parts(parts):
             assert life.process.poll() is None
             time.sleep(POLL_SECONDS)
         life.process.kill()
         life.process.wait()
     if out.exists():
         pytest.skip("it was faster than the kill")
-    kept, asked = len(list(parts.glob("val.*"))), []
-    plain = tabulate_parts.answers
+    kept, asked = answered_parts(parts), []
+    plain = tabulated.answers
 
     def counted(folded, images, masks):
         asked.append(len(masks))
         return plain(folded, images, masks)
 
-    monkeypatch.setattr(tabulate_parts, "answers", counted)
+    monkeypatch.setattr(tabulated, "answers", counted)
     main(again)
     assert sum(asked) == {1: 1, 2: 0}[kept]
     assert out.read_bytes() == options.out.read_bytes() and not parts.exists()
@@ -144,7 +153,8 @@ def test_parts_of_another_table_are_refused(options, tmp_path):
     begun = Options(tmp_path / "table.safetensors", split=("val",), menu=menu)
     tabulate(begun)
     kept = sorted(path.name for path in (tmp_path / "table.safetensors.parts").iterdir())
-    assert kept == ["config.json", "masks.safetensors", "val.000.safetensors"]
+    assert kept == ["checkpoint.pt", "config.json", "history.jsonl"]
+    assert answered_parts(tmp_path / "table.safetensors.parts") == 1
     with pytest.raises(ValueError, match="^out: .*parts holds a run with other masks; choose another folder"):
         main(replace(begun, masks=5))
     save_menu(menu, SPACE, SPACE.mobilenet_v2_mask()[None])
