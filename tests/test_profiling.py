@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from agents.controller import Controller
+from instanas_env.deploy import timing
 from instanas_env.deploy.profiling import (
     EstimateQuality,
     fit_table,
@@ -17,7 +18,6 @@ from instanas_env.deploy.profiling import (
     random_children,
     time_children,
 )
-from instanas_env.deploy import timing
 from instanas_env.deploy.timing import WARM_UP, low, one_thread, time_interleaved
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.modules import fold_batch_norm

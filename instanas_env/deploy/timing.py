@@ -114,8 +114,8 @@ def time_networks(
 ) -> Tensor:
     """Milliseconds of each network on one image, 20th percentile, float64 ``(K,)``.
 
-    All are timed in the same rounds, so that a machine that gets slower on the way slows all alike; large ones
-    in groups that fit into memory, see :data:`GROUP_BYTES`.
+    All are timed in the same rounds, so that a machine that gets slower on the way slows all alike; large
+    ones in groups that fit into memory, see :data:`GROUP_BYTES`.
 
     Args:
         networks: as deployed (BatchNorm folded), normalised images ``(1, 3, side, side)`` to logits.
