@@ -42,7 +42,7 @@ def scores() -> dict[str, dict]:
 
 
 def table() -> LatencyTable:
-    return LatencyTable.load(shipped("latency.json"))
+    return LatencyTable.load(shipped("latency/lite.json"))
 
 
 def small(out: Path, **changes) -> Options:
