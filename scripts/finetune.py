@@ -38,19 +38,13 @@ from instanas_env.training.fitting import Optimizer, Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.begin import begin, images_to_train
-from scripts.options import DataOfRun, Training, filled
+from scripts.options import Compute, DataOfRun, Training, filled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Training, DataOfRun):
-    """What to fine-tune, on what, and how."""
+class Numbers(Training):
+    """How to fine-tune; an experiment has these in its preset."""
 
-    run: Path = field(kw_only=False)
-    """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
-    out: Path = field(kw_only=False)
-    """Directory of this run."""
-    prefer: Pick | None = None
-    """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""
     controller: Path | None = None
     """Another controller for the meta-graph in ``run``, such as one of `instanas benchmark`."""
     masks: Literal["policy", "random", "all"] = "policy"
@@ -66,6 +60,19 @@ class Options(Training, DataOfRun):
     """Weights of a network to imitate, such as MobileNetV2 trained alone; all its modules are on."""
     from_scratch: bool = False
     """Re-train from new weights (section 4.2) instead of the given ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Compute, DataOfRun):
+    """What to fine-tune, on what, and how."""
+
+    run: Path = field(kw_only=False)
+    """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
+    out: Path = field(kw_only=False)
+    """Directory of this run."""
+    prefer: Pick | None = None
+    """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""
+    seed: int = 0
 
 
 def chosen_agent(options: Options, space: SearchSpace) -> tuple[Path | None, Agent]:
