@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from instanas_env.search_space import ALL_MODULES
-from scripts.comparison.tables import gain_of, reference_row
+from scripts.comparison.tables import gain_of, gains_told, reference_row
 from scripts.comparison.text_table import Interval, count, difference, milliseconds, points, signed
 from scripts.report.figures_by_image import images_shown
 from scripts.report.parts import Part
@@ -26,7 +26,9 @@ def page(run: RunFiles, parts: list[Part]) -> str:
 
     environment = Environment(loader=PackageLoader("scripts.report", "."), autoescape=True, trim_blocks=True)
     environment.filters |= {"png": lambda figure: data_uri(saved(figure, "png")), "svg": inline_svg}
-    return environment.get_template("page.html.j2").render(run=run, parts=parts, **head(run))
+    return environment.get_template("page.html.j2").render(
+        run=run, parts=parts, gains=gains_told(run.seeds), **head(run)
+    )
 
 
 def head(run: RunFiles) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def head(run: RunFiles) -> dict[str, Any]:
     except Missing:
         shown = []
     return {
-        "claim": claim(row, run.content.get("seeds", [])),
+        "claim": claim(row, run.seeds),
         "told": told(row, run.rows),
         "cells": len(row["networks"][0]["mask"]) // len(ALL_MODULES),
         "shown": shown,

@@ -31,16 +31,15 @@ class RunFiles:
         name: of the run.
         content: results.json, empty if there is none.
         benchmark: benchmark.json, empty if there is none.
+        seeds: means over several seeds, if the comparison has some.
     """
 
     def __init__(self, run: Path):
         self.run = run
         self.name = run.resolve().name
-        found = {name: run / f"{name}.json" for name in ("results", "benchmark")}
-        read: dict[str, Any] = {
-            name: load_json(file) if file.exists() else {} for name, file in found.items()
-        }
-        self.content, self.benchmark = read["results"], read["benchmark"]
+        self.content: dict[str, Any] = _read(run / "results.json")
+        self.benchmark: dict[str, Any] = _read(run / "benchmark.json")
+        self.seeds: list[dict[str, Any]] = self.content.get("seeds", [])
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -50,6 +49,13 @@ class RunFiles:
         if self.benchmark:
             return as_rows(self.benchmark["ranked"])
         raise self.lacks("no comparison of policies (results.json)")
+
+    @property
+    def ranked(self) -> list[dict[str, Any]]:
+        """The policies of the benchmark, with all that a leaderboard shows."""
+        if all("over_fixed_reward" in row for row in self.benchmark["ranked"]):
+            return self.benchmark["ranked"]
+        raise Missing("a benchmark of an older version", f"instanas benchmark --out {self.run}")
 
     @cached_property
     def first(self) -> list[dict[str, Any]]:
@@ -115,17 +121,26 @@ class RunFiles:
         return [path for path in paths if path.exists()]
 
 
+def _read(file: Path) -> dict[str, Any]:
+    return load_json(file) if file.exists() else {}
+
+
 def as_rows(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The policies as rows of a comparison, for its frontier; intervals are over seeds."""
-    rows = []
-    for row in ranked:
-        accuracy, low, high = row["accuracy"]
-        ends = (accuracy, accuracy) if low is None else (low, high)
-        figures = {"accuracy": accuracy, "latency_ms": row["latency_ms"][0]}
-        figures |= dict(zip(("accuracy_low", "accuracy_high"), ends, strict=True))
-        names = {"name": row["policy"], "group": row["policy"], "architectures": round(row["networks"][0])}
-        rows.append({**names, **figures, "networks": None})
-    return rows
+    return [
+        {
+            "name": row["policy"],
+            "group": row["policy"],
+            "architectures": round(row["networks"][0]),
+            "accuracy": mean,
+            "accuracy_low": mean if low is None else low,
+            "accuracy_high": mean if high is None else high,
+            "latency_ms": row["latency_ms"][0],
+            "networks": None,
+        }
+        for row in ranked
+        for mean, low, high in [row["accuracy"]]
+    ]
 
 
 def claimed(learned: list[dict[str, Any]]) -> dict[str, Any]:
