@@ -22,12 +22,12 @@ from instanas_env.training.fitting import Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from scripts.begin import begin, images_to_train
 from scripts.comparison.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
-from scripts.options import Data, Folder, Training
+from scripts.options import Compute, Data, Folder, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Training, Data, Folder):
-    """What to train, on what, and how."""
+class Numbers(Training):
+    """What to train, and how; an experiment has these in its preset."""
 
     network: Network = "resnet18"
     """Which network of torchvision."""
@@ -37,6 +37,13 @@ class Options(Training, Data, Folder):
     """Stride of the first convolution, 3x3; no max-pooling follows it."""
     resolution: int = 32
     """Size of the images, px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Compute, Data, Folder):
+    """What to train, on what, and how."""
+
+    seed: int = 0
 
 
 def main(options: Options, world: World = ALONE) -> None:

@@ -16,11 +16,12 @@ from rich.console import Console
 
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import machine
-from scripts.bench_parts import around as bench_around
-from scripts.bench_parts import meta_graph as bench_meta_graph
+from scripts.bench_parts.around import children, environment, learning, memory, twin
+from scripts.bench_parts.meta_graph import batch_sizes, evaluation, training
 from scripts.bench_parts.ratios import Figure, Options
 from scripts.comparison.text_table import Columns, TextTable
 
+PARTS = (evaluation, batch_sizes, training, environment, twin, learning, children, memory)
 COLUMNS: Columns = {
     "figure": lambda figure: figure.name,
     "median": lambda figure: f"{figure.value:.3g}",
@@ -33,10 +34,10 @@ def main(options: Options) -> None:
     """Measure, print, write."""
     torch.set_num_threads(options.threads)
     figures: list[Figure] = []
+    parts = {part.__name__: part for part in PARTS}
     for name in options.parts:
-        part = getattr(bench_meta_graph, name, None) or getattr(bench_around, name)
-        with Console().status(part.__doc__ or ""):
-            figures += part(options)
+        with Console().status(parts[name].__doc__ or ""):
+            figures += parts[name](options)
     TextTable.of(COLUMNS, figures).show()
     if options.out is not None:
         chosen = {name: getattr(options, name) for name in ("quick", "rounds", "threads", "parts")}

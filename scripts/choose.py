@@ -35,13 +35,9 @@ from scripts.options import TABLE, Compute, space_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Compute):
-    """Which search, and how finely to look at it."""
+class Numbers:
+    """How finely to look at a search; an experiment has these in its preset."""
 
-    run: Path = field(kw_only=False)
-    """Directory of a finished search."""
-    data_dir: Path | None = None
-    """By default where the search had them; everything else is in its record, too."""
     count: int = len(LETTERS)
     """Picks at most."""
     snapshots: int = 20
@@ -50,6 +46,16 @@ class Options(Compute):
     """Regression: settings of the dial for each controller."""
     latencies: tuple[float, float] | None = None
     """Regression: mean latencies (ms) of the first and last setting; by default what the search explored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Compute):
+    """Which search, and how finely to look at it."""
+
+    run: Path = field(kw_only=False)
+    """Directory of a finished search."""
+    data_dir: Path | None = None
+    """By default where the search had them; everything else is in its record, too."""
 
 
 def validation(options: Options, device: str = "cpu") -> InstanceBandit:

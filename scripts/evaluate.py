@@ -30,16 +30,9 @@ from scripts.options import Compute, DataOfRun, Folder, Weights, filled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Compute, Weights, DataOfRun, Folder):
-    """What to compare, on which images."""
+class Numbers:
+    """How closely to compare; an experiment has these in its preset."""
 
-    runs: tuple[Path, ...] = ()
-    """Directories with controller.safetensors and meta_graph.safetensors."""
-    meta_graph: Path | None = None
-    """Pre-trained weights that fixed masks run on; by default those that the first run began with. Their file
-    tells the search space, which is that of all runs."""
-    latency_table: Path | None = None
-    """Latencies in that search space; by default those of the first run, or the shipped ones."""
     alone: tuple[Path, ...] = ()
     """Networks trained alone (`instanas pretrain --modules 2`, `instanas baseline`): run
     directories or weights."""
@@ -63,6 +56,19 @@ class Options(Compute, Weights, DataOfRun, Folder):
     """Measure real latencies of separate children."""
     backend: Backend = "onnx"
     """What runs them: onnxruntime, or PyTorch's eager mode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Compute, Weights, DataOfRun, Folder):
+    """What to compare, on which images."""
+
+    runs: tuple[Path, ...] = ()
+    """Directories with controller.safetensors and meta_graph.safetensors."""
+    meta_graph: Path | None = None
+    """Pre-trained weights that fixed masks run on; by default those that the first run began with. Their file
+    tells the search space, which is that of all runs."""
+    latency_table: Path | None = None
+    """Latencies in that search space; by default those of the first run, or the shipped ones."""
     seed: int = 0
 
 

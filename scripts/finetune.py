@@ -19,14 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
-from agents.evaluation.picks import Pick, controller_file
+from agents.evaluation.picks import Pick
 from agents.evaluation.scores import choose_masks
-from agents.files import load_agent
 from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data, table_of
-from agents.static import StaticAgent
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
@@ -37,19 +34,14 @@ from instanas_env.training.fitting import Optimizer, Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.begin import begin, images_to_train
-from scripts.options import DataOfRun, Training, filled
+from scripts.comparison.picked import fixed_agent
+from scripts.options import Compute, DataOfRun, Training, filled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Training, DataOfRun):
-    """What to fine-tune, on what, and how."""
+class Numbers(Training):
+    """How to fine-tune; an experiment has these in its preset."""
 
-    run: Path = field(kw_only=False)
-    """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
-    out: Path = field(kw_only=False)
-    """Directory of this run."""
-    prefer: Pick | None = None
-    """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""
     controller: Path | None = None
     """Another controller for the meta-graph in ``run``, such as one of `instanas benchmark`."""
     masks: Literal["policy", "random", "all"] = "policy"
@@ -67,6 +59,19 @@ class Options(Training, DataOfRun):
     """Re-train from new weights (section 4.2) instead of the given ones."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Compute, DataOfRun):
+    """What to fine-tune, on what, and how."""
+
+    run: Path = field(kw_only=False)
+    """Directory with meta_graph.safetensors and controller.safetensors, such as that of a search."""
+    out: Path = field(kw_only=False)
+    """Directory of this run."""
+    prefer: Pick | None = None
+    """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""
+    seed: int = 0
+
+
 def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     world = begin(options, world)
@@ -74,22 +79,10 @@ def main(options: Options, world: World = ALONE) -> None:
     assert options.dataset is not None
     run = RunDirectory(options.out, options, free=FREE, world=world)
     meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
-    source: Path | None = None
-    agent: Agent = StaticAgent(meta_graph.space, meta_graph.space.full_mask())
-    if options.masks != "all":
-        source = options.controller or controller_file(options.run, options.prefer)
-        agent = load_agent(source)
-    elif options.controller is not None or options.prefer is not None:
-        raise ValueError("masks: got 'all' with a controller or a pick; one or the other will do")
-    if options.masks == "random" and not isinstance(agent, RewardRegression):
-        raise ValueError(f"masks: got 'random' with a {type(agent).__name__}; a RewardRegression will do")
+    source, agent = fixed_agent(options, meta_graph.space)
     if isinstance(agent, LearningAgent):
         agent.world = world
     space = agent.space
-    if meta_graph.space != space:
-        raise ValueError(
-            f"run: its meta-graph is for {meta_graph.space.config}, not {space.config} as is {source}"
-        )
     if options.from_scratch:
         meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))
     train, val = images_to_train(options, space.resolution, run)

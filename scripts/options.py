@@ -99,7 +99,7 @@ class Compute:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Compute):
+class Training:
     """Training with SGD, epoch by epoch."""
 
     epochs: int = 24
@@ -109,7 +109,6 @@ class Training(Compute):
     """Peak, after a warm-up of one epoch; then cosine to 0."""
     augmentation: Augmentation = LIGHT
     """Crop, flip and cut-out of the training images."""
-    seed: int = 0
 
 
 def check_options(options: Any) -> None:

@@ -31,12 +31,12 @@ from instanas_env.training.fitting import Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.begin import begin, images_to_train
-from scripts.options import Data, Folder, Space, Training
+from scripts.options import Compute, Data, Folder, Space, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Training, Space, Data, Folder):
-    """What to train, on what, and how."""
+class Numbers(Training):
+    """How to train; an experiment has these in its preset."""
 
     schedule: Schedule = "sandwich"
     """Drop-path: "paper" (0 to the middle, then linear to 0.5), "spread" (one rate an image) or "sandwich"
@@ -49,6 +49,13 @@ class Options(Training, Space, Data, Folder):
     masks: Literal["per-image", "per-batch"] = "per-image"
     """One child network for each image, or one for each batch as the paper has it (then sparse ones stay near
     chance: after 10 epochs on the embedded images random fifths stand at 18 % against 43 %)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Compute, Space, Data, Folder):
+    """What to train, on what, and how."""
+
+    seed: int = 0
 
 
 def evaluate_densities(

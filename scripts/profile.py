@@ -27,14 +27,9 @@ from scripts.options import Space
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Space):
-    """What to measure and how often."""
+class Numbers:
+    """How to measure, and how often; an experiment has these in its preset."""
 
-    out: Path = field(kw_only=False)
-    """The table to write, such as runs/latency.json."""
-    meta_graph: Path | None = None
-    """Weights whose file tells search space, modules and classes; they change no latency."""
-    num_classes: int = 10
     device: str = "cpu"
     backend: Backend = "onnx"
     """What runs the networks: onnxruntime, or PyTorch's eager mode (for a GPU, and to compare)."""
@@ -44,6 +39,17 @@ class Options(Space):
     """Other random children, to check it on; 0 leaves the check out."""
     repetitions: int = 25
     """How often each child is timed; the 20th percentile counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Space):
+    """What to measure and how often."""
+
+    out: Path = field(kw_only=False)
+    """The table to write, such as runs/latency.json."""
+    meta_graph: Path | None = None
+    """Weights whose file tells search space, modules and classes; they change no latency."""
+    num_classes: int = 10
     seed: int = 0
 
 

@@ -140,8 +140,8 @@ AGENTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Compute, Weights, Data, Folder):
-    """What to search with, on what, and for how long."""
+class Numbers:
+    """What to search with, and for how long; an experiment has these in its preset."""
 
     agent: AgentOptions = field(default_factory=Reinforce, kw_only=False)
     """Who searches: the paper's REINFORCE, our reward regression, or a baseline of the paper."""
@@ -162,6 +162,12 @@ class Options(Compute, Weights, Data, Folder):
     are on."""
     wrong_reward: float = paper.WRONG_REWARD
     """R_T of a wrong answer; the regression agent reports it, but learns from right and wrong alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Compute, Weights, Data, Folder):
+    """What to search with, on what, and for how long."""
+
     seed: int = 0
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from agents.evaluation.scores import score_masks
 from instanas_env.build import build_bandit
 from scripts import demo
+from scripts.report.easy_and_hard import easy_and_hard
 
 TINY = {"masks": 4, "menu": 2, "steps": 512, "stopwatch_images": 6}
 
@@ -41,6 +42,6 @@ def test_images_that_get_little_come_first(tmp_path):
     masks = bandit.space.repair(torch.zeros(8, 17, 5, dtype=torch.bool))
     for i in range(8):
         masks[i, :i] = True  # one cell more for each image
-    lines = demo.easy_and_hard(bandit, score_masks(bandit, masks), tmp_path / "images.png")
+    lines = easy_and_hard(bandit, score_masks(bandit, masks), tmp_path / "images.png")
     counts = [int(line.split(" modules")[0].split()[-1]) for line in lines]
     assert counts == masks.sum((1, 2))[[0, 1, 2, 5, 6, 7]].tolist()

@@ -17,7 +17,7 @@ from instanas_env.storage import load_weights
 from instanas_env.training.distributed import World
 from scripts.comparison.over_seeds import gains
 from scripts.experiment.plan import STAGES, Options, Plan
-from scripts.experiment.presets import HERE, PRESETS, Preset
+from scripts.experiment.presets import PRESETS, Preset
 from scripts.experiment.run import main, parse
 from scripts.experiment.stage import Stage, run_together
 from tests.tools.pipeline_fixtures import history, home, image_folder, read_strictly
@@ -211,10 +211,14 @@ def test_a_stage_that_fails_lets_the_others_end(tmp_path):
     assert not (tmp_path / "stages" / "search_blockdrop.json").exists()
 
 
-def test_an_option_that_the_experiment_sets_is_refused_by_hand(tmp_path):
-    changed = replace(tiny(), finetune=replace(tiny().finetune, prefer="A"))
-    with pytest.raises(ValueError, match="^finetune.prefer: got 'A', but the experiment sets it"):
-        list(Plan(Options(changed, tmp_path)).stages())
+@pytest.mark.parametrize("option", ["finetune.prefer", "pretrain.out", "reinforce.meta-graph", "choose.run"])
+def test_an_option_that_the_experiment_sets_is_refused_by_hand(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(["embedded", f"--{option}", "A"])
+    assert f"--{option}" in capsys.readouterr().err
+
+
+def test_what_nobody_searched_for_is_not_fine_tuned(tmp_path):
     stray = replace(tiny(), fine_tuned=("blockdrop",))
     with pytest.raises(ValueError, match="^fine_tuned: got 'blockdrop', but the agents are reinforce, regr"):
         list(Plan(Options(stray, tmp_path)).stages())
@@ -281,10 +285,6 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "evaluate": "",
         "report": "",
     }
-
-
-def test_here_is_no_path_that_anybody_has():
-    assert not HERE.exists()
 
 
 def test_the_comparison_is_of_the_run_s_own_networks():

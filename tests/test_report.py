@@ -22,7 +22,7 @@ from scripts.comparison.tables import notes, table
 from scripts.comparison.text_table import TextTable, count, difference, milliseconds, points, signed
 from scripts.report.page import IDEA, claim, told
 from scripts.report.run_report import Options, main, write_report
-from tests.tools.pipeline_fixtures import home, image_folder, read_strictly, search_options
+from tests.tools.pipeline_fixtures import ROOT, home, image_folder, read_strictly, search_options
 
 # In two epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
@@ -237,6 +237,13 @@ def test_means_over_seeds_make_the_claim_and_tell_who_is_better(tmp_path):
     page = Page(write_report(Options(copied(tmp_path, policies=several, rows=[*ours, *theirs]))))
     assert "2.0 more" in page.texts["h1"][0] and "over 5 seeds" in page.texts["h1"][0]
     assert f"{policy} over theirs: +2.0 (2.0 to 2.0) points" in page.source
+
+
+def test_a_benchmark_of_an_older_version_still_has_its_frontier(tmp_path):
+    page = Page(write_report(Options(ROOT / "results" / "fashion_mnist", tmp_path / "page.html")))
+    assert page.sections(missing=False) == ["frontier"]
+    assert page.sections(missing=True) == ["ranking", "curves"]
+    assert page.texts["code"] == [f"instanas benchmark --out {ROOT / 'results' / 'fashion_mnist'}"] * 2
 
 
 def test_the_command_names_the_controllers_of_the_run(tmp_path):

@@ -14,16 +14,17 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
 import urllib.request
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import tyro
-from PIL import Image
 
 from agents.evaluation.picks import Pick
 from agents.reward_regression import RewardRegression
@@ -35,6 +36,7 @@ from instanas_env.deploy.export import export
 from instanas_env.search_space import MOBILENET_V2_BLOCK, ModuleSpec
 from instanas_env.storage import write_atomic
 from scripts.options import filled
+from scripts.report.pictures import data_uri, png_of
 
 HERE = Path(__file__).parent
 VERSION = "1.30.0"
@@ -125,12 +127,12 @@ def examples(run: SavedRun, images: ImageSet, limit: int = 1000) -> list[dict[st
     ends = ranked if len(ranked) <= 4 else [*ranked[:2], *ranked[-2:]]
     chosen = set()
     for index in ends:
-        rising = index[latency_ms[index].argsort(stable=True)].tolist()
-        chosen |= {rising[len(rising) * sixths // 6] for sixths in (1, 3, 5)}
-    return [
-        {"source": picture(images.images[i]), "name": images.classes[int(images.labels[i])]}
-        for i in sorted(chosen, key=lambda i: latency_ms[i].item())
-    ]
+        ordered = index[latency_ms[index].argsort(stable=True)].tolist()
+        chosen |= {ordered[len(ordered) * sixths // 6] for sixths in (1, 3, 5)}
+    rising = sorted(chosen, key=lambda i: latency_ms[i].item())
+    pictures = (png_of(images.images[i].permute(1, 2, 0).numpy()) for i in rising)
+    names = (images.classes[int(images.labels[i])] for i in rising)
+    return [{"source": data_uri(png), "name": name} for png, name in zip(pictures, names, strict=True)]
 
 
 def times(run: SavedRun, images: torch.Tensor) -> torch.Tensor:
@@ -160,13 +162,6 @@ def dial(run: SavedRun, images: torch.Tensor, count: int = 9) -> dict[str, Any]:
     return {"dial": rising, "dial_now": [place["value"] for place in rising].index(own)}
 
 
-def picture(image: torch.Tensor) -> str:
-    """An image, uint8 ``(3, H, W)``, as the address of a PNG."""
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
 def light_on_black(images: torch.Tensor) -> bool:
     """Whether images, uint8 ``(B, 3, H, W)``, are grey with a black edge, as Fashion-MNIST's are."""
     edges = (images[..., [0, -1]], images[..., [0, -1], :])
@@ -191,22 +186,26 @@ def page(run: SavedRun, images: ImageSet, archive: tarfile.TarFile) -> str:
         **dial(run, images.images[:500]),
         "runtime": packed(runtime.read()),
         "wasm": packed(wasm.read()),
-        "credits": f"InstaNAS (Cheng, Lin et al., 2018), run by onnxruntime-web {VERSION} (MIT, Microsoft).",
     }
     style, script = ((HERE / name).read_text() for name in ("try.css", "try.js"))
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest('sha256', style.encode())}';"
-        f" script-src 'sha256-{digest('sha256', script.encode())}' blob: 'wasm-unsafe-eval'"
-    )
+    classes = f"{len(run.data.classes)} things: {', '.join(run.data.classes[:20])}"
+    filled_in = {
+        "policy": (
+            f"default-src 'none'; img-src data:; style-src 'sha256-{digest('sha256', style.encode())}';"
+            f" script-src 'sha256-{digest('sha256', script.encode())}' blob: 'wasm-unsafe-eval'"
+        ),
+        "style": style,
+        "script": script,
+        "data": json.dumps(data).replace("<", "\\u003c"),
+        "modules": str(space.num_cells * space.num_modules),
+        "cells": str(space.num_cells),
+        "rows": str(space.num_modules),
+        "known": escape(classes + (", ..." if len(run.data.classes) > 20 else "")),
+        "version": VERSION,
+    }
+    # In one pass: names of classes are a stranger's, and may look like something to fill in.
     text = (HERE / "index.html").read_text()
-    for name, value in (
-        ("policy", policy),
-        ("style", style),
-        ("script", script),
-        ("data", json.dumps(data).replace("<", "\\u003c")),  # last: its text is a stranger's
-    ):
-        text = text.replace("{{ " + name + " }}", value)
-    return text
+    return re.sub(r"\{\{ (\w+) \}\}", lambda found: filled_in[found[1]], text)
 
 
 def main(options: Options) -> None:

@@ -11,16 +11,15 @@ const $ = (id) => document.getElementById(id);
 const paper = $("picture").getContext("2d", { willReadFrequently: true });
 const side = ($("picture").width = $("picture").height = DATA.side);
 const sessions = {};
-const squares = DATA.rows.map(() => []); // of the grid, [module][cell]
+let squares = []; // of the grid, [module][cell]
 let truth = null; // class of the picture, while it is one of ours
 let drawing = false;
 let latest = Promise.resolve(); // run of a network
 let asked = 0, answered = 0, busy = false;
 
-function add(parent, tag, text = "") {
+function add(parent, tag, text = "", properties = {}) {
   const element = parent.appendChild(document.createElement(tag));
-  element.textContent = text;
-  return element;
+  return Object.assign(element, { textContent: text, ...properties });
 }
 
 const number = (value, digits) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
@@ -36,7 +35,9 @@ async function unpack(text) {
 }
 
 async function start() {
-  layOut();
+  layOutExamples();
+  layOutGrid();
+  layOutDial();
   const code = new Blob([await unpack(DATA.runtime)], { type: "text/javascript" });
   globalThis.ort = await import(URL.createObjectURL(code));
   ort.env.wasm.numThreads = 1; // more need special headers from the server
@@ -47,42 +48,36 @@ async function start() {
   await pick(DATA.images[0], $("examples").firstChild);
 }
 
-function layOut() {
-  const all = DATA.rows.length * DATA.cells;
-  const known = DATA.classes.slice(0, 20).join(", ") + (DATA.classes.length > 20 ? ", ..." : "");
-  $("lead").textContent = `Most neural networks do the same work for every picture. This one has ${all} modules, and a small ` +
-    `controller that looks at the picture first and switches on only those that it needs. The rest is not computed. ` +
-    `It knows ${DATA.classes.length} things: ${known}. Whatever you show it, it takes for one of these.`;
-  $("legend").textContent = `${DATA.cells} cells from left to right, ${DATA.rows.length} modules to choose from in each. ` +
-    `Blue ones run; a cell with none passes on what it gets. Plain is one convolution, bottleneck a block of MobileNetV2; ` +
-    `5×5 looks further around than 3×3, and ×6 has twice the channels of ×3.`;
-  $("credits").textContent = DATA.credits;
+function layOutExamples() {
   for (const image of DATA.images) {
-    const button = add($("examples"), "button");
-    Object.assign(button, { type: "button", title: image.name, onclick: () => pick(image, button) });
-    Object.assign(add(button, "img"), { src: image.source, alt: image.name });
+    const button = add($("examples"), "button", "", { type: "button", title: image.name });
+    button.onclick = () => pick(image, button);
+    add(button, "img", "", { src: image.source, alt: image.name });
     add(button, "span");
     add(button, "small", " modules"); // shown where there is room
   }
+}
+
+function layOutGrid() {
+  const cells = Array.from({ length: DATA.cells }, (_, t) => t + 1);
   $("grid").style.setProperty("--cells", DATA.cells);
   $("grid").style.setProperty("--rows", DATA.rows.length);
-  for (const [m, label] of DATA.rows.entries()) {
-    const row = add($("grid"), "div");
-    row.className = "row";
+  const line = (label, texts, className) => {
+    const row = add($("grid"), "div", "", { className });
     add(row, "b", label);
-    for (let t = 0; t < DATA.cells; t++) squares[m].push(add(row, "i"));
-  }
-  const heads = add($("grid"), "div");
-  heads.className = "row heads";
-  add(heads, "b", "cell");
-  for (let t = 1; t <= DATA.cells; t++) add(heads, "i", t);
+    return texts.map((text) => add(row, "i", text));
+  };
+  squares = DATA.rows.map((label) => line(label, cells.map(() => ""), "row"));
+  line("cell", cells, "row heads");
   const wires = $("grid").appendChild(document.createElementNS("http://www.w3.org/2000/svg", "svg"));
   wires.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "path"));
-  if (DATA.dial) {
-    $("dialled").hidden = false;
-    $("dial").max = DATA.dial.length - 1;
-    $("dial").value = DATA.dial_now;
-  }
+}
+
+function layOutDial() {
+  if (!DATA.dial) return;
+  $("dialled").hidden = false;
+  $("dial").max = DATA.dial.length - 1;
+  $("dial").value = DATA.dial_now;
 }
 
 function listen() {
@@ -100,8 +95,8 @@ function listen() {
     drawing = false;
     refresh();
   };
-  $("clear").onclick = () => changed(paint("#000"));
-  $("invert").onclick = () => changed(paint("#fff", "difference"));
+  $("clear").onclick = () => { paint("#000"); changed(); };
+  $("invert").onclick = () => { paint("#fff", "difference"); changed(); };
   $("open").onclick = () => $("file").click();
   $("file").onchange = () => $("file").files.length && open($("file").files[0]);
   $("dial").oninput = refresh;
@@ -113,7 +108,7 @@ function listen() {
     document.body.classList.remove("dropping");
     if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
   };
-  new ResizeObserver(() => globalThis.shown && wire(shown.mask)).observe($("grid"));
+  new ResizeObserver(() => globalThis.shown && wire(lit())).observe($("grid"));
 }
 
 // --- the picture: a canvas of as many pixels as the network sees ---
@@ -127,24 +122,18 @@ function paint(colour, how = "source-over") {
 function place(image) { // its middle square, as the classifier in Python takes it
   const width = image.naturalWidth ?? image.width, height = image.naturalHeight ?? image.height;
   const square = Math.min(width, height);
-  const left = (width - square) / 2, top = (height - square) / 2;
   paint("#000");
   paper.imageSmoothingQuality = "high";
-  paper.drawImage(image, left, top, square, square, 0, 0, side, side);
+  paper.drawImage(image, (width - square) / 2, (height - square) / 2, square, square, 0, 0, side, side);
 }
 
-const pixels = (of = paper) => of.getImageData(0, 0, side, side);
-
 function planes(of = paper) { // red, green, blue: uint8 (1, 3, side, side)
-  const { data } = pixels(of);
-  const result = new Uint8Array(3 * side * side);
-  for (let channel = 0; channel < 3; channel++)
-    for (let i = 0; i < side * side; i++) result[channel * side * side + i] = data[4 * i + channel];
-  return result;
+  const { data } = of.getImageData(0, 0, side, side);
+  return Uint8Array.from({ length: 3 * side * side }, (_, i) => data[4 * (i % (side * side)) + Math.floor(i / (side * side))]);
 }
 
 function turnGrey() {
-  const grey = pixels();
+  const grey = paper.getImageData(0, 0, side, side);
   for (let i = 0; i < grey.data.length; i += 4) {
     const [red, green, blue] = grey.data.subarray(i, i + 3);
     grey.data.fill(0.299 * red + 0.587 * green + 0.114 * blue, i, i + 3); // rounds
@@ -152,11 +141,11 @@ function turnGrey() {
   paper.putImageData(grey, 0, 0);
 }
 
-function hasBrightEdge() {
-  const { data } = pixels();
+function hasBrightEdge() { // of a grey picture
+  const grey = planes();
   let sum = 0;
   for (let i = 0; i < side; i++)
-    for (const at of [i, side * (side - 1) + i, side * i, side * i + side - 1]) sum += data[4 * at];
+    for (const at of [i, side * (side - 1) + i, side * i, side * i + side - 1]) sum += grey[at];
   return sum / (4 * side) > 127;
 }
 
@@ -169,9 +158,7 @@ function stroke(event) {
 
 function pick(example, button) {
   place(button.firstChild);
-  truth = example.name;
-  mark(button);
-  return refresh();
+  return changed(example.name, button);
 }
 
 async function open(file) {
@@ -193,14 +180,10 @@ async function open(file) {
   await changed();
 }
 
-function changed() {
-  truth = null;
-  mark(null);
-  return refresh();
-}
-
-function mark(button) {
+function changed(name = null, button = null) { // to an example, if it has a name and a button
+  truth = name;
   for (const other of $("examples").children) other.setAttribute("aria-pressed", other === button);
+  return refresh();
 }
 
 // --- the networks ---
@@ -232,7 +215,8 @@ async function refresh() { // of calls that come while another is at work, the l
     const { logits, mask, latency_ms } = await run("dynamic", seen);
     globalThis.shown = { number: answered, seen: [...seen], logits: [...logits.data], mask: [...mask.data].map(Boolean), latency: latency_ms.data[0] };
     showAnswer();
-    if (!drawing) await measure(seen, () => answered !== asked);
+    showNetwork();
+    if (!drawing) await measure(seen);
   }
   busy = false;
 }
@@ -243,7 +227,7 @@ async function timed(name, seen, count = 1) { // ms a run
   return (performance.now() - began) / count;
 }
 
-async function measure(seen, outdated) {
+async function measure(seen) { // until there is something newer to show
   const names = Object.keys(sessions);
   const times = Object.fromEntries(names.map((name) => [name, []]));
   const repeats = {};
@@ -255,7 +239,7 @@ async function measure(seen, outdated) {
         repeats[name] = Math.ceil(ROUND_MS / Math.max(least, 0.2));
       }
       await new Promise((resolve) => setTimeout(resolve));
-      if (outdated()) return;
+      if (answered !== asked) return;
     }
   for (const name of names) times[name] = times[name].sort((a, b) => a - b)[(ROUNDS - 1) / 2];
   shown.times = times;
@@ -265,8 +249,7 @@ async function measure(seen, outdated) {
 // --- what is shown ---
 
 function showAnswer() {
-  const { logits, mask } = shown;
-  const most = Math.max(...logits);
+  const { logits } = shown, most = Math.max(...logits);
   const powers = logits.map((logit) => Math.exp(logit - most));
   const sum = powers.reduce((a, b) => a + b);
   const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, SHOWN_CLASSES);
@@ -275,41 +258,38 @@ function showAnswer() {
   $("truth").textContent = truth === null ? "" : truth === answer ? "That is right." : `That is wrong: it is of class ${truth}.`;
   $("truth").classList.toggle("wrong", truth !== null && truth !== answer);
   showBars("bars", order.map((label) => [DATA.classes[label], powers[label] / sum, percent(powers[label] / sum)]));
-
-  for (const [m, row] of squares.entries())
-    for (const [t, square] of row.entries()) {
-      square.classList.toggle("on", mask[t * DATA.rows.length + m]);
-      square.style.transitionDelay = drawing ? "0s" : `${t * 25}ms`;
-    }
-  const on = mask.filter(Boolean).length;
-  $("chosen").textContent = `The network that it gets: ${on} of ${mask.length} modules`;
-  $("grid").ariaLabel = `${on} of ${mask.length} modules are on. ` + DATA.rows
-    .map((label, m) => `${label}: ${squares[m].flatMap((_, t) => (mask[t * DATA.rows.length + m] ? [t + 1] : [])).join(", ") || "none"}`)
-    .join("; ");
-  if (DATA.dial) $("budget").textContent = `${number(DATA.dial[$("dial").value].ms, 3)} ms on average, by the table`;
-  wire(mask);
 }
 
-function wire(mask) { // from the left edge over all that is on, cell by cell, to the right edge
+const lit = () => squares.map((row, m) => row.map((_, t) => shown.mask[t * squares.length + m])); // as the squares
+
+function showNetwork() {
+  const on = lit(), count = shown.mask.filter(Boolean).length;
+  for (const [m, row] of squares.entries())
+    for (const [t, square] of row.entries()) {
+      square.classList.toggle("on", on[m][t]);
+      square.style.transitionDelay = drawing ? "0s" : `${t * 25}ms`;
+    }
+  const cells = on.map((row) => row.flatMap((is, t) => (is ? [t + 1] : [])).join(", ") || "none");
+  $("chosen").textContent = `The network that it gets: ${count} of ${shown.mask.length} modules`;
+  $("grid").ariaLabel = `${count} of ${shown.mask.length} modules are on. ` + DATA.rows.map((label, m) => `${label}: ${cells[m]}`).join("; ");
+  if (DATA.dial) $("budget").textContent = `${number(DATA.dial[$("dial").value].ms, 3)} ms on average, by the table`;
+  wire(on);
+}
+
+function wire(on) { // from the left edge over all that is on, cell by cell, to the right edge
   const at = (square, part) => [square.offsetLeft + part * square.offsetWidth, square.offsetTop + square.offsetHeight / 2];
-  const central = squares[DATA.rows.length >> 1];
-  const lines = [];
-  let before = [at(central[0], -0.3)];
-  for (let t = 0; t <= DATA.cells; t++) {
-    let here = squares.filter((_, m) => mask[t * DATA.rows.length + m]).map((row) => at(row[t], 0.5));
-    if (t === DATA.cells) here = [at(central[t - 1], 1.3)];
-    for (const [x, y] of before)
-      for (const [u, v] of here) lines.push(`M${x} ${y}C${(x + u) / 2} ${y} ${(x + u) / 2} ${v} ${u} ${v}`);
-    if (here.length) before = here;
-  }
+  const central = squares[squares.length >> 1];
+  const cells = central.map((_, t) => squares.filter((_, m) => on[m][t]).map((row) => at(row[t], 0.5)));
+  const stops = [[at(central[0], -0.3)], ...cells.filter((cell) => cell.length), [at(central.at(-1), 1.3)]];
+  const curve = ([x, y], [u, v]) => `M${x} ${y}C${(x + u) / 2} ${y} ${(x + u) / 2} ${v} ${u} ${v}`;
+  const lines = stops.slice(1).flatMap((here, i) => stops[i].flatMap((from) => here.map((to) => curve(from, to))));
   $("grid").querySelector("path").setAttribute("d", lines.join(""));
 }
 
 function showTimes() {
   const { times, latency } = shown;
   const longest = Math.max(...Object.values(times));
-  const rows = DATA.networks.map(({ name, label }) => [label, times[name] / longest, `${number(times[name], 2)} ms`]);
-  showBars("times", rows);
+  showBars("times", DATA.networks.map(({ name, label }) => [label, times[name] / longest, `${number(times[name], 2)} ms`]));
   const share = times.dynamic / times.all;
   $("verdict").textContent = `This picture took ${number(times.dynamic, 2)} ms, controller included: ` +
     (share < 1 ? `${percent(share)} of what all modules take.` : "no less than all modules take.");
@@ -322,8 +302,7 @@ function showBars(id, rows) {
   $(id).replaceChildren();
   for (const [i, [name, share, text]] of rows.entries()) {
     add($(id), "span", name);
-    const bar = add($(id), "div");
-    bar.className = i ? "bar" : "bar first";
+    const bar = add($(id), "div", "", { className: i ? "bar" : "bar first" });
     add(bar, "span").style.width = `${100 * share}%`;
     add($(id), "span", text);
   }

@@ -41,16 +41,6 @@ class DenseMetaGraph(nn.Module):
         return gated_logits(self.meta_graph, images, masks.to(images.dtype))
 
 
-def density_masks(space: SearchSpace, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Masks ``(count, cells, modules)`` of the four kinds the issue of speed is judged by."""
-    return {
-        "all": space.full_mask().expand(count, -1, -1),
-        "half": space.random_masks(count, 0.5, generator),
-        "fifth": space.random_masks(count, 0.2, generator),
-        "mobilenet_v2": space.mobilenet_v2_mask().expand(count, -1, -1),
-    }
-
-
 def stem_and_head(folded: MetaGraph, images: Tensor) -> Tensor:
     """What every image pays, whatever its mask: head of maps that have the last cell's shape."""
     last = folded.space.cells[-1]
@@ -71,7 +61,12 @@ def evaluation(options: Options) -> Iterator[Figure]:
     generator = generator_for(options.seed)
     meta_graph = MetaGraph(space, 10).eval()
     images = torch.randn(batch, 3, 32, 32, generator=generator)
-    masks = density_masks(space, batch, generator)
+    masks = {
+        "all": space.full_mask().expand(batch, -1, -1),
+        "half": space.random_masks(batch, 0.5, generator),
+        "fifth": space.random_masks(batch, 0.2, generator),
+        "mobilenet_v2": space.mobilenet_v2_mask().expand(batch, -1, -1),
+    }
     dense, folded = DenseMetaGraph(meta_graph), meta_graph.folded()
     convolution = torch.nn.Conv2d(256, 256, 1, bias=False).to(memory_format=torch.channels_last)
     maps = torch.randn(64, 256, 32, 32).to(memory_format=torch.channels_last)

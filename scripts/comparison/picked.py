@@ -1,13 +1,16 @@
-"""The picks of a search: their files and their table."""
+"""The picks of a search: their files, their table, and who a meta-graph is fine-tuned under."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from agents.evaluation.picks import LETTERS
+from agents.agent import Agent
+from agents.evaluation.picks import LETTERS, controller_file
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
+from agents.static import StaticAgent
+from instanas_env.search_space import SearchSpace
 from scripts.comparison.text_table import Columns, TextTable, milliseconds
 
 
@@ -34,3 +37,28 @@ def table(content: dict[str, Any]) -> TextTable:
     }
     picked = ({**content["points"][i], "pick": letter} for letter, i in content["picks"].items())
     return TextTable.of(columns, picked)
+
+
+def fixed_agent(options: Any, space: SearchSpace) -> tuple[Path | None, Agent]:
+    """Who gives the masks of fine-tuning, and the file it was read from; None for all modules.
+
+    Args:
+        options: those of `instanas finetune`.
+        space: the meta-graph's.
+
+    Raises:
+        ValueError: options that do not go together, or a controller of another space.
+    """
+    if options.masks == "all":
+        if options.controller is not None or options.prefer is not None:
+            raise ValueError("masks: got 'all' with a controller or a pick; one or the other will do")
+        return None, StaticAgent(space, space.full_mask())
+    source = options.controller or controller_file(options.run, options.prefer)
+    agent = load_agent(source)
+    if options.masks == "random" and not isinstance(agent, RewardRegression):
+        raise ValueError(f"masks: got 'random' with a {type(agent).__name__}; a RewardRegression will do")
+    if agent.space != space:
+        raise ValueError(
+            f"run: its meta-graph is for {space.config}, not {agent.space.config} as is {source}"
+        )
+    return source, agent

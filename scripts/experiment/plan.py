@@ -9,7 +9,7 @@ tells the further ones.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -21,7 +21,7 @@ from instanas_env.storage import load_json
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from scripts import baseline, choose, evaluate, finetune, pretrain, profile, search
 from scripts.comparison.torchvision_networks import NETWORK
-from scripts.experiment.presets import HERE, Preset
+from scripts.experiment.presets import Preset
 from scripts.experiment.stage import Stage
 from scripts.options import TABLE, Compute
 from scripts.report import run_report as report
@@ -62,21 +62,26 @@ class Plan:
 
     def __init__(self, options: Options):
         self.preset = options.preset
-        self.options = options
         self.out = options.out
-        self.made = {"meta_graph": self.out / "meta_graph" / META_GRAPH, "latency_table": self.out / TABLE}
+        self.seed = options.seed
+        self.machine = {name: getattr(options, name) for name in ("data_dir", "device", "threads")}
+        table, weights = self.out / TABLE, self.out / "meta_graph" / META_GRAPH
+        self.made: dict[str, Any] = {"meta_graph": weights, "latency_table": table}
 
     def groups(self) -> Iterator[list[Stage]]:
         """Every stage, whether asked for or not, together with those that need nothing of each other."""
-        seeds = range(self.preset.seeds)
-        made = [(agent, seed) for agent in self.preset.agents for seed in seeds]
-        first, *others = self._from_nothing()
-        yield from [[first], others] if self.preset.taught else [[first, *others]]
+        preset, seeds = self.preset, range(self.preset.seeds)
+        mobilenet_v2, *others = self._alone()
+        if preset.taught:
+            yield [mobilenet_v2]
+            yield [self._meta_graph(mobilenet_v2.makes), *others]
+        else:
+            yield [mobilenet_v2, self._meta_graph(None), *others]
         yield [self._profile()]  # which nothing may disturb
-        yield [self._search(agent, seed) for agent, seed in made]
-        yield [self._choose(agent, seed) for agent, seed in made]
-        tuned = [(target, seed) for target in self.preset.fine_tuned for seed in seeds]
-        yield list(chain.from_iterable(self._finetune(target, seed) for target, seed in tuned))
+        yield [self._search(agent, seed) for agent in preset.agents for seed in seeds]
+        yield [self._choose(agent, seed) for agent in preset.agents for seed in seeds]
+        tuned = [(target, seed) for target in preset.fine_tuned for seed in seeds]
+        yield [stage for target, seed in tuned for stage in self._finetune(target, seed)]
         yield [self._evaluate()]
         yield [Stage("report", "report", report.main, report.Options(run=self.out))]
 
@@ -86,71 +91,64 @@ class Plan:
 
     def _common(self, seed: int = 0) -> dict[str, Any]:
         """What most stages are told: images, machine, and the seed, for the further ``seed`` of several."""
-        own = {name: getattr(self.options, name) for name in ("data_dir", "device", "threads")}
-        return {"dataset": self.preset.dataset, "seed": self.options.seed + seed, **own}
-
-    def _wired(self, part: str, **values: Any) -> Any:
-        """The options of a part of the preset with ``values``, which the experiment sets itself.
-
-        Raises:
-            ValueError: one of these was set by hand.
-        """
-        options = getattr(self.preset, part.replace("-", "_"))
-        for entry in fields(options):
-            given, default = getattr(options, entry.name), HERE if entry.default is MISSING else entry.default
-            if entry.name in values and given != default:
-                raise ValueError(
-                    f"{part}.{entry.name}: got {given!r}, but the experiment sets it; leave it out"
-                )
-        return replace(options, **values)
+        return {"dataset": self.preset.dataset, "seed": self.seed + seed, **self.machine}
 
     def _place(self, name: str, seed: int) -> Path:
         return self.out / f"{name}{_told(seed)}"
 
     # --- what trains from new weights and needs nothing of each other --------------------------------
 
-    def _from_nothing(self) -> Iterator[Stage]:
-        """MobileNetV2 of the space's own width, the meta-graph, which it may teach, and what is compared."""
-        mobilenet_v2 = self._pretrain("mobilenet_v2", "mobilenet_v2", modules=(2,))
-        yield mobilenet_v2
-        yield self._pretrain("meta_graph", teacher=mobilenet_v2.makes if self.preset.taught else None)
-        for factor in self.preset.widths:
-            yield self._pretrain(f"mobilenet_v2_x{factor:g}", "mobilenet_v2", factor, modules=(2,))
-        for name in ("resnet18", "shufflenet_v2"):
-            if getattr(self.preset, name) is not None:
-                options = self._wired(name, out=self.out / name, **self._common())
+    def _alone(self) -> Iterator[Stage]:
+        """Networks for all images alike: MobileNetV2, of the space's own width first, and torchvision's."""
+        preset = self.preset
+        family, _, width = preset.search_space.partition("@")
+        yield self._pretrain("mobilenet_v2", preset.mobilenet_v2, preset.search_space, modules=(2,))
+        for factor in preset.widths:
+            space = f"{family}@{factor * float(width or 1):g}"
+            yield self._pretrain(f"mobilenet_v2_x{factor:g}", preset.mobilenet_v2, space, modules=(2,))
+        for name, numbers in (("resnet18", preset.resnet18), ("shufflenet_v2", preset.shufflenet_v2)):
+            if numbers is not None:
+                options = baseline.Options(out=self.out / name, **self._common(), **vars(numbers))
                 yield Stage("baseline", f"baseline {name}", baseline.main, options, options.out / NETWORK)
 
-    def _pretrain(self, name: str, part: str = "pretrain", factor: float = 1.0, **more: Any) -> Stage:
-        """MobileNetV2 or the meta-graph, as a part of the preset has it, at ``factor`` times the width."""
-        space = self.preset.search_space
-        if factor != 1:
-            preset, _, width = space.partition("@")
-            space = f"{preset}@{factor * float(width or 1):g}"
-        options = self._wired(part, out=self.out / name, search_space=space, **self._common(), **more)
-        return Stage("pretrain", f"pretrain {name}", pretrain.main, options, options.out / META_GRAPH)
+    def _meta_graph(self, teacher: Path | None) -> Stage:
+        """With ``teacher``, unless the preset names another."""
+        numbers = self.preset.pretrain
+        numbers = replace(numbers, teacher=numbers.teacher or teacher)
+        return self._pretrain("meta_graph", numbers, self.preset.search_space)
+
+    def _pretrain(self, name: str, numbers: pretrain.Numbers, space: str, **more: Any) -> Stage:
+        out = self.out / name
+        options = pretrain.Options(out=out, search_space=space, **more, **self._common(), **vars(numbers))
+        return Stage("pretrain", f"pretrain {name}", pretrain.main, options, out / META_GRAPH)
 
     def _profile(self) -> Stage:
-        space = {"search_space": self.preset.search_space, "num_classes": self.preset.classes}
-        out = self.made["latency_table"]
-        options = self._wired("profile", out=out, seed=self.options.seed, **space)
-        return Stage("profile", "profile", profile.main, options, out)
+        preset = self.preset
+        options = profile.Options(
+            out=self.made["latency_table"],
+            search_space=preset.search_space,
+            num_classes=preset.classes,
+            seed=self.seed,
+            **vars(preset.profile),
+        )
+        return Stage("profile", "profile", profile.main, options, options.out)
 
     # --- searches ------------------------------------------------------------------------------------
 
     def _search(self, agent: str, seed: int) -> Stage:
-        options = self._wired(agent, out=self._place(agent, seed), **self.made, **self._common(seed))
-        return Stage("search", f"search {options.out.name}", search.main, options, options.out / META_GRAPH)
+        out, numbers = self._place(agent, seed), getattr(self.preset, agent.replace("-", "_"))
+        options = search.Options(out=out, **self.made, **self._common(seed), **vars(numbers))
+        return Stage("search", f"search {out.name}", search.main, options, out / META_GRAPH)
 
     def _choose(self, agent: str, seed: int) -> Stage:
-        common = {name: value for name, value in self._common().items() if name not in ("dataset", "seed")}
-        options = self._wired("choose", run=self._place(agent, seed), **common)
-        label = f"choose {options.run.name}"
-        return Stage("choose", label, choose.main, options, options.run / "choices.json")
+        run = self._place(agent, seed)
+        options = choose.Options(run=run, **self.machine, **vars(self.preset.choose))
+        return Stage("choose", f"choose {run.name}", choose.main, options, run / "choices.json")
 
     # --- afterwards ----------------------------------------------------------------------------------
 
     def _finetune(self, target: str, seed: int) -> Iterator[Stage]:
+        """One stage, or none where the search did not give the pick."""
         agent, _, pick = target.partition("/")
         if agent not in self.preset.agents:
             raise ValueError(
@@ -161,7 +159,8 @@ class Plan:
             print(f"{label}: left out, the search gave {', '.join(picks(run))} only")
             return
         out = self._place(f"{agent}_finetuned{'_' + pick if pick else ''}", seed)
-        options = self._wired("finetune", run=run, out=out, prefer=pick or None, **self._common(seed))
+        given = {"run": run, "out": out, "prefer": pick or None, **self._common(seed)}
+        options = finetune.Options(**given, **vars(self.preset.finetune))
         yield Stage("finetune", label, finetune.main, options, out / CONTROLLER)
 
     def _evaluate(self) -> Stage:
@@ -169,11 +168,10 @@ class Plan:
         runs = sorted(path for path in finished if (path / META_GRAPH).exists())
         sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
         last = tuple(path for path in runs if path not in sources)  # a search, unless it was fine-tuned
-        options = self._wired("evaluate", out=self.out, runs=last, **self.made, **self._common())
-        alone = [
-            stage.options.out for stage in self._from_nothing() if stage.options.out.name != "meta_graph"
-        ]
-        options = replace(options, alone=(*alone, *self.preset.evaluate.alone))
+        numbers = self.preset.evaluate
+        alone = (*(stage.options.out for stage in self._alone()), *numbers.alone)
+        given = {"out": self.out, "runs": last, **self.made, **self._common()}
+        options = evaluate.Options(**given, **vars(replace(numbers, alone=alone)))
         return Stage("evaluate", "evaluate", evaluate.main, options, self.out / "results.json")
 
 

@@ -1,28 +1,25 @@
 """Presets of the whole experiment: the paper's four data sets, a laptop, and a tiny one for trying it out.
 
-A preset holds the options of every stage's script; what is not written here is that script's default.
+A preset holds the numbers of every stage's verb; what is not written here is that verb's default. Where the
+stages write, and which files of earlier ones they read, is said in plan.py alone.
 The paper's numbers are in ``instanas_env/paper.py``, STATED apart from CHOSEN.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from instanas_env import paper
 from instanas_env.data import Augmentation
-from scripts.baseline import Options as TrainBaseline
-from scripts.choose import Options as Choose
-from scripts.evaluate import Options as Evaluate
-from scripts.finetune import Options as Finetune
-from scripts.pretrain import Options as Pretrain
-from scripts.profile import Options as Profile
+from scripts.baseline import Numbers as Baseline
+from scripts.choose import Numbers as Choose
+from scripts.evaluate import Numbers as Evaluate
+from scripts.finetune import Numbers as Finetune
+from scripts.pretrain import Numbers as Pretrain
+from scripts.profile import Numbers as Profile
 from scripts.search_options import BlockDropOptions, ConvNetAIGOptions, Regression, Reinforce
-from scripts.search_options import Options as Search
-
-HERE = Path("set by the experiment")
-"""Stands for every path that `instanas experiment` chooses in the directory of its run."""
+from scripts.search_options import Numbers as Search
 
 SearchName = Literal["reinforce", "blockdrop", "convnet-aig", "regression"]
 
@@ -48,21 +45,21 @@ class Preset:
     """The meta-graph starts from MobileNetV2 trained alone, and imitates it."""
     seeds: int = 1
     """How often each search is made, with what is chosen and fine-tuned after it."""
-    pretrain: Pretrain = Pretrain(HERE)
-    mobilenet_v2: Pretrain = Pretrain(HERE)
+    pretrain: Pretrain = Pretrain()
+    mobilenet_v2: Pretrain = Pretrain()
     """MobileNetV2 alone: what the paper compares with."""
     widths: tuple[float, ...] = ()
     """MobileNetV2 alone is also trained at these multiples of the width."""
-    resnet18: TrainBaseline | None = None
-    shufflenet_v2: TrainBaseline | None = None
-    profile: Profile = Profile(HERE)
-    reinforce: Search = Search(HERE, Reinforce())
-    regression: Search = Search(HERE, Regression())
-    blockdrop: Search = Search(HERE, BlockDropOptions())
-    convnet_aig: Search = Search(HERE, ConvNetAIGOptions())
-    choose: Choose = Choose(HERE)
-    finetune: Finetune = Finetune(HERE, HERE)
-    evaluate: Evaluate = Evaluate(HERE)
+    resnet18: Baseline | None = None
+    shufflenet_v2: Baseline | None = None
+    profile: Profile = Profile()
+    reinforce: Search = Search(Reinforce())
+    regression: Search = Search(Regression())
+    blockdrop: Search = Search(BlockDropOptions())
+    convnet_aig: Search = Search(ConvNetAIGOptions())
+    choose: Choose = Choose()
+    finetune: Finetune = Finetune()
+    evaluate: Evaluate = Evaluate()
     """Networks given as ``alone`` are compared besides this run's MobileNetV2."""
 
 
@@ -76,25 +73,18 @@ def paper_preset(
 ) -> Preset:
     """The paper's experiment on one of its data sets (section 4.2; the same hyperparameters on all)."""
     training = Pretrain(
-        HERE,
         epochs=paper.PRETRAIN_EPOCHS,
         batch_size=paper.PRETRAIN_BATCH_SIZE,
         schedule="paper",
         augmentation=Augmentation(),
     )
-    searching = Search(
-        HERE,
-        Reinforce(
-            learning_rate=paper.CONTROLLER_LEARNING_RATE,
-            samples_per_image=paper.SAMPLES_PER_IMAGE,
-            log_probability_under="p",
-            entropy_coefficient=(0.0, 0.0),
-            constant_rate=1.0,
-            naming_coefficient=0.0,
-        ),
-        epochs=search_epochs,
-        num_envs=search_batch_size,
-        augmentation=Augmentation(),
+    agent = Reinforce(
+        learning_rate=paper.CONTROLLER_LEARNING_RATE,
+        samples_per_image=paper.SAMPLES_PER_IMAGE,
+        log_probability_under="p",
+        entropy_coefficient=(0.0, 0.0),
+        constant_rate=1.0,
+        naming_coefficient=0.0,
     )
     return Preset(
         dataset=dataset,
@@ -105,10 +95,10 @@ def paper_preset(
         fine_tuned=tuple(f"reinforce/{letter}" for letter in "ABCDE"),
         pretrain=training,
         mobilenet_v2=training,
-        reinforce=searching,
+        reinforce=Search(
+            agent, epochs=search_epochs, num_envs=search_batch_size, augmentation=Augmentation()
+        ),
         finetune=Finetune(
-            HERE,
-            HERE,
             epochs=paper.FINETUNE_EPOCHS,
             batch_size=paper.FINETUNE_BATCH_SIZE,
             learning_rate=paper.FINETUNE_LEARNING_RATE,
@@ -116,26 +106,19 @@ def paper_preset(
             from_scratch=True,
             augmentation=Augmentation(),
         ),
-        evaluate=Evaluate(HERE, one_shot_masks=paper.ONE_SHOT_MASKS),
+        evaluate=Evaluate(one_shot_masks=paper.ONE_SHOT_MASKS),
     )
 
 
 def laptop_cifar10() -> Preset:
-    """CIFAR-10 as a folder, on two CPU cores in hours: a quarter of the width, stride-2 stem, few epochs."""
+    """CIFAR-10 as a folder, on two CPU cores in hours: a quarter of the width, stride-2 stem, few epochs.
+
+    What a search found is trained from scratch, for as long as the networks it is compared with.
+    """
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.0)
-    training = Pretrain(HERE, epochs=10, augmentation=augmentation)
-    searching = Search(HERE, epochs=5, meta_graph_learning_rate=0.05)
-    # What a search found is trained from scratch, for as long as the networks it is compared with.
-    alone = replace(training, epochs=27)
-    scratch = Finetune(
-        HERE,
-        HERE,
-        from_scratch=True,
-        epochs=alone.epochs,
-        learning_rate=alone.learning_rate,
-        augmentation=augmentation,
-    )
-    torchvision = TrainBaseline(HERE, epochs=alone.epochs, augmentation=augmentation)
+    alone = Pretrain(epochs=27, augmentation=augmentation)
+    torchvision = Baseline(epochs=alone.epochs, augmentation=augmentation)
+    searching = Search(epochs=5, meta_graph_learning_rate=0.05)
     return Preset(
         dataset="folder",
         search_space="lite",
@@ -143,7 +126,7 @@ def laptop_cifar10() -> Preset:
         images=(45_000, 5_000, 10_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
         fine_tuned=("reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig", "regression"),
-        pretrain=training,
+        pretrain=replace(alone, epochs=10),
         mobilenet_v2=alone,
         widths=(0.5,),
         resnet18=replace(torchvision, network="resnet18", width=0.11),
@@ -152,15 +135,19 @@ def laptop_cifar10() -> Preset:
         blockdrop=replace(searching, agent=BlockDropOptions(), epochs=3),
         convnet_aig=replace(searching, agent=ConvNetAIGOptions(), epochs=2),
         regression=replace(searching, agent=Regression(), frozen_epochs=1),
-        finetune=scratch,
-        evaluate=Evaluate(HERE, one_shot_masks=100, control_masks=15, control_networks=12),
+        finetune=Finetune(
+            from_scratch=True,
+            epochs=alone.epochs,
+            learning_rate=alone.learning_rate,
+            augmentation=augmentation,
+        ),
+        evaluate=Evaluate(one_shot_masks=100, control_masks=15, control_networks=12),
     )
 
 
 def folder() -> Preset:
     """A folder of one's own (docs/images.md), however many images and classes: see as_found in run.py."""
-    alone = Pretrain(HERE, learning_rate=0.05)
-    searching = Search(HERE, Reinforce(), meta_graph_learning_rate=0.01)
+    alone = Pretrain(learning_rate=0.05)
     return Preset(
         dataset="folder",
         search_space="lite",
@@ -171,17 +158,14 @@ def folder() -> Preset:
         taught=True,
         pretrain=alone,
         mobilenet_v2=alone,
-        reinforce=searching,
-        finetune=Finetune(HERE, HERE),
-        evaluate=Evaluate(HERE, one_shot_masks=60, control_masks=20, time_real=False),
+        reinforce=Search(meta_graph_learning_rate=0.01),
+        evaluate=Evaluate(one_shot_masks=60, control_masks=20, time_real=False),
     )
 
 
 def embedded() -> Preset:
     """Everything once, from nothing, on the embedded images: minutes; to see it work, not for its numbers."""
-    training = Pretrain(HERE, epochs=2)
-    searching = Search(HERE, epochs=2)
-    torchvision = TrainBaseline(HERE, epochs=2, width=0.125)
+    training = Pretrain(epochs=2)
     return Preset(
         dataset="embedded",
         search_space="lite",
@@ -192,17 +176,17 @@ def embedded() -> Preset:
         pretrain=training,
         mobilenet_v2=training,
         widths=(0.5,),
-        resnet18=torchvision,
-        shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5"),
-        profile=Profile(HERE, fitted=150, children=10, repetitions=5),
-        regression=replace(searching, agent=Regression(), frozen_epochs=1),
-        reinforce=searching,
-        blockdrop=replace(searching, agent=BlockDropOptions(), epochs=1),
-        convnet_aig=replace(searching, agent=ConvNetAIGOptions(), epochs=1),
-        choose=Choose(HERE, dials=6),
-        finetune=Finetune(HERE, HERE, epochs=1),
+        resnet18=Baseline(epochs=2, width=0.125),
+        shufflenet_v2=Baseline(network="shufflenet_v2_x0_5", epochs=2, width=0.125),
+        profile=Profile(fitted=150, children=10, repetitions=5),
+        reinforce=Search(epochs=2),
+        regression=Search(Regression(), epochs=2, frozen_epochs=1),
+        blockdrop=Search(BlockDropOptions(), epochs=1),
+        convnet_aig=Search(ConvNetAIGOptions(), epochs=1),
+        choose=Choose(dials=6),
+        finetune=Finetune(epochs=1),
         evaluate=Evaluate(
-            HERE, dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
+            dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
         ),
     )
 

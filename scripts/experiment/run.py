@@ -53,7 +53,11 @@ def main(options: Options, world: World = ALONE) -> None:
 def parse(arguments: list[str] | None = None) -> Options:
     """Options from the command line: a preset's name, then what is to differ from it."""
     choices = {
-        name: (preset_line(preset), Options(preset, Path("runs") / name)) for name, preset in PRESETS.items()
+        name: (
+            f"{p.dataset}, search space {p.search_space}: {', '.join(p.agents)}",
+            Options(p, Path("runs") / name),
+        )
+        for name, p in PRESETS.items()
     }
     options = tyro.extras.overridable_config_cli(
         choices,
@@ -75,11 +79,6 @@ def refuse_unread(preset: Preset) -> None:
             raise ValueError(
                 f"{part}: options are given, but the agents are {agents}; --agents {agents} {agent} will do"
             )
-
-
-def preset_line(preset: Preset) -> str:
-    """What a preset is, for the list of them."""
-    return f"{preset.dataset}, search space {preset.search_space}: {', '.join(preset.agents)}"
 
 
 def as_found(preset: Preset, data_dir: Path | None) -> Preset:

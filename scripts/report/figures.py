@@ -23,7 +23,7 @@ def frontier(lines: Rows) -> Any:
 
     A cross is a policy whose masks are exchanged between the images.
     """
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     figure, ((axes,),) = new_figure(4.4)
     # A log axis has no 0: a noisy table may give the cheapest network 0 ms.
@@ -57,12 +57,15 @@ def frontier(lines: Rows) -> Any:
         axes.plot([], [], "x", color="0.5", label="masks exchanged between images")
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 20 * low else (1, 1.5, 2, 3, 5, 7)))
+    marks = {20: (1, 2, 5), 4: (1, 1.5, 2, 3, 5, 7), 2: (1, 1.2, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8)}
+    fitting = [LogLocator(subs=subs) for ratio, subs in marks.items() if high > ratio * low]
+    axes.xaxis.set_major_locator(fitting[0] if fitting else MaxNLocator(6))
     axes.xaxis.set_major_formatter(lambda ms, _: f"{ms:g}")
     axes.minorticks_off()
     axes.grid()
     axes.set(xlabel="mean time of an image, ms", ylabel="images recognised, %")
-    figure.legend(loc="outside lower left", ncols=2)
+    names = axes.get_legend_handles_labels()[1]
+    figure.legend(loc="outside lower left", ncols=2 if max(map(len, names)) < 40 else 1)
     return figure
 
 

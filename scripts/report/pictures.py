@@ -7,6 +7,7 @@ import io
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 WIDTH = 5.2
 """Inches: as wide as a phone can show without shrinking the letters much."""
@@ -50,8 +51,6 @@ def arrays(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def png_of(pixels: np.ndarray) -> bytes:
     """Pixels, uint8 ``(h, w, 3)``, as a PNG file."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -31,16 +31,15 @@ class RunFiles:
         name: of the run.
         content: results.json, empty if there is none.
         benchmark: benchmark.json, empty if there is none.
+        rows: of results.json, one for each policy and seed.
     """
 
     def __init__(self, run: Path):
         self.run = run
         self.name = run.resolve().name
-        found = {name: run / f"{name}.json" for name in ("results", "benchmark")}
-        read: dict[str, Any] = {
-            name: load_json(file) if file.exists() else {} for name, file in found.items()
-        }
-        self.content, self.benchmark = read["results"], read["benchmark"]
+        self.content: dict[str, Any] = _read(run / "results.json")
+        self.benchmark: dict[str, Any] = _read(run / "benchmark.json")
+        self.rows: list[dict[str, Any]] = self.content.get("rows", [])
 
     @property
     def policies(self) -> list[dict[str, Any]]:
@@ -49,11 +48,18 @@ class RunFiles:
             return found
         raise self.lacks("no comparison of policies (results.json)")
 
+    @property
+    def ranked(self) -> list[dict[str, Any]]:
+        """The policies of the benchmark, with all that a leaderboard shows."""
+        if all("over_fixed_reward" in line for line in self.benchmark["policies"]):
+            return self.benchmark["policies"]
+        raise Missing("a benchmark of an older version", f"instanas benchmark --out {self.run}")
+
     @cached_property
     def learned(self) -> list[dict[str, Any]]:
         """The rows of controllers, of each policy's first seed; at least one."""
         _ = self.policies
-        first = [members[0] for members in by_policy(self.content.get("rows", [])).values()]
+        first = [members[0] for members in by_policy(self.rows).values()]
         if learned := [row for row in first if row.get("masks")]:
             return learned
         raise self.lacks("a comparison, but no controller in it")
@@ -108,6 +114,10 @@ class RunFiles:
         """Those of the run itself and of the directories in it."""
         paths = (self.run.resolve() / name, *sorted(self.run.glob(f"*/{name}")))
         return [path for path in paths if path.exists()]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return load_json(file) if file.exists() else {}
 
 
 def claimed(learned: list[dict[str, Any]]) -> dict[str, Any]:
