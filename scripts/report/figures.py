@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,26 +22,40 @@ def frontier(rows: Rows) -> Any:
     figure, ((axes,),) = new_figure(4.4)
     # A log axis has no 0: a noisy table may give the cheapest network 0 ms.
     zero = min((row["latency_ms"] for row in rows if row["latency_ms"] > 0), default=1.0) / 2
-    every_ms = [row["latency_ms"] or zero for row in rows]
-    middle = np.sqrt(min(every_ms) * max(every_ms))
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    for group, shuffled in product(groups, (False, True)):
-        members = [r for r in rows if r["group"] == group and r["name"].endswith(SHUFFLED) is shuffled]
-        members.sort(key=lambda row: row["latency_ms"])
-        style = {"color": PALETTE[groups.index(group) % len(PALETTE)], "alpha": 0.5 if shuffled else 1}
-        label = LABELS.get(group, group) + (", exchanged between images" if shuffled else "")
-        ms = [row["latency_ms"] or zero for row in members]
-        if group != "fixed" and len(members) > 1:
-            axes.plot(ms, [100 * row["accuracy"] for row in members], ":" if shuffled else "-", **style)
-        for x, row in zip(ms, members, strict=True):
-            y = 100 * row["accuracy"]
-            axes.plot([x, x], [100 * row["accuracy_low"], 100 * row["accuracy_high"]], linewidth=1, **style)
-            named = {"gid": f"policy-{rows.index(row)}", "label": label if row is members[0] else None}
-            axes.plot(x, y, "x" if shuffled else "o", markersize=7, zorder=4, **named, **style)
-            if group == "fixed":
-                side, shift = ("right", -6) if x > middle else ("left", 6)
-                words = {"textcoords": "offset points", "fontsize": 8, "ha": side}
-                axes.annotate(row["name"], (x, y), (shift, -10), **words)
+    places = {row["name"]: (row["latency_ms"] or zero, 100 * row["accuracy"]) for row in rows}
+    middle = np.sqrt(min(x for x, _ in places.values()) * max(x for x, _ in places.values()))
+    for colour, group in enumerate(dict.fromkeys(row["group"] for row in rows)):
+        name = LABELS.get(group, group)
+        for shuffled in (False, True):
+            members = sorted(
+                (r for r in rows if r["group"] == group and r["name"].endswith(SHUFFLED) is shuffled),
+                key=lambda row: row["latency_ms"],
+            )
+            style = {"color": PALETTE[colour % len(PALETTE)], "alpha": 0.5 if shuffled else 1}
+            if group != "fixed" and len(members) > 1:
+                line = np.array([places[row["name"]] for row in members])
+                axes.plot(*line.T, linestyle=":" if shuffled else "-", **style)
+            for first, row in enumerate(members):
+                x, y = places[row["name"]]
+                low, high = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
+                axes.plot([x, x], [low, high], linewidth=1, **style)
+                label = (f"{name}, exchanged between images" if shuffled else name) if not first else None
+                marker = "x" if shuffled else "o"
+                axes.plot(
+                    x,
+                    y,
+                    marker,
+                    gid=f"policy-{rows.index(row)}",
+                    markersize=7,
+                    zorder=4,
+                    label=label,
+                    **style,
+                )
+                if group == "fixed":
+                    side, shift = ("right", -6) if x > middle else ("left", 6)
+                    axes.annotate(
+                        row["name"], (x, y), (shift, -10), textcoords="offset points", fontsize=8, ha=side
+                    )
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     marks = {20: (1, 2, 5), 4: (1, 1.5, 2, 3, 5, 7), 2: (1, 1.2, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8)}

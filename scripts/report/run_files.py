@@ -53,7 +53,7 @@ class RunFiles:
     @property
     def ranked(self) -> list[dict[str, Any]]:
         """The policies of the benchmark, with all that a leaderboard shows."""
-        if all("over_fixed_reward" in row for row in self.benchmark["ranked"]):
+        if all("curve" in row for row in self.benchmark["ranked"]):
             return self.benchmark["ranked"]
         raise Missing("a benchmark of an older version", f"instanas benchmark --out {self.run}")
 
@@ -127,20 +127,15 @@ def _read(file: Path) -> dict[str, Any]:
 
 def as_rows(ranked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The policies as rows of a comparison, for its frontier; intervals are over seeds."""
-    return [
-        {
-            "name": row["policy"],
-            "group": row["policy"],
-            "architectures": round(row["networks"][0]),
-            "accuracy": mean,
-            "accuracy_low": mean if low is None else low,
-            "accuracy_high": mean if high is None else high,
-            "latency_ms": row["latency_ms"][0],
-            "networks": None,
-        }
-        for row in ranked
-        for mean, low, high in [row["accuracy"]]
-    ]
+    rows = []
+    for row in ranked:
+        accuracy, low, high = row["accuracy"]
+        ends = (accuracy, accuracy) if low is None else (low, high)
+        figures = {"accuracy": accuracy, "latency_ms": row["latency_ms"][0]}
+        figures |= dict(zip(("accuracy_low", "accuracy_high"), ends, strict=True))
+        names = {"name": row["policy"], "group": row["policy"], "architectures": round(row["networks"][0])}
+        rows.append({**names, **figures, "networks": None})
+    return rows
 
 
 def claimed(learned: list[dict[str, Any]]) -> dict[str, Any]:
