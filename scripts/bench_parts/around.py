@@ -30,9 +30,8 @@ def environment(options: Options) -> Iterator[Figure]:
     envs = gym.make_vec("InstaNAS-v1", num_envs=count)
     envs.reset(seed=options.seed)
     inner: Any = envs.unwrapped
-    space, generator = inner.bandit.space, generator_for(options.seed)
-    actions = space.random_masks(count, 0.5, generator).flatten(1).int().numpy()
-    pair = torch.from_numpy(actions).repeat(2, 1, 1).numpy()
+    masks = inner.bandit.space.random_masks(count, 0.5, generator_for(options.seed))
+    actions = masks.flatten(1).int().numpy()
     scalars = [gym.make("InstaNAS-v1") for _ in range(count)]
     for i, scalar in enumerate(scalars):
         scalar.reset(seed=i)
@@ -42,15 +41,13 @@ def environment(options: Options) -> Iterator[Figure]:
             scalar.step(action)
             scalar.reset()
 
-    seconds = interleaved(
-        {
-            "step": lambda: envs.step(actions),
-            "one": lambda: inner.score(actions),
-            "two": lambda: inner.score(pair),
-            "scalar": one_by_one,
-        },
-        options.rounds,
-    )
+    calls: Actions = {
+        "step": partial(envs.step, actions),
+        "one": partial(inner.score, actions),
+        "two": partial(inner.score, np.stack([actions, actions])),
+        "scalar": one_by_one,
+    }
+    seconds = interleaved(calls, options.rounds)
     outside = outside_the_forward(envs, actions, 4 * options.rounds)
     yield figure("lite: steps of an environment/s", [count / s for s in seconds["step"]])
     yield figure("lite: share of a step outside the forward pass", outside, "<= 0.05")
@@ -80,18 +77,17 @@ def outside_the_forward(envs: gym.vector.VectorEnv, actions: np.ndarray, steps: 
     """Share of each step that is not the meta-graph's forward pass, both timed in that same step."""
     folded: torch.nn.Module = envs.unwrapped.bandit.folded  # type: ignore[attr-defined]
     marks: list[float] = []
-    hooks = [
-        folded.register_forward_pre_hook(lambda *_: marks.append(time.perf_counter())),
-        folded.register_forward_hook(lambda *_: marks.append(time.perf_counter())),
-    ]
-    shares = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        envs.step(actions)
-        shares.append(1 - (marks[-1] - marks[-2]) / (time.perf_counter() - start))
-    for hook in hooks:
-        hook.remove()
-    return shares
+
+    def mark(*_: Any) -> None:
+        marks.append(time.perf_counter())
+
+    with folded.register_forward_pre_hook(mark), folded.register_forward_hook(mark):
+        for _ in range(steps):
+            mark()
+            envs.step(actions)
+            mark()
+    start, before, after, end = np.reshape(marks, (steps, 4)).T
+    return (1 - (after - before) / (end - start)).tolist()
 
 
 def learning(options: Options) -> Iterator[Figure]:
@@ -157,34 +153,30 @@ def memory(options: Options) -> Iterator[Figure]:
     12 MB in the next 375,000, until it has met all.
     """
     steps = 2_000 if options.quick else 100_000
-    code = MEMORY.format(steps=steps)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", MEMORY, str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     made, grown = map(float, done.stdout.split())
     yield figure("MB of an environment with 50,000 images of 32 px", [made], "<= 600")
     yield figure(f"MB that {steps:,} steps add", [grown], "flat")
 
 
 MEMORY = """
-import resource, torch
+import resource, sys, torch
 def resident():
-    pages = int(open("/proc/self/statm").read().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
 torch.set_num_threads(1)
 imported = resident()
 import gymnasium as gym, instanas_env
 from dataclasses import replace
 envs = gym.make_vec("InstaNAS-v1", num_envs=250)
 bandit = envs.unwrapped.bandit
-few = bandit.image_set
-count = 50_000
-bandit.image_set = replace(
-    few,
-    images=torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8),
-    labels=torch.arange(count) % 10,
-)
+images = torch.randint(256, (50_000, 3, 32, 32), dtype=torch.uint8)
+bandit.image_set = replace(bandit.image_set, images=images, labels=torch.arange(len(images)) % 10)
+del images
 envs.reset(seed=0)
 envs.action_space.seed(0)
-for _ in range({steps} // 1000):
+steps = int(sys.argv[1])
+for _ in range(steps // 1000):
     envs.step(envs.action_space.sample())
 made = resident()
 batches = [envs.action_space.sample() for _ in range(8)]
@@ -192,7 +184,7 @@ def settled():  # what is in use only now and then does not count
     return min(resident() for _ in map(envs.step, batches))
 settled()  # from here on nothing is new
 before = settled()
-for step in range({steps} // 250):
+for step in range(steps // 250):
     envs.step(batches[step % 8])
 print(made - imported, settled() - before)
 """
