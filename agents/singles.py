@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.saved import DataRecord
+from instanas_env.data import DataRecord
 from instanas_env.deploy.choice import choice_model
 from instanas_env.deploy.dynamic import dynamic_model, static_model
 from instanas_env.deploy.runtime import OnnxNetwork

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 from torch import Tensor
 
+from instanas_env.deploy.profiling import EstimateQuality
 from instanas_env.deploy.runtime import OnnxNetwork
-from instanas_env.deploy.timing import low, one_thread, time_interleaved
-
-
-@dataclass(frozen=True)
-class DeployedTimes:
-    """ms of each image, float64 ``(N,)``: measured, and by the table with the controller's."""
-
-    measured_ms: np.ndarray
-    table_ms: np.ndarray
-
-    @property
-    def correlation(self) -> float:
-        """Pearson's, over the images."""
-        return float(np.corrcoef(self.measured_ms, self.table_ms)[0, 1])
-
-    @property
-    def ratio(self) -> float:
-        """Mean measured time over the mean of the table."""
-        return float(self.measured_ms.mean() / self.table_ms.mean())
+from instanas_env.deploy.timing import low, time_interleaved
 
 
 def time_file(
     model: bytes, images: Tensor, generator: torch.Generator, repetitions: int = 20
-) -> DeployedTimes:
-    """Run an exported file on every image, in turns.
+) -> EstimateQuality:
+    """Run an exported file on every image, in turns; estimated is what it says itself, with the controller.
 
     Args:
         model: from :func:`instanas_env.deploy.export.export`.
@@ -43,10 +23,7 @@ def time_file(
     """
     network = OnnxNetwork(model)
     singles = [image[None].numpy() for image in images]
-    names = [output.name for output in network.session.get_outputs()]
-    told = names.index("latency_ms")
-    table_ms = np.array([float(network.outputs(image)[told][0]) for image in singles])
+    told = [output.name for output in network.session.get_outputs()].index("latency_ms")
+    estimated = torch.tensor([network.outputs(image)[told].item() for image in singles], dtype=torch.float64)
     calls = [lambda image=image: network.outputs(image) for image in singles]
-    with one_thread():
-        elapsed = time_interleaved(calls, repetitions, generator)
-    return DeployedTimes(low(elapsed).numpy(), table_ms)
+    return EstimateQuality(estimated, low(time_interleaved(calls, repetitions, generator)))

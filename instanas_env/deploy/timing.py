@@ -33,6 +33,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@one_thread()
 @torch.inference_mode()
 def time_interleaved(
     calls: Sequence[Callable[[], object]],
@@ -41,7 +42,7 @@ def time_interleaved(
     device: torch.device | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Milliseconds of each call and repetition, float64 ``(len(calls), repetitions)``.
+    """Milliseconds of each call and repetition on one thread, float64 ``(len(calls), repetitions)``.
 
     Args:
         calls: what to time, without arguments.
@@ -128,6 +129,5 @@ def time_networks(
     def whole(network: Callable[[], object]) -> Callable[[], object]:
         return network if choose is None else lambda: (choose(), network())
 
-    with one_thread():
-        calls = [whole(deployed(network, image, backend)) for network in networks]
-        return low(time_interleaved(calls, repetitions, generator, raw.device, progress))
+    calls = [whole(deployed(network, image, backend)) for network in networks]
+    return low(time_interleaved(calls, repetitions, generator, raw.device, progress))

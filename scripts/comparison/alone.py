@@ -21,10 +21,10 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import time_networks
 from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.torchvision_networks import NETWORK, TorchvisionNetwork
 from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
 from instanas_env.storage import load_config
 from instanas_env.training.matching import META_GRAPH
-from scripts.comparison.torchvision_networks import NETWORK, TorchvisionNetwork
 
 BATCH_SIZE = 256
 REPETITIONS = 200
