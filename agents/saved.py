@@ -18,7 +18,7 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.evaluation.picks import Pick, controller_file
 from agents.files import load_agent
-from instanas_env.build import shipped
+from instanas_env.build import NotMeasured, shipped_table
 from instanas_env.checks import explained
 from instanas_env.data import DataRecord, ImageSet
 from instanas_env.latency import LatencyTable
@@ -76,9 +76,12 @@ def save_data(
 
 
 def table_of(folder: PathLike, space: SearchSpace) -> LatencyTable | None:
-    """The table in a run's folder, or else the shipped one if it is of this space, or else None."""
+    """The table in a run's folder, or else the one shipped for this space, or else None."""
     own = Path(folder) / TABLE
-    table = LatencyTable.load(own if own.is_file() else shipped(TABLE))
+    try:
+        table = LatencyTable.load(own if own.is_file() else shipped_table(space))
+    except NotMeasured:  # nobody measured this space
+        return None
     return table if table.space == space else None
 
 

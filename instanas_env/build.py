@@ -20,7 +20,12 @@ from instanas_env.search_space import SearchSpace
 
 Cost = Literal["latency", "flops", "params"]
 SHIPPED_SPACE = "lite"
+SHIPPED_TABLES = ("lite", "lite@2", "cifar@0.5", "cifar", "tiny_imagenet", "imagenet")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+class NotMeasured(ValueError):
+    """A search space of whose latencies the package knows nothing."""
 
 
 def shipped(name: str) -> Path:
@@ -30,6 +35,21 @@ def shipped(name: str) -> Path:
             present = sorted(p.name for p in path.parent.iterdir())
             raise FileNotFoundError(f"{name}: not among the files of the package: {', '.join(present)}")
         return path
+
+
+def shipped_table(space: SearchSpace) -> Path:
+    """The latencies of a search space that come with the package; of one machine, which they name.
+
+    Raises:
+        NotMeasured: a space that was not measured.
+    """
+    measured = {parse_search_space(name): name for name in SHIPPED_TABLES}
+    if space not in measured:
+        raise NotMeasured(
+            f"latency_table: the package has those of {', '.join(SHIPPED_TABLES)}, not of {space.config};"
+            " `instanas profile` measures one, whose path will do"
+        )
+    return shipped(f"latency/{measured[space]}.json")
 
 
 def build_bandit(
@@ -56,7 +76,7 @@ def build_bandit(
         augment: whether images are randomly cropped and flipped before they are shown.
         search_space: preset name; "cifar@0.5" is a preset at width 0.5.
         meta_graph: path of weights; None means those shipped for "lite", "random" untrained ones.
-        latency_table: path of a table; None means the one shipped for "lite".
+        latency_table: path of a table; None means the one shipped for the space, see :func:`shipped_table`.
         cost: what R_A judges: "latency" (ms), "flops" (million MACs) or "params".
         correct_reward, wrong_reward: R_T.
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
@@ -77,7 +97,9 @@ def build_bandit(
     image_set = load_images(dataset, split, data_dir, space.resolution)
     num_classes = len(image_set.classes)
     graph = _meta_graph(meta_graph, space, num_classes, place)
-    table = LatencyTable.load(_path_or_shipped("latency_table", latency_table, space, "latency.json"))
+    table = LatencyTable.load(
+        shipped_table(space) if latency_table is None else checks.file("latency_table", latency_table)
+    )
     space.expect(meta_graph=graph.space, latency_table=table.space)
     counts = {"flops": count_macs, "params": count_parameters}
     return InstanceBandit(
@@ -133,20 +155,19 @@ def _meta_graph(source: str | None, space: SearchSpace, num_classes: int, device
     if isinstance(source, str) and source == "random":
         graph = MetaGraph(space, num_classes, torch.Generator().manual_seed(0)).eval()
     else:
-        graph = MetaGraph.load(_path_or_shipped("meta_graph", source, space, "meta_graph.safetensors"))
+        graph = MetaGraph.load(
+            _shipped_weights(space) if source is None else checks.file("meta_graph", source)
+        )
     if graph.num_classes != num_classes:
         raise ValueError(f"meta_graph: has {graph.num_classes} classes, the images have {num_classes}")
     with checks.explained(f"device: got {str(device)!r}", RuntimeError, AssertionError, ImportError):
         return graph.to(device)
 
 
-def _path_or_shipped(argument: str, source: str | None, space: SearchSpace, asset: str) -> Path:
-    if source is not None:
-        return checks.file(argument, source)
+def _shipped_weights(space: SearchSpace) -> Path:
     if space != parse_search_space(SHIPPED_SPACE):
-        verb = {"meta_graph": "pretrain", "latency_table": "profile"}[argument]
         raise ValueError(
-            f"{argument}: the package has one for {SHIPPED_SPACE!r} only, not for {space.config};"
-            f" `instanas {verb}` makes one, whose path will do"
+            f"meta_graph: the package has one for {SHIPPED_SPACE!r} only, not for {space.config};"
+            " `instanas pretrain` makes one, whose path will do"
         )
-    return shipped(asset)
+    return shipped("meta_graph.safetensors")

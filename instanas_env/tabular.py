@@ -96,7 +96,7 @@ def build_tabular(
 
 def _check_shipped(table: Tabulated) -> None:
     """``ValueError`` unless the package's table was made with the package's weights and latencies."""
-    made_with = {"meta_graph.safetensors": table.meta_graph, "latency.json": table.latency_table}
+    made_with = {"meta_graph.safetensors": table.meta_graph, "latency/lite.json": table.latency_table}
     for name, theirs in made_with.items():
         ours = file_fingerprint(shipped(name))
         if theirs != ours:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from instanas_env import checks, paper
-from instanas_env.build import SHIPPED_SPACE, search_space_name, shipped
+from instanas_env.build import SHIPPED_SPACE, search_space_name, shipped, shipped_table
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import load_json
@@ -65,7 +65,7 @@ class Weights:
     meta_graph: Path | None = None
     """Pre-trained weights, whose file tells the search space; by default the shipped ones."""
     latency_table: Path | None = None
-    """Latencies in the same search space; by default the shipped ones."""
+    """Latencies in the same search space; by default the ones shipped for it."""
 
     @property
     def weights_file(self) -> Path:
@@ -75,7 +75,7 @@ class Weights:
     @property
     def table_file(self) -> Path:
         """The latency table's file."""
-        return self.latency_table or shipped(TABLE)
+        return self.latency_table or shipped_table(SearchSpace.of_file(self.weights_file))
 
 
 @dataclass(frozen=True, kw_only=True)

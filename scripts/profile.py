@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.progress import Progress
@@ -58,7 +59,8 @@ def main(options: Options) -> None:
     space = meta_graph.to(device).space
     controller = fold_batch_norm(Controller(space)).to(device)
     with Progress() as progress:
-        task = progress.add_task("rounds", total=options.repetitions)
+        calls = (options.fitted + options.children) * options.repetitions
+        task = progress.add_task("children timed", total=calls)
         table, quality = profile_table(
             meta_graph,
             controller,
@@ -67,7 +69,7 @@ def main(options: Options) -> None:
             options.children,
             options.repetitions,
             options.backend,
-            lambda: progress.advance(task),
+            partial(progress.advance, task),
         )
     record = {**table.record, **machine(), "threads": 1, "device": options.device}
     if options.children:

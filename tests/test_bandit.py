@@ -20,7 +20,7 @@ from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, save_checkpoint
 
 SIZE = 6
-SHIPPED = {MetaGraph: "meta_graph.safetensors", LatencyTable: "latency.json"}
+SHIPPED = {MetaGraph: "meta_graph.safetensors", LatencyTable: "latency/lite.json"}
 TO_60_PERCENT = BoundsSchedule(((0.6, "full"),) * 2, ((0.0, "full"),) * 2, None)
 NAMES = [field.name for field in fields(Outcome)]
 

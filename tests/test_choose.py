@@ -52,7 +52,7 @@ def test_every_snapshot_is_looked_at_and_every_setting(agent):
 
 def test_settings_go_evenly_over_what_the_search_explored():
     """From 0.4 to 1.2 times MobileNetV2's latency in four settings, as the search was told."""
-    reference = LatencyTable.load(shipped("latency.json")).reference("mobilenet_v2")
+    reference = LatencyTable.load(shipped("latency/lite.json")).reference("mobilenet_v2")
     dialled = [point["dial_ms"] for point in content("regression")["points"][:DIALS]]
     assert dialled == pytest.approx([reference * factor for factor in (0.4, 2 / 3, 14 / 15, 1.2)])
     lambdas = [point["trade_off"] for point in content("regression")["points"][:DIALS]]
@@ -76,7 +76,7 @@ def test_the_picks_lie_on_the_frontier_and_the_preferences_among_them(agent):
 def test_a_pick_has_the_accuracy_and_latency_that_are_claimed(agent):
     """From its file and the search's meta-graph, with the controller's time; without the environment."""
     val = load_images("folder", "val", image_folder())
-    table = LatencyTable.load(shipped("latency.json"))
+    table = LatencyTable.load(shipped("latency/lite.json"))
     meta_graph = MetaGraph.load(chosen(agent) / "meta_graph.safetensors")
     for letter, i in content(agent)["picks"].items():
         picked = load_agent(controller_file(chosen(agent), letter))

@@ -35,7 +35,7 @@ def rows() -> dict[str, dict]:
 
 
 def table() -> LatencyTable:
-    return LatencyTable.load(shipped("latency.json"))
+    return LatencyTable.load(shipped("latency/lite.json"))
 
 
 def small(out: Path, **changes) -> Options:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from agents.controller import Controller
+from instanas_env.deploy import timing
 from instanas_env.deploy.profiling import (
     EstimateQuality,
     fit_table,
@@ -43,12 +44,14 @@ def test_one_thread_inside_and_the_former_number_afterwards(two_threads):
 def test_every_call_is_made_once_a_round_in_changing_order():
     log, rounds = [], []
     calls = [lambda name=name: log.append(name) for name in "abcd"]
-    elapsed = time_interleaved(calls, 6, generator_for(0), progress=lambda: rounds.append(len(log)))
+    elapsed = time_interleaved(
+        calls, 6, generator_for(0), progress=lambda count: rounds.append((count, len(log)))
+    )
     assert Counter(log) == dict.fromkeys("abcd", WARM_UP + 6)
     measured = ["".join(log[start : start + 4]) for start in range(4 * WARM_UP, len(log), 4)]
     assert all(sorted(order) == list("abcd") for order in measured)
     assert len(set(measured)) > 1
-    assert rounds == [4 * WARM_UP + 4 * (k + 1) for k in range(6)]
+    assert rounds == [(4, 4 * WARM_UP + 4 * (k + 1)) for k in range(6)]
     assert elapsed.shape == (4, 6) and elapsed.dtype == torch.float64
 
 
@@ -87,17 +90,32 @@ def test_profile_table_times_children_and_the_controller(tiny_graph, tiny_space,
         seen.append((tuple(image.shape), image.dtype, torch.get_num_threads()))
 
     table, quality = profile_table(
-        tiny_graph, controller, generator_for(0), 130, 6, 2, "eager", lambda: rounds.append(1)
+        tiny_graph, controller, generator_for(0), 130, 6, 2, "eager", rounds.append
     )
     assert table.space == tiny_space and table.unit == "ms"
     assert (table.modules >= 0).all() and table.fixed >= 0 and table.reference("full") > 0
     assert table.controller > 0, "a time of its own, no difference of two"
     assert seen == [((1, 3, 32, 32), torch.uint8, 1)] * (50 * (WARM_UP + 2))
-    assert len(rounds) == 2
+    assert rounds == [136, 136]
     assert quality.estimated_ms.shape == quality.measured_ms.shape == (6,)
     assert torch.get_num_threads() == 2
     record = {"batch_size": 1, "threads": 1, "children": 130, "repetitions": 2}
     assert table.record == {**record, "backend": f"torch {torch.__version__}, BatchNorm folded"}
+
+
+def test_large_networks_are_timed_in_groups_that_fit_into_memory(tiny_graph, tiny_space, monkeypatch):
+    """Two times the weights of all modules hold two full networks, and one more starts a group of its own."""
+    full = tiny_graph.child(tiny_space.full_mask())
+    size = sum(weight.nbytes for weight in full.parameters())
+    monkeypatch.setattr(timing, "GROUP_BYTES", 2 * size)
+    assert [len(group) for group in timing.in_groups([full] * 5)] == [2, 2, 1]
+    monkeypatch.setattr(timing, "GROUP_BYTES", size - 1)
+    assert [len(group) for group in timing.in_groups([full] * 3)] == [1, 1, 1]
+    assert list(timing.in_groups([])) == []
+    timed = []
+    masks = tiny_space.full_mask().expand(3, -1, -1)
+    times = time_children(tiny_graph, masks, generator_for(0), 2, progress=timed.append, backend="eager")
+    assert times.shape == (3,) and (times > 0).all() and timed == [1] * 6
 
 
 def test_too_few_children_are_refused(tiny_graph):

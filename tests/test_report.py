@@ -238,7 +238,7 @@ def test_the_command_names_the_controllers_of_the_run(tmp_path):
 
 
 def test_a_table_without_a_record_of_children(tmp_path):
-    content = load_json(shipped("latency.json"))
+    content = load_json(shipped("latency/lite.json"))
     save_json(tmp_path / "latency.json", {**content, "record": {}})
     page = Page(write_report(Options(tmp_path)))
     assert page.texts["code"][-1] == f"instanas profile --out {tmp_path / 'latency.json'}"

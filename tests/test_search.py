@@ -86,7 +86,7 @@ def test_a_row_of_history_per_epoch(agent):
 @both_agents
 def test_bounds_fall_from_their_first_levels_to_their_last(agent):
     """The window's end and its best latency, in multiples of reference latencies; epoch 2 is half-way."""
-    table = LatencyTable.load(shipped("latency.json"))
+    table = LatencyTable.load(shipped("latency/lite.json"))
     rows = history(searched(agent))
     upper = [row["upper_ms"] for row in rows]
     best = [(row["upper_ms"] + row["lower_ms"]) / 2 for row in rows]

@@ -3,8 +3,8 @@
     image uint8 (1, 3, H, W)  ->  logits float (1, C), mask bool (1, cells, modules), latency_ms float (1,)
 
 Each module lies in a branch of an ``If``, so that nothing runs that an image did not choose. It is in the
-file twice, as the only one of its cell and as one of several: onnxruntime arranges weights for speed only in
-the branch that holds them.
+file twice, as the only one of its cell and as one of any, and once more for each common company:
+onnxruntime arranges weights for speed only in the branch that holds them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from instanas_env.deploy.choice import WriteBits, image_input, patterns, write_choice, write_outputs
 from instanas_env.deploy.onnx_graph import OnnxGraph, serialise, tensor_info
-from instanas_env.deploy.switch import NOTHING, SEVERAL, Fork, switches
+from instanas_env.deploy.switch import ANY, NOTHING, Fork, switches
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_cell import MetaCell
 from instanas_env.networks.meta_graph import Child, MetaGraph
@@ -119,10 +119,14 @@ class CellWriter:
             return graph.either(left, *branches)
         if tree == NOTHING:
             return graph.op("Identity", self.x)
-        total = self._several(graph) if tree == SEVERAL else graph.network(self.cell.options[tree], self.x)
+        if tree == ANY:
+            total = self._any(graph)
+        else:
+            chosen = [option for module, option in enumerate(self.cell.options) if tree >> module & 1]
+            total = graph.mean([graph.network(option, self.x) for option in chosen])
         return graph.op("Add", self.x, total) if self.cell.keeps_shape else total
 
-    def _several(self, graph: OnnxGraph) -> str:
+    def _any(self, graph: OnnxGraph) -> str:
         """The mean of the modules that are on; each is 0 where it is off."""
         row = graph.op("Gather", self.mask, graph.constant(np.array(self.number)))
         count = len(self.cell.options)

@@ -58,11 +58,9 @@ def profile_table(
     children: int = 200,
     repetitions: int = 25,
     backend: Backend = "onnx",
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], object] = lambda calls: None,
 ) -> tuple[LatencyTable, EstimateQuality]:
     """Measure the table of ``meta_graph``, and check it; latency does not depend on the weights.
-
-    All children are timed in the same rounds, so that a machine that gets slower on the way slows all alike.
 
     Args:
         meta_graph: on the device to measure.
@@ -73,7 +71,7 @@ def profile_table(
         children: how many others it is checked on (Figure 4).
         repetitions: of each.
         backend: what runs them.
-        progress: called ``repetitions`` times.
+        progress: called with the number of children that were timed once more.
 
     Raises:
         ValueError: so few children that their noise would be fitted, with most modules at no cost.
@@ -164,7 +162,7 @@ def time_children(
     generator: torch.Generator,
     repetitions: int = 20,
     controller: nn.Module | None = None,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], object] = lambda calls: None,
     backend: Backend = "onnx",
 ) -> Tensor:
     """Milliseconds of each mask's real, separate network on one image, 20th percentile, float64 ``(K,)``.

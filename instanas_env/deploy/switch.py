@@ -1,24 +1,32 @@
 """What a cell may do with an image, and the decision tree of ``If`` nodes that finds it.
 
 ONNX has no switch, and each ``If`` costs onnxruntime some microseconds: what happens often should be few of
-them away. A cell does nothing, runs one module, or several; Huffman's tree has the shortest way on average.
+them away. A cell does nothing, runs one module, several that often come together, or any others; Huffman's
+tree has the shortest way on average.
+
+A case is the number of a pattern of modules, in which module m is bit m, or :data:`ANY`.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from instanas_env.search_space import SearchSpace
 
-SEVERAL = -1
-NOTHING = -2
-PRIOR = {NOTHING: 0.3, SEVERAL: 0.1}
+ANY = -1
+"""Several modules that are no case of their own; each then has an ``If``."""
+NOTHING = 0
+PRIOR = {NOTHING: 0.3, ANY: 0.1}
 """How often, where nothing is known; the modules alone share the rest."""
+COMMON = 0.05
+"""Several modules that so many images or more get are a case. The file holds them once more for it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class Fork:
 
 @dataclass(frozen=True)
 class Switch:
-    """The cases of one cell: the number of a module, :data:`SEVERAL` or :data:`NOTHING`.
+    """The cases of one cell.
 
     Attributes:
         tree: a fork, or the only case there is.
@@ -44,8 +52,8 @@ class Switch:
 
     def code(self, row: Sequence[bool]) -> int:
         """The code of the case that a cell's modules, repaired, are."""
-        on = [module for module, bit in enumerate(row) if bit]
-        return self.order.index(NOTHING if not on else SEVERAL if len(on) > 1 else on[0])
+        pattern = sum(1 << module for module, bit in enumerate(row) if bit)
+        return self.order.index(pattern if pattern in self.order else ANY)
 
     def forks(self, row: Sequence[bool]) -> int:
         """How many forks are on the way to the case of a cell's modules."""
@@ -64,18 +72,26 @@ def switches(space: SearchSpace, masks: Tensor | None = None) -> list[Switch]:
             shape the trees. None means that none is known.
     """
     result = []
+    common = 0.0 if masks is None else COMMON * len(masks)
     for t, cell in enumerate(space.cells):
-        modules = range(space.num_modules)
-        weights = {module: (1 - sum(PRIOR.values())) / len(modules) for module in modules}
-        if len(modules) > 1:
-            weights[SEVERAL] = PRIOR[SEVERAL]
+        count = space.num_modules
+        weights = {1 << module: (1 - sum(PRIOR.values())) / count for module in range(count)}
+        if count > 1:
+            weights[ANY] = PRIOR[ANY]
         if cell.keeps_shape:
             weights[NOTHING] = PRIOR[NOTHING]
-        alphabetic = Switch(0, tuple(weights))
-        for row in [] if masks is None else masks[:, t].tolist():
-            weights[alphabetic.order[alphabetic.code(row)]] += 1
+        for pattern, times in typical_patterns(masks, t).items():
+            case = pattern if pattern in weights or times >= common else ANY
+            weights[case] = weights.get(case, 0.0) + times
         result.append(huffman(weights))
     return result
+
+
+def typical_patterns(masks: Tensor | None, cell: int) -> Counter[int]:
+    """How often a cell has which modules on, in masks bool ``(K, num_cells, num_modules)``."""
+    if masks is None:
+        return Counter()
+    return Counter((masks[:, cell].long() << torch.arange(masks.shape[2])).sum(1).tolist())
 
 
 def huffman(weights: dict[int, float]) -> Switch:

@@ -20,6 +20,9 @@ Backend = Literal["eager", "onnx"]
 BACKENDS = get_args(Backend)
 WARM_UP = 10
 PERCENTILE = 0.2
+GROUP_BYTES = 2**30
+"""Networks are timed in turns with as many others as hold so many bytes of weights: onnxruntime keeps up to
+four times as many, and memory ends."""
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def time_interleaved(
     repetitions: int,
     generator: torch.Generator,
     device: torch.device | None = None,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], object] = lambda calls: None,
 ) -> Tensor:
     """Milliseconds of each call and repetition on one thread, float64 ``(len(calls), repetitions)``.
 
@@ -49,7 +52,7 @@ def time_interleaved(
         repetitions: rounds; each round times every call once, in an order drawn from ``generator``.
         generator: CPU generator.
         device: a GPU is waited for before and after each call.
-        progress: called after every round.
+        progress: called after every round with the number of calls.
     """
     wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
     for call in calls:
@@ -63,7 +66,7 @@ def time_interleaved(
             calls[i]()
             wait()
             elapsed[i, repetition] = 1e3 * (time.perf_counter() - start)
-        progress()
+        progress(len(calls))
     return elapsed
 
 
@@ -106,11 +109,14 @@ def time_networks(
     generator: torch.Generator,
     repetitions: int = 20,
     controller: nn.Module | None = None,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[int], object] = lambda calls: None,
     backend: Backend = "onnx",
     device: torch.device | None = None,
 ) -> Tensor:
     """Milliseconds of each network on one image, 20th percentile, float64 ``(K,)``.
+
+    All are timed in the same rounds, so that a machine that gets slower on the way slows all alike; large
+    ones in groups that fit into memory, see :data:`GROUP_BYTES`.
 
     Args:
         networks: as deployed (BatchNorm folded), normalised images ``(1, 3, side, side)`` to logits.
@@ -118,7 +124,7 @@ def time_networks(
         generator: CPU generator, for the image and the order.
         repetitions: the percentile is taken over so many.
         controller: if given, run before each network, as it is when the network has to be chosen.
-        progress: called ``repetitions`` times.
+        progress: called with the number of networks that were timed once more.
         backend: see :func:`deployed`.
         device: where the networks are; None means the CPU.
     """
@@ -129,5 +135,23 @@ def time_networks(
     def whole(network: Callable[[], object]) -> Callable[[], object]:
         return network if choose is None else lambda: (choose(), network())
 
-    calls = [whole(deployed(network, image, backend)) for network in networks]
-    return low(time_interleaved(calls, repetitions, generator, raw.device, progress))
+    times = []
+    for group in in_groups(networks):
+        calls = [whole(deployed(network, image, backend)) for network in group]
+        times.append(low(time_interleaved(calls, repetitions, generator, raw.device, progress)))
+    return torch.cat(times)
+
+
+def in_groups(networks: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Networks in order, in groups that hold at most :data:`GROUP_BYTES` of weights, or one network."""
+    group: list[nn.Module] = []
+    held = 0
+    for network in networks:
+        size = sum(weight.nbytes for weight in network.parameters())
+        if group and held + size > GROUP_BYTES:
+            yield group
+            group, held = [], 0
+        group.append(network)
+        held += size
+    if group:
+        yield group

@@ -22,12 +22,13 @@ from agents.evaluation.scores import score_masks
 from agents.one_shot import Candidate, OneShotSearch
 from instanas_env import reward
 from instanas_env.bandit import InstanceBandit
-from instanas_env.build import build_bandit, shipped
+from instanas_env.build import build_bandit, shipped, shipped_table
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import load_images
 from instanas_env.storage import load_json, save_json
 from instanas_env.tabular import TABLE, build_tabular
 from instanas_env.tabular_bandit import TabularBandit
+from instanas_env.training.matching import META_GRAPH
 from scripts.comparison.fixed import ranked
 
 LIVE, TWIN = "InstaNAS-v1", "InstaNASTabular-v1"
@@ -173,11 +174,15 @@ class Contest:
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """What a replay needs to be the same: images, weights and latencies, or the twin's table."""
-        live = {"meta_graph": "meta_graph.safetensors", "latency_table": "latency.json"}
-        assets = {"table": TABLE} if self.twin else live
-        files = {name: self.environment.get(name) or shipped(asset) for name, asset in assets.items()}
+        names = ("table",) if self.twin else ("meta_graph", "latency_table")
+        files = {name: self.environment.get(name) or self._shipped(name) for name in names}
         hashes = {name: sha256(Path(path).read_bytes()).hexdigest() for name, path in files.items()}
         return {"images": self.test.image_set.fingerprint, **hashes}
+
+    def _shipped(self, argument: str) -> Path:
+        if argument == "latency_table":
+            return shipped_table(self.space)
+        return shipped({"table": TABLE, "meta_graph": META_GRAPH}[argument])
 
     @property
     def slowest_ms(self) -> float:

@@ -93,7 +93,7 @@ class RunFiles:
     def estimate(self) -> dict[str, Any]:
         """What the run's latency table, or else the shipped one, tells of networks that were measured."""
         own = self.run / "latency.json"
-        file = own if own.exists() else shipped("latency.json")
+        file = own if own.exists() else shipped("latency/lite.json")
         if found := load_json(file)["record"].get("estimate"):
             return {"table": "the run's table" if file == own else "the shipped table", **found}
         raise Missing("a latency table without measured networks", f"instanas profile --out {own}")
