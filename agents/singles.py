@@ -108,8 +108,5 @@ class SingleImages:
             typical=self.data.typical,
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[SingleImages], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))

@@ -165,8 +165,8 @@ class Child(nn.Module):
                 self.cells.append(ChildCell(cell, options))
         self.head = fold(meta_graph.head)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised float images ``(B, 3, H, W)`` to logits ``(B, num_classes)``."""
+    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Normalised float images ``(B, 3, H, W)`` to logits ``(B, num_classes)``, whatever the masks."""
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for cell in self.cells:
             x = cell(x)
