@@ -11,8 +11,7 @@ from agents.evaluation.scores import some_images
 from agents.saved import TYPICAL
 from instanas_env.bandit import InstanceBandit
 from instanas_env.deploy.export import export
-from instanas_env.deploy.profiling import EstimateQuality
-from instanas_env.deploy.stopwatch import time_file
+from instanas_env.deploy.profiling import EstimateQuality, time_file
 from instanas_env.seeding import generator_for
 
 

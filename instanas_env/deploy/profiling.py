@@ -15,14 +15,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from instanas_env.deploy.timing import (
-    Backend,
-    deployed,
-    low,
-    random_image,
-    time_interleaved,
-    time_networks,
-)
+from instanas_env.deploy.timing import Backend, deployed, low, random_image, time_interleaved, time_networks
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.drop_path import sandwich_masks
 from instanas_env.networks.meta_graph import MetaGraph
@@ -179,3 +172,24 @@ def time_children(
     device = next(folded.parameters()).device
     children = (folded.child(mask) for mask in masks)
     return time_networks(children, side, generator, repetitions, controller, progress, backend, device)
+
+
+def time_file(
+    model: bytes, images: Tensor, generator: torch.Generator, repetitions: int = 20
+) -> EstimateQuality:
+    """Run an exported file on every image, in turns; estimated is what it says itself, with the controller.
+
+    Args:
+        model: from :func:`instanas_env.deploy.export.export`.
+        images: uint8 ``(N, 3, H, W)``.
+        generator: CPU generator, for the order.
+        repetitions: of each image; the 20th percentile counts.
+    """
+    from instanas_env.deploy.runtime import OnnxNetwork
+
+    network = OnnxNetwork(model)
+    singles = [image[None].numpy() for image in images]
+    told = [output.name for output in network.session.get_outputs()].index("latency_ms")
+    estimated = torch.tensor([network.outputs(image)[told].item() for image in singles], dtype=torch.float64)
+    calls = [lambda image=image: network.outputs(image) for image in singles]
+    return EstimateQuality(estimated, low(time_interleaved(calls, repetitions, generator)))
