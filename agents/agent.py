@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from instanas_env import checks
+from instanas_env import arrays, checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
-from instanas_env.search_space import SearchSpace, search_space
+from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_weights, save_weights
 from instanas_env.validation import json_object, record
 from instanas_env.vector_env import InstaNASVectorEnv
 
-_CONFIG = record({"search_space": search_space, "hyperparameters": json_object}, more=True)
+_CONFIG = record({"search_space": SearchSpace.from_config, "hyperparameters": json_object}, more=True)
 
 
 def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
@@ -97,7 +97,7 @@ class Agent(ABC):
             state, episode_start: part of SB3's surface; without meaning here.
             deterministic: False asks a stochastic agent for a sample.
         """
-        images, is_batch = checks.images("observation", observation, self.space.resolution)
+        images, is_batch = arrays.images("observation", observation, self.space.resolution)
         actions = self.masks(images, deterministic).flatten(1).to(torch.int8).cpu().numpy()
         return (actions if is_batch else actions[0]), None
 

@@ -23,12 +23,12 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.evaluation.picks import Pick
 from agents.pictures import as_batch
-from agents.saved import DataRecord, Described, check_same_classes, load_run
+from agents.saved import check_same_classes, load_run
 from agents.singles import SingleImages
 from instanas_env import checks
 from instanas_env.build import parse_device
-from instanas_env.data.image_set import normalize
-from instanas_env.deploy.timing import one_thread, time_interleaved
+from instanas_env.data import DataRecord, ImageSet
+from instanas_env.deploy.timing import time_interleaved
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.networks.modules import fold_batch_norm
@@ -62,8 +62,7 @@ class InstaNASClassifier:
     Args:
         agent: chooses the masks, deterministically; its controller's time counts if it has one.
         meta_graph: on the device that is to compute; on a GPU single images are batches of one.
-        data: class names, mean and std of the data set that both were trained on: a record of
-            :mod:`agents.saved`, or any split as an ImageSet, even an empty one.
+        data: of the images that both were trained on, such as ``image_set.record``.
         latency_table: of the same search space.
         cache_size: networks kept for single images, the least recently used goes first.
 
@@ -75,7 +74,7 @@ class InstaNASClassifier:
         self,
         agent: Agent,
         meta_graph: MetaGraph,
-        data: Described,
+        data: DataRecord,
         latency_table: LatencyTable,
         cache_size: int = 64,
     ):
@@ -89,22 +88,21 @@ class InstaNASClassifier:
         self.space = space
         self.classes = data.classes
         self.latency_table = latency_table
-        typical = data.typical if isinstance(data, DataRecord) else None
-        record = DataRecord(data.classes, data.mean, data.std, typical)
-        self._record = record
+        self._record = data
         self._controller_ms = 0.0 if agent.controller is None else latency_table.controller
         self._network = meta_graph.folded()
         self._device = next(self._network.parameters()).device
         self._agent = _for_inference(agent)
-        alone = _for_inference(agent, fold=False)  # its own folding writes it as a graph
         network = self._network.cpu() if self._device.type == "cpu" else meta_graph.folded().cpu()
-        self._singles = SingleImages(alone, network, record, latency_table, self._controller_ms, cache_size)
+        self._singles = SingleImages(
+            self._agent, network, data, latency_table, self._controller_ms, cache_size
+        )
 
     @classmethod
     def load(
         cls,
         folder: PathLike,
-        image_set: Described | None = None,
+        image_set: ImageSet | None = None,
         latency_table: PathLike | None = None,
         device: str = "cpu",
         cache_size: int = 64,
@@ -180,7 +178,7 @@ class InstaNASClassifier:
             child = self._singles.child(self._singles.choose(image))
             return lambda: (self._singles.choose(image), child(image.numpy()))
 
-        with one_thread(), torch.inference_mode():
+        with torch.inference_mode():
             calls = [call(image) for image in batch.split(1)]
             generator = torch.Generator().manual_seed(0)
             times = time_interleaved(calls, repetitions, generator, self._device).median(1).values.numpy()
@@ -198,13 +196,8 @@ class InstaNASClassifier:
         if dial is None:
             raise ValueError(f"dial: {type(self._agent).__name__} has none; RewardRegression will do")
         trade_off = dial(as_batch(images, self.space.resolution)[0], latency_ms)
-        self._singles.agent.trade_off = trade_off  # type: ignore[attr-defined]
         self._singles.forget()
         return trade_off
-
-    def cached(self) -> int:
-        """Number of networks that are kept at present."""
-        return len(self._singles.children)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Bytes, not tensors: those PyTorch would hand to a worker process one by one, as shared memory.
@@ -221,7 +214,7 @@ class InstaNASClassifier:
         return self.space.repair(self._agent.masks(batch)).cpu()
 
     def _normalize(self, batch: Tensor) -> Tensor:
-        return normalize(batch.to(self._device), self._record.mean, self._record.std)
+        return self._record.normalize(batch.to(self._device))
 
 
 def _unpickled(state: bytes) -> InstaNASClassifier:
@@ -230,13 +223,12 @@ def _unpickled(state: bytes) -> InstaNASClassifier:
     return classifier
 
 
-def _for_inference(agent: Agent, fold: bool = True) -> Agent:
+def _for_inference(agent: Agent) -> Agent:
     """A copy of an agent without what only learning needs: environment, optimizer, memory."""
     alone = copy.copy(agent)
     for name in ("env", "optimizer", "_memory"):
         if hasattr(alone, name):
             setattr(alone, name, None)
     if agent.controller is not None:
-        own = agent.controller
-        alone.controller = fold_batch_norm(own) if fold else copy.deepcopy(own).eval()
+        alone.controller = fold_batch_norm(copy.deepcopy(agent.controller))  # buffers too are its own
     return alone

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from instanas_env import paper
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.networks.meta_graph import initialise
-from instanas_env.networks.modules import ConvBN, Foldable, FoldedConv, fold_batch_norm
+from instanas_env.networks.modules import ConvBN, FoldedConv, fold_batch_norm
 from instanas_env.search_space import SearchSpace
 
 MIDDLE = 127.5  # of the range of uint8
@@ -79,7 +79,7 @@ def outputs_to_onnx(
     return graph.linear(features, controller.output.weight[start:stop], bias if less is None else bias - less)
 
 
-class LargeKernels(Foldable, nn.Sequential):
+class LargeKernels(nn.Sequential):
     """uint8 images ``(B, 3, H, W)`` to ``(B, features)``: shrunk by a factor, scaled, then all layers."""
 
     def __init__(self, shrink: int, *layers: nn.Module):
@@ -89,56 +89,14 @@ class LargeKernels(Foldable, nn.Sequential):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(_scaled(images, self.shrink))
 
-    def folded(self) -> FoldedLargeKernels:
-        """The same function in evaluation mode, faster; shares no memory."""
-        return FoldedLargeKernels(self)
-
-
-class FoldedLargeKernels(nn.Module):
-    """A :class:`LargeKernels` whose convolutions of a single image are matrix products of its windows.
-
-    oneDNN takes twice as long for maps this small, most of it for rearranging the weights. Batches, GPUs and
-    exported graphs get its convolutions nevertheless.
-    """
-
-    def __init__(self, source: LargeKernels):
-        super().__init__()
-        convolutions = [layer.folded() for layer in source if isinstance(layer, ConvBN)]
-        self.shrink = source.shrink
-        self.convolutions = nn.Sequential(*convolutions, nn.Flatten())
-        # Looked up beforehand, as at this size that counts: kernel, stride, matrix, bias.
-        self._products = [
-            (conv.kernel_size[0], conv.stride[0], conv.weight.permute(2, 3, 1, 0).flatten(0, 2), conv.bias)
-            for conv in (layer.conv for layer in convolutions)
-        ]
-        kernel, stride, matrix, bias = self._products[0]  # takes images as they are: scaling is linear
-        self._products[0] = (kernel, stride, matrix / MIDDLE, bias - matrix.sum(0))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """As :class:`LargeKernels`."""
-        if images.shape[0] > 1 or not images.is_cpu:
-            return self.convolutions(_scaled(images, self.shrink))
-        x, padding = images[0].float(), MIDDLE  # which is 0 when scaled
-        if self.shrink > 1:
-            x = F.avg_pool2d(x, self.shrink)
-        x = x.permute(1, 2, 0)
-        for kernel, stride, matrix, bias in self._products:
-            rim = kernel // 2
-            padded = F.pad(x, (0, 0, rim, rim, rim, rim), value=padding)
-            windows = padded.unfold(0, kernel, stride).unfold(1, kernel, stride)  # (H', W', C, k, k)
-            columns = windows.permute(0, 1, 3, 4, 2).reshape(-1, matrix.shape[0])
-            x = torch.addmm(bias, columns, matrix).relu_().view(*windows.shape[:2], -1)
-            padding = 0.0
-        return x.permute(2, 0, 1).reshape(1, -1)
-
     def to_onnx(self, graph: OnnxGraph, images: str) -> str:
-        """Write it into a graph: the scale goes into the first convolution, the shift must not (padding)."""
+        """Write it, folded: the scale goes into the first convolution, the shift must not (padding)."""
         x = graph.op("Cast", images, to=TensorProto.FLOAT)
         if self.shrink > 1:
             side = [self.shrink, self.shrink]
             x = graph.op("AveragePool", x, kernel_shape=side, strides=side)
         x = graph.op("Sub", x, graph.constant(np.float32(MIDDLE)))
-        first, *rest = self.convolutions
+        first, *rest = self
         assert isinstance(first, FoldedConv)
         x = graph.convolution(x, first, torch.full((3,), 1 / MIDDLE))
         return graph.network(nn.Sequential(*rest), x)

@@ -98,7 +98,6 @@ class ConvNetAIG(LearningAgent):
         super().__init__(env, space, Controller(space, generator=generator_for(seed, 0)), seed)
         self._rates = torch.tensor(self.target).expand(space.num_cells)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), learning_rate)
-        self.generator = generator_for(seed, 1)
         if env is not None:
             self._adopt()
 

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from agents.agent import Agent, env_to_learn_from, native
 from instanas_env import checks
 from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
 from instanas_env.storage import PathLike, check_weights
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.vector_env import InstaNASVectorEnv
@@ -36,6 +37,7 @@ class LearningAgent(Agent):
     """
 
     controller: nn.Module
+    optimizer: torch.optim.Optimizer
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class LearningAgent(Agent):
         self.env = env
         self.controller = controller
         self.seed = seed
+        self.generator = generator_for(seed, 1)
         self.world = checks.instance("world", world, World)
         world.synchronise(controller)
         self.num_timesteps = 0
@@ -147,6 +150,3 @@ class LearningAgent(Agent):
         self.generator.set_state(state["generator"])
         self.num_timesteps = state["num_timesteps"]
         self._begun = state["begun"]
-
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator

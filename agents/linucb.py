@@ -156,20 +156,10 @@ class LinUCB:
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the models as safetensors; ``record`` (JSON-able) goes with them."""
-        config = {
-            "agent": "LinUCB",
-            "alpha": self.alpha,
-            "ridge": self.ridge,
-            "features": self.features,
-            "arms": self.arms,
-            "num_timesteps": self.num_timesteps,
-            "record": record or {},
-        }
-        tensors = {
-            "covariance": torch.from_numpy(self.covariance),
-            "target": torch.from_numpy(self.target),
-        }
-        save_weights(path, tensors, config)
+        names = ("alpha", "ridge", "features", "arms", "num_timesteps")
+        config = {"agent": "LinUCB", **{name: getattr(self, name) for name in names}, "record": record or {}}
+        models = {name: torch.from_numpy(getattr(self, name)) for name in ("covariance", "target")}
+        save_weights(path, models, config)
 
     @classmethod
     def load(cls, path: PathLike, env: gym.vector.VectorEnv | None = None, seed: int = 0) -> Self:

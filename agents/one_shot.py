@@ -189,13 +189,9 @@ class OneShotSearch(Agent):
 
     def _keep(self, new: Candidate) -> None:
         """Add ``new`` unless something is as fast and as accurate; drop what it makes pointless."""
-        if not any(_dominates(old, new) for old in self.frontier):
-            self.frontier = [old for old in self.frontier if not _dominates(new, old)] + [new]
-
-
-def _dominates(a: Candidate, b: Candidate) -> bool:
-    """Whether ``a`` is as fast and as accurate as ``b``."""
-    return a.accuracy >= b.accuracy and a.latency_ms <= b.latency_ms
+        pool = [*self.frontier, new]
+        kept = non_dominated([each.accuracy for each in pool], [each.latency_ms for each in pool])
+        self.frontier = [pool[i] for i in sorted(kept)]
 
 
 def best_layers(accuracy: Sequence[float], latency: Sequence[float], count: int) -> list[int]:

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.agent import Agent
-from instanas_env import checks
+from instanas_env import arrays
 from instanas_env.contextual import Contexts
 from instanas_env.observations import LAYOUTS, OBSERVATIONS, Observer
 from instanas_env.search_space import SearchSpace
@@ -44,10 +44,10 @@ class Predicting(Agent):
         seen = self.observer(Contexts(torch.arange(len(images)), images))
         actions, _ = self.policy.predict(seen, deterministic=deterministic)
         expected = (len(images), *self.form.shape)
-        if checks.shape("actions", actions) != expected:
+        if arrays.shape("actions", actions) != expected:
             raise ValueError(
                 f"policy: {type(self.policy).__name__}.predict gave actions of shape"
-                f" {checks.shape('actions', actions)} for {len(images)} images; {expected} will do"
+                f" {arrays.shape('actions', actions)} for {len(images)} images; {expected} will do"
             )
         bits = self.form.choices(actions, (len(images),))
         return bits.view(len(images), *self.space.mask_shape)

@@ -138,7 +138,6 @@ class SelfCriticalReinforce(LearningAgent):
         network = self._network(space, self.num_classes, generator_for(seed, 0))
         super().__init__(env, space, network, seed, world)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), self.learning_rate)
-        self.generator = generator_for(seed, 1)
 
     @torch.no_grad()
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:

@@ -17,7 +17,8 @@ direct method.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -29,9 +30,7 @@ from torch import Tensor
 from agents.agent import native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
 from agents.controller import outputs_to_onnx
-from agents.dial import Priced
 from agents.learning import LearningAgent
-from agents.memory import Memory
 from agents.regression_controller import RegressionController
 from instanas_env import checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
@@ -43,6 +42,8 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import set_learning_rate
 
 MOST_KEPT = 10**9  # steps
+Experience = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Images uint8 ``(n, 3, H, W)``, choices bool ``(K, n, arms)``, correct bool ``(K, n)``, labels ``(n,)``."""
 
 
 class RewardRegression(LearningAgent):
@@ -114,13 +115,12 @@ class RewardRegression(LearningAgent):
         self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
         space = space_of(env, space)
         arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
-        controller = RegressionController(space, arms.count, num_classes, generator_for(seed, 0))
+        controller = RegressionController(space, arms, num_classes, generator_for(seed, 0))
         super().__init__(env, space, controller, seed, world)
         self.arms: Arms = arms
         self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
         self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
-        self.generator = generator_for(seed, 1)
-        self._memory = Memory(self.replay)
+        self._memory: deque[Experience] = deque(maxlen=self.replay)
         if table is None and env is not None:
             table = native(env).bandit.latency_table
         if table is not None:
@@ -129,23 +129,15 @@ class RewardRegression(LearningAgent):
             if self.latencies is None:
                 self.latencies = (table.reference("cheapest"), table.reference("full") / 3)
 
-    @property
-    def _priced(self) -> Priced:
-        return Priced(self.arms, self.controller.latencies, self.controller.fixed_ms)
-
-    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
-        """The masks at :attr:`trade_off`; the policy has no chance in it, whatever ``deterministic``."""
-        return self.masks_at(images, torch.tensor(self.trade_off))
-
     @torch.no_grad()
-    def masks_at(self, images: Tensor, trade_offs: Tensor) -> Tensor:
-        """Masks at each image's own lambda, ``(B,)`` or one number for all.
+    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
+        """The masks at :attr:`trade_off`; the policy has no chance in it, whatever ``deterministic``.
 
         On is what gains more than lambda times its latency; a cell that must not stay empty keeps its
         best module even if none does. With a menu: the mask of the largest surplus.
         """
         _, gains, _ = self.controller.eval()(images)
-        return self.arms.masks(self._priced.choices(gains, trade_offs))
+        return self.arms.masks(self.controller.choices(gains, torch.tensor(self.trade_off)))
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str, dial: str | None = None) -> str:
         """As :meth:`Agent.bits_to_onnx`: the gains less the price at :attr:`trade_off`.
@@ -178,7 +170,7 @@ class RewardRegression(LearningAgent):
         """
         latency_ms = checks.number("latency_ms", latency_ms, 0)
         gains = torch.cat([self.controller.eval()(part)[1] for part in images.split(500)])
-        self.trade_off = self._priced.trade_off_at(gains, latency_ms)
+        self.trade_off = self.controller.trade_off_at(gains, latency_ms)
         return self.trade_off
 
     @torch.no_grad()
@@ -195,7 +187,7 @@ class RewardRegression(LearningAgent):
         unless all processes have as many.
         """
         gains = self.world.gather(self.controller.eval()(images)[1], total)
-        return self.arms.masks(self._priced.spread(gains, latencies, generator))
+        return self.arms.masks(self.controller.spread(gains, latencies, generator))
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
@@ -209,7 +201,7 @@ class RewardRegression(LearningAgent):
             others = [self._native().score(actions[1:].numpy()).correct] if len(actions) > 1 else []
             _, info = self._step(actions[0])
             answers = torch.from_numpy(np.concatenate([info["correct"][None], *others]))
-            self._memory.keep((images, choices, answers, torch.from_numpy(np.asarray(info["label"]))))
+            self._memory.append((images, choices, answers, torch.from_numpy(np.asarray(info["label"]))))
             losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
             loss, reward = sum(losses) / len(losses), float(info["reward_task"].mean())
             yield self._means(info, loss=loss, reward=reward)
@@ -222,12 +214,13 @@ class RewardRegression(LearningAgent):
             return self.arms.random(tries, count, self.generator)
         assert self.latencies is not None  # an environment came with a table
         gains = self.world.gather(self.controller.eval()(images)[1])
-        spread = (self._priced.spread(gains, self.latencies, self.generator) for _ in range(tries))
+        spread = (self.controller.spread(gains, self.latencies, self.generator) for _ in range(tries))
         return torch.stack([self.arms.explore(choices, self.flip, self.generator) for choices in spread])
 
     def _gradient_step(self, number: int) -> float:
         """One step on the newest experience (``number`` 0) or on one drawn from the memory."""
-        images, choices, correct, labels = self._memory.recall(number, self.generator)
+        drawn = int(torch.randint(len(self._memory), (), generator=self.generator)) if number else -1
+        images, choices, correct, labels = self._memory[drawn]
         base, gains, classes = self.controller.train()(images)
         loss = F.binary_cross_entropy_with_logits(base + (gains * choices).sum(-1), correct.float())
         self._update(loss + F.cross_entropy(classes, labels) if self.num_classes else loss)
@@ -235,11 +228,18 @@ class RewardRegression(LearningAgent):
 
     def state_dict(self) -> dict[str, Any]:
         """As in :class:`LearningAgent`, with the memory of all processes and the dial."""
-        memory = self._memory.state(self.world)
+        memory = [_for_each(step, self.world.gather) for step in self._memory]
         return {**super().state_dict(), "memory": memory, "trade_off": self.trade_off}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As in :class:`LearningAgent`, with the memory."""
         super().load_state_dict(state)
         self.trade_off = state["trade_off"]
-        self._memory.restore(state["memory"], self.world)
+        self._memory.clear()
+        self._memory.extend(_for_each(step, self.world.own) for step in state["memory"])
+
+
+def _for_each(step: Experience, share: Callable[..., Tensor]) -> Experience:
+    """All tensors of a step, each shared between processes along the dimension that counts images."""
+    images, choices, correct, labels = step
+    return share(images, dim=0), share(choices, dim=1), share(correct, dim=1), share(labels, dim=0)

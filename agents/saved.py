@@ -20,7 +20,7 @@ from agents.evaluation.picks import Pick, controller_file
 from agents.files import load_agent
 from instanas_env.build import NotMeasured, shipped_table
 from instanas_env.checks import explained
-from instanas_env.data.image_set import Channels, ImageSet
+from instanas_env.data import DataRecord, ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MAX_CLASSES, MetaGraph
 from instanas_env.search_space import SearchSpace
@@ -43,27 +43,6 @@ _CONTENT = record(
 
 
 @dataclass(frozen=True)
-class DataRecord:
-    """What a classifier must know of the images that it was trained on.
-
-    Attributes:
-        classes: the name of each label.
-        mean, std: of each colour channel, in units of 0..1.
-        typical: masks that images got, bool ``(K, num_cells, num_modules)``, by which an exported file is
-            arranged; None if they were not recorded.
-    """
-
-    classes: tuple[str, ...]
-    mean: Channels
-    std: Channels
-    typical: Tensor | None = None
-
-
-Described = DataRecord | ImageSet
-"""What knows classes, mean and deviation of images."""
-
-
-@dataclass(frozen=True)
 class SavedRun:
     """What :func:`load_run` reads."""
 
@@ -74,7 +53,7 @@ class SavedRun:
 
 
 def save_data(
-    folder: PathLike, images: Described, table: LatencyTable | None, typical: Tensor | None = None
+    folder: PathLike, images: ImageSet, table: LatencyTable | None, typical: Tensor | None = None
 ) -> None:
     """Write ``data.json`` and ``latency.json`` beside a run's weights.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.saved import DataRecord
+from instanas_env.data import DataRecord
 from instanas_env.deploy.choice import choice_model
 from instanas_env.deploy.dynamic import dynamic_model, static_model
 from instanas_env.deploy.runtime import OnnxNetwork
@@ -108,8 +108,5 @@ class SingleImages:
             typical=self.data.typical,
         )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[SingleImages], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))

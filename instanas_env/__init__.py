@@ -7,7 +7,7 @@
 
 import gymnasium as gym
 
-from instanas_env.bandit import Contexts, InstanceBandit, Outcome
+from instanas_env.bandit import Contexts, InstanceBandit, Outcome, Rules
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.env import InstaNASEnv
 from instanas_env.forking import survive_forks
@@ -30,6 +30,7 @@ __all__ = [
     "MetaGraphUpdate",
     "Outcome",
     "RewardBounds",
+    "Rules",
     "SearchSpace",
 ]
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instanas_env import checks, reward
-from instanas_env.contextual import Contexts, ContextualBandit, Outcome
+from instanas_env import arrays, checks, reward
+from instanas_env.contextual import BENCHMARK, Contexts, ContextualBandit, Outcome, Rules
 from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 
-__all__ = ["Contexts", "InstanceBandit", "Outcome"]
+__all__ = ["Contexts", "InstanceBandit", "Outcome", "Rules"]
 
 
 class InstanceBandit(ContextualBandit):
@@ -30,7 +30,7 @@ class InstanceBandit(ContextualBandit):
         cost_table: what R_A judges; None means the latency table.
         augmentation: None shows the images as they are.
         autocast: let convolutions compute in bfloat16, for GPUs that are made for it.
-        rules: ``bounds, correct_reward, wrong_reward, order, shard``, see :class:`ContextualBandit`.
+        rules: what it pays, and in which order images come.
 
     Attributes:
         folded: the copy of the meta-graph that predicts, as it was at the last :meth:`refresh`.
@@ -46,9 +46,9 @@ class InstanceBandit(ContextualBandit):
         cost_table: LatencyTable | None = None,
         augmentation: Augmentation | None = None,
         autocast: bool = False,
-        **rules: Any,
+        rules: Rules = BENCHMARK,
     ):
-        super().__init__(meta_graph.space, image_set, cost_table or latency_table, **rules)
+        super().__init__(meta_graph.space, image_set, cost_table or latency_table, rules)
         self.meta_graph = meta_graph
         self.latency_table = latency_table
         self.augmentation = augmentation
@@ -73,7 +73,7 @@ class InstanceBandit(ContextualBandit):
         Raises:
             ValueError: another shape, or another value than 0 and 1.
         """
-        checks.expect_shape("actions", actions, (len(contexts), self.space.num_bits), several=True)
+        arrays.expect_shape("actions", actions, (len(contexts), self.space.num_bits), several=True)
         masks = self.space.repair(self.space.masks_from_actions(actions))
         prediction = self._predict(contexts, masks)
         label = self.image_set.labels[contexts.index].expand(prediction.shape)

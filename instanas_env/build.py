@@ -10,7 +10,7 @@ import torch
 
 from instanas_env import checks, paper
 from instanas_env.bandit import InstanceBandit
-from instanas_env.contextual import Order
+from instanas_env.contextual import Order, Rules
 from instanas_env.data import LIGHT, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.counting import count_macs, count_parameters
@@ -82,7 +82,7 @@ def build_bandit(
         bounds: see :meth:`instanas_env.reward.BoundsSchedule.from_config`; None is the benchmark's.
         device: torch device of the meta-graph; "auto" is CUDA where there is one, else the CPU.
         autocast: convolutions in bfloat16.
-        order, shard: see :class:`instanas_env.contextual.ContextualBandit`.
+        order, shard: see :class:`instanas_env.contextual.Rules`.
 
     Raises:
         ValueError: a name that does not exist, or parts that do not belong together.
@@ -90,7 +90,8 @@ def build_bandit(
     """
     augmentation = LIGHT if checks.flag("augment", augment) else None
     checks.choice("cost", cost, get_args(Cost))
-    checks.choice("order", order, get_args(Order))
+    schedule = BoundsSchedule() if bounds is None else BoundsSchedule.from_config(bounds)
+    rules = Rules(schedule, correct_reward, wrong_reward, order, shard)
     place = parse_device(device)
     space = parse_search_space(search_space)
     image_set = load_images(dataset, split, data_dir, space.resolution)
@@ -108,11 +109,7 @@ def build_bandit(
         counts[cost](space, num_classes) if cost in counts else None,
         augmentation,
         autocast,
-        bounds=None if bounds is None else BoundsSchedule.from_config(bounds),
-        correct_reward=correct_reward,
-        wrong_reward=wrong_reward,
-        order=order,
-        shard=shard,
+        rules,
     )
 
 

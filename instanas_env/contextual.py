@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -63,6 +63,38 @@ class Outcome:
         return len(np.unique(self.mask.reshape(len(self.mask), -1), axis=0))
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What a bandit pays, and in which order it shows its images.
+
+    Attributes:
+        bounds: the window of R_A, in units of the cost table.
+        correct_reward, wrong_reward: the two values of R_T.
+        order: "shuffled" anew each epoch, or "sequential".
+        shard: ``(k, n)`` where n bandits of one seed share every batch: this one draws the k-th part of it,
+            all together what one would draw. Epochs and their ends are those of all.
+    """
+
+    bounds: BoundsSchedule = BoundsSchedule()
+    correct_reward: float = paper.CORRECT_REWARD
+    wrong_reward: float = paper.WRONG_REWARD
+    order: Order = "shuffled"
+    shard: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        checks.instance("bounds", self.bounds, BoundsSchedule)
+        right, wrong = (
+            checks.number(name, getattr(self, name)) for name in ("correct_reward", "wrong_reward")
+        )
+        if not right > wrong:
+            raise ValueError(f"correct_reward: got {right}, not above wrong_reward {wrong}")
+        checks.choice("order", self.order, get_args(Order))
+
+
+BENCHMARK = Rules()
+"""Those of ``gym.make``."""
+
+
 class ContextualBandit(ABC):
     """Images as contexts.
 
@@ -73,43 +105,23 @@ class ContextualBandit(ABC):
         space: the search space of the masks.
         image_set: the contexts.
         cost_table: knows the reference networks' costs, of which the bounds are multiples.
-        bounds: the window of R_A, in units of the cost table.
-        correct_reward, wrong_reward: the two values of R_T.
-        order: "shuffled" anew each epoch, or "sequential".
-        shard: ``(k, n)`` where n bandits of one seed share every batch: this one draws the k-th part of it,
-            all together what one would draw. Epochs and their ends are those of all.
+        rules: see :class:`Rules`.
     """
 
     cost_table: References
     regrets: tuple[str, ...] = ()
     """What its outcomes tell besides the fields of :class:`Outcome`."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        image_set: ImageSet,
-        cost_table: References,
-        bounds: BoundsSchedule | None = None,
-        correct_reward: float = paper.CORRECT_REWARD,
-        wrong_reward: float = paper.WRONG_REWARD,
-        order: Order = "shuffled",
-        shard: tuple[int, int] = (0, 1),
-    ):
-        checks.choice("order", order, ("shuffled", "sequential"))
-        correct_reward = checks.number("correct_reward", correct_reward)
-        wrong_reward = checks.number("wrong_reward", wrong_reward)
-        if not correct_reward > wrong_reward:
-            raise ValueError(f"correct_reward: got {correct_reward}, not above wrong_reward {wrong_reward}")
+    def __init__(self, space: SearchSpace, image_set: ImageSet, cost_table: References, rules: Rules):
         self.space = space
         self.image_set = image_set
         self.cost_table = cost_table
-        self.bounds_schedule = bounds or BoundsSchedule()
-        self.correct_reward, self.wrong_reward = correct_reward, wrong_reward
-        self.order: Order = order
-        self.shard, self.shards = _parts(shard, len(image_set))
+        self.rules = rules
+        self.correct_reward, self.wrong_reward = float(rules.correct_reward), float(rules.wrong_reward)
+        self.shard, self.shards = _parts(rules.shard, len(image_set))
         self.reset(np.random.default_rng(0))
         # An inverted window fails now; in between it is linear.
-        for epoch in (0, self.bounds_schedule.epochs):
+        for epoch in (0, rules.bounds.epochs):
             self._bounds_at(epoch)
 
     # --- drawing ---------------------------------------------------------------------------------
@@ -127,7 +139,7 @@ class ContextualBandit(ABC):
         count = checks.whole("count", count, 0, len(self.image_set))
         while len(self._queue) < count * self.shards:
             size = len(self.image_set)
-            one_pass = self.rng.permutation(size) if self.order == "shuffled" else np.arange(size)
+            one_pass = self.rng.permutation(size) if self.rules.order == "shuffled" else np.arange(size)
             self._queue = np.concatenate([self._queue, one_pass])
         total = count * self.shards
         index, self._queue = self._queue[:total], self._queue[total:]
@@ -153,7 +165,7 @@ class ContextualBandit(ABC):
         return self._bounds_at(self.epoch)
 
     def _bounds_at(self, epoch: int) -> RewardBounds:
-        return self.bounds_schedule.at(epoch, self.cost_table)
+        return self.rules.bounds.at(epoch, self.cost_table)
 
     @abstractmethod
     def score(self, contexts: Contexts, actions: Any) -> Outcome:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from instanas_env import checks
+from instanas_env import arrays, checks
 from instanas_env.base_env import BaseEnv, Parts, live_parts, reset_options
 from instanas_env.contextual import Outcome
 from instanas_env.infos import first, step_info, waiting_info
@@ -98,8 +98,8 @@ class InstaNASEnv(BaseEnv, gym.Env[np.ndarray, np.ndarray]):
         index = None
         if "index" in options:
             asked = options["index"]
-            one = [asked] if checks.shape("options['index']", asked) == () else asked
-            index = checks.index(one, 1, len(self.bandit.image_set))
+            one = [asked] if arrays.shape("options['index']", asked) == () else asked
+            index = arrays.index(one, 1, len(self.bandit.image_set))
         restart = seed is not None or self._contexts is None
         if restart:
             super().reset(seed=seed)
@@ -142,7 +142,7 @@ class InstaNASEnv(BaseEnv, gym.Env[np.ndarray, np.ndarray]):
         """
         contexts = self._present("score")
         choices = self.form.choices(actions, (), several=True)
-        axis = len(checks.shape("actions", actions)) - len(self.form.shape)  # of the one image
+        axis = len(arrays.shape("actions", actions)) - len(self.form.shape)  # of the one image
         outcome = self.bandit.score(contexts, choices.unsqueeze(axis))
         return type(outcome)(**{name: np.take(value, 0, axis) for name, value in vars(outcome).items()})
 

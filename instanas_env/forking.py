@@ -13,12 +13,8 @@ import os
 
 import torch
 
-_registered = False
-
 
 def survive_forks() -> None:
-    """Let every process that is forked from this one compute in one thread; does nothing the second time."""
-    global _registered
-    if not _registered and hasattr(os, "register_at_fork"):  # Windows has no fork
+    """Let every process that is forked from this one compute in one thread."""
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
-        _registered = True

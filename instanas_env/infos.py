@@ -36,20 +36,16 @@ def step_info(outcome: Outcome) -> Info:
 def waiting_info(bandit: ContextualBandit, contexts: Contexts) -> Info:
     """Which images wait and the window that will judge them; placeholders for what is not known yet."""
     count, bounds = len(contexts), bandit.bounds
+    numbers = ("latency_ms", "reward_task", "reward_latency", *bandit.regrets)
     return {
         "index": contexts.index.numpy().copy(),
-        "label": np.full(count, -1),
-        "prediction": np.full(count, -1),
-        "correct": np.zeros(count, bool),
-        "is_success": np.zeros(count, bool),
-        "latency_ms": np.full(count, np.nan),
-        "reward_task": np.full(count, np.nan),
-        "reward_latency": np.full(count, np.nan),
+        **{name: np.full(count, -1) for name in ("label", "prediction")},
+        **{name: np.zeros(count, bool) for name in ("correct", "is_success")},
+        **{name: np.full(count, np.nan) for name in numbers},
         "mask": np.zeros((count, *bandit.space.mask_shape), bool),
         "upper_ms": np.full(count, bounds.upper),
         "lower_ms": np.full(count, bounds.lower),
         "epoch": np.full(count, bandit.epoch),
-        **{name: np.full(count, np.nan) for name in bandit.regrets},
     }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from instanas_env import checks
-from instanas_env.search_space import SearchSpace, search_space
+from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_json, save_json
 from instanas_env.validation import items, json_object, number, record, text
 
@@ -21,7 +21,7 @@ UNITS = ("ms", "MMACs", "parameters")
 _COST = number(0)
 _TABLE = record(
     {
-        "search_space": search_space,
+        "search_space": SearchSpace.from_config,
         "unit": text(*UNITS),
         "fixed": _COST,
         "controller": _COST,

@@ -26,10 +26,6 @@ class RewardBounds:
         if not self.lower < self.upper:
             raise ValueError(f"bounds: got U = {self.upper:g}, L = {self.lower:g}; U must be above L")
 
-    def contains(self, latency: Tensor) -> Tensor:
-        """Whether each latency is rewarded at all, bool of the same shape."""
-        return (latency > self.lower) & (latency < self.upper)
-
 
 def latency_reward(latency: Tensor, bounds: RewardBounds) -> Tensor:
     """R_A = -(z - U)(z - L) / gamma, gamma = ((U - L) / 2)^2: 1 in the middle of [L, U], 0 at its ends.
@@ -93,19 +89,17 @@ class BoundsSchedule:
         A level is ``[factor, reference]``; a single level stands for a bound that does not move. "lower"
         may stand in the place of "best".
         """
-        try:
+        example = {"upper": [1.0, "full"], "best": [1.0, "cheapest"]}
+        wrong = (AttributeError, IndexError, KeyError, TypeError)
+        with checks.explained(f"bounds: got {config!r}; something like {example} will do", *wrong):
             unknown = config.keys() - {"upper", "lower", "best", "epochs"}
             if unknown:
-                raise KeyError(f"unknown {sorted(unknown)}")
+                raise ValueError(f"unknown {sorted(unknown)}")
             lower, best = (
                 None if config.get(name) is None else _levels(config[name]) for name in ("lower", "best")
             )
             epochs = checks.whole("epochs", config.get("epochs", 1), 1, 10**9)
-            schedule = cls(_levels(config["upper"]), lower, best, epochs)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            example = {"upper": [1.0, "full"], "best": [1.0, "cheapest"]}
-            raise ValueError(f"bounds: got {config!r} ({error}); something like {example} will do") from error
-        return schedule
+            return cls(_levels(config["upper"]), lower, best, epochs)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instanas_env import checks, paper
+from instanas_env import arrays, checks, paper
 from instanas_env.cells import ALL_MODULES, MOBILENET_V2_BLOCK, CellSpec, ModuleSpec, round_to_eight
 from instanas_env.storage import PathLike, load_config
 from instanas_env.validation import integer, items, number, record, text
@@ -136,9 +136,12 @@ class SearchSpace:
         return {"preset": self.name, "width": self.width, "modules": names}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SearchSpace:
-        """Inverse of :attr:`config`; ``ValueError`` names what is wrong with another description."""
-        checked = _CONFIG(config, "search_space")
+    def from_config(cls, config: Any, place: str = "search_space") -> SearchSpace:
+        """Inverse of :attr:`config`; ``ValueError`` names ``place`` and what is wrong with another value.
+
+        So it is a specification of :mod:`instanas_env.validation`.
+        """
+        checked = _CONFIG(config, place)
         return cls.preset(checked["preset"], config["width"]).only(*checked["modules"])
 
     @classmethod
@@ -222,18 +225,13 @@ class SearchSpace:
         Raises:
             ValueError: a last dimension other than ``num_bits``, or a value that is neither 0 nor 1.
         """
-        shape = checks.shape(name, actions)
+        shape = arrays.shape(name, actions)
         if shape[-1:] != (self.num_bits,):
             raise ValueError(f"{name}: got shape {shape}; (..., {self.num_bits}) will do")
-        return checks.whole_numbers(name, actions, 1).bool().unflatten(-1, self.mask_shape)
+        return arrays.whole_numbers(name, actions, 1).bool().unflatten(-1, self.mask_shape)
 
     def read_masks(self, masks: Any, name: str) -> Tensor:
         """Check and shape bits, as :meth:`masks_from_actions`, or masks ``(..., num_cells, num_modules)``."""
-        if checks.shape(name, masks)[-2:] == self.mask_shape:
-            return checks.whole_numbers(name, masks, 1).bool()
+        if arrays.shape(name, masks)[-2:] == self.mask_shape:
+            return arrays.whole_numbers(name, masks, 1).bool()
         return self.masks_from_actions(masks, name)
-
-
-def search_space(value: Any, place: str) -> SearchSpace:
-    """Specification of :mod:`instanas_env.validation`: a :attr:`SearchSpace.config`, given as the space."""
-    return SearchSpace.from_config(value)

@@ -7,18 +7,22 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from torch import Tensor
 
-from instanas_env import checks
+from instanas_env import checks, paper
 from instanas_env.base_env import Parts
-from instanas_env.contextual import Contexts
-from instanas_env.data import ImageSet
+from instanas_env.build import shipped
+from instanas_env.contextual import Contexts, Order, Rules
+from instanas_env.data import ImageSet, load_images
 from instanas_env.env import InstaNASEnv
 from instanas_env.observations import Observer, features
-from instanas_env.tabular_bandit import build_tabular
+from instanas_env.reward import BoundsSchedule
+from instanas_env.tabular_bandit import TabularBandit
+from instanas_env.tabulated import Tabulated, file_fingerprint
 from instanas_env.vector_env import InstaNASVectorEnv
-from instanas_env.wrappers.forms import ActionForm
+from instanas_env.wrappers.forms import Numbers
 
+TABLE = "tabular.safetensors"
+REMAKE = "instanas tabulate --out instanas_env/assets/tabular.safetensors"
 OBSERVATIONS = ("image", "features", "index")
 CHUNK = 512  # images at a time, to compute features
 
@@ -53,26 +57,60 @@ class TabularObserver(Observer):
         return super().__call__(Contexts(contexts.index, self.image_set.images[contexts.index]))
 
 
-class Arms(ActionForm):
-    """The numbers of the masks of a table. They stay numbers: a table needs no bits.
+def build_tabular(
+    table: str | None = None,
+    split: str = "train",
+    data_dir: str | None = None,
+    bounds: dict[str, Any] | None = None,
+    correct_reward: float = paper.CORRECT_REWARD,
+    wrong_reward: float = paper.WRONG_REWARD,
+    order: Order = "shuffled",
+) -> TabularBandit:
+    """Load a table and its images, see that they belong together, and make the bandit.
 
     Args:
-        count: how many there are.
+        table: path of what `instanas tabulate` wrote; None means the table of the embedded images.
+        split: "train", "val" or "test".
+        data_dir: where the images are, if they are not the embedded ones.
+        bounds, correct_reward, wrong_reward, order: as in :func:`instanas_env.build.build_bandit`.
+
+    Raises:
+        ValueError: a table that is none, of other images or, if it is the package's, of other weights.
+        FileNotFoundError: files that are not there.
     """
+    checks.text("split", split, "train")
+    file = shipped(TABLE) if table is None else checks.file("table", table)
+    loaded = Tabulated.load(file)
+    if table is None:
+        _check_shipped(loaded)
+    loaded.correct(split)  # refuses what the table does not have, before images are loaded
+    image_set = load_images(loaded.dataset, split, data_dir, loaded.space.resolution)
+    if image_set.fingerprint != loaded.images[split]:
+        raise ValueError(
+            f"table: {file} was made with other images of {loaded.dataset!r} ({split}): fingerprint"
+            f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one"
+        )
+    schedule = BoundsSchedule() if bounds is None else BoundsSchedule.from_config(bounds)
+    return TabularBandit(loaded, split, image_set, Rules(schedule, correct_reward, wrong_reward, order))
 
-    def __init__(self, count: int):
-        self.space = spaces.Discrete(count)
-        self.shape, self.highest = (), count - 1
 
-    def _choices(self, numbers: Tensor) -> Tensor:
-        return numbers
+def _check_shipped(table: Tabulated) -> None:
+    """``ValueError`` unless the package's table was made with the package's weights and latencies."""
+    made_with = {"meta_graph.safetensors": table.meta_graph, "latency/lite.json": table.latency_table}
+    for name, theirs in made_with.items():
+        ours = file_fingerprint(shipped(name))
+        if theirs != ours:
+            raise ValueError(
+                f"table: the package's {TABLE} was made with another {name} (fingerprint {theirs}) than the"
+                f" package's ({ours}); `{REMAKE}` makes it anew, or give the path of a table of your own"
+            )
 
 
 def tabular_parts(layout: str, observation: str, **table_options: Any) -> Parts:
     """The parts of InstaNASTabular-v1, from its keyword arguments."""
     bandit = build_tabular(**table_options)
     observer = TabularObserver(bandit.image_set, layout, observation)
-    return Parts(bandit, observer, Arms(len(bandit.table)))
+    return Parts(bandit, observer, Numbers(len(bandit.table)))
 
 
 class InstaNASTabularEnv(InstaNASEnv):

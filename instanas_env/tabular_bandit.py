@@ -13,15 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import checks, paper, reward
-from instanas_env.build import shipped
-from instanas_env.contextual import Contexts, ContextualBandit, Order, Outcome
-from instanas_env.data import ImageSet, load_images
-from instanas_env.reward import BoundsSchedule, RewardBounds
-from instanas_env.tabulated import Tabulated, file_fingerprint
+from instanas_env import reward
+from instanas_env.contextual import BENCHMARK, Contexts, ContextualBandit, Outcome, Rules
+from instanas_env.data import ImageSet
+from instanas_env.reward import RewardBounds
+from instanas_env.tabulated import Tabulated
 
-TABLE = "tabular.safetensors"
-REMAKE = "instanas tabulate --out instanas_env/assets/tabular.safetensors"
 CHUNK = 4096  # images at a time, to find the best mask of each
 
 
@@ -69,7 +66,7 @@ class TabularBandit(ContextualBandit):
         table: the answers; it also is the latency table.
         split: which of its splits.
         image_set: the images of that split.
-        rules: ``bounds, correct_reward, wrong_reward, order``, see :class:`ContextualBandit`.
+        rules: what it pays, and in which order images come; without shards.
 
     Attributes:
         correct: bool ``(N, K)``.
@@ -77,11 +74,11 @@ class TabularBandit(ContextualBandit):
 
     regrets = ("regret_image", "regret_class", "regret_fixed")
 
-    def __init__(self, table: Tabulated, split: str, image_set: ImageSet, **rules: Any):
+    def __init__(self, table: Tabulated, split: str, image_set: ImageSet, rules: Rules = BENCHMARK):
         self.correct = table.correct(split)
         if len(self.correct) != len(image_set):
             raise ValueError(f"table: has {len(self.correct)} images of {split!r}; got {len(image_set)}")
-        super().__init__(table.space, image_set, table, **rules)
+        super().__init__(table.space, image_set, table, rules)
         self.table = self.latency_table = table
         self._masks = table.masks.numpy()
         self._latency_ms = table.latency_ms.numpy()
@@ -156,53 +153,3 @@ class TabularBandit(ContextualBandit):
             class_arms=total.argmax(1),
             fixed_arm=int(total.sum(0).argmax()),
         )
-
-
-def build_tabular(
-    table: str | None = None,
-    split: str = "train",
-    data_dir: str | None = None,
-    bounds: dict[str, Any] | None = None,
-    correct_reward: float = paper.CORRECT_REWARD,
-    wrong_reward: float = paper.WRONG_REWARD,
-    order: Order = "shuffled",
-) -> TabularBandit:
-    """Load a table and its images, see that they belong together, and make the bandit.
-
-    Args:
-        table: path of what `instanas tabulate` wrote; None means the table of the embedded images.
-        split: "train", "val" or "test".
-        data_dir: where the images are, if they are not the embedded ones.
-        bounds, correct_reward, wrong_reward, order: as in :func:`instanas_env.build.build_bandit`.
-
-    Raises:
-        ValueError: a table that is none, of other images or, if it is the package's, of other weights.
-        FileNotFoundError: files that are not there.
-    """
-    checks.text("split", split, "train")
-    file = shipped(TABLE) if table is None else checks.file("table", table)
-    loaded = Tabulated.load(file)
-    if table is None:
-        _check_shipped(loaded)
-    loaded.correct(split)  # refuses what the table does not have, before images are loaded
-    image_set = load_images(loaded.dataset, split, data_dir, loaded.space.resolution)
-    if image_set.fingerprint != loaded.images[split]:
-        raise ValueError(
-            f"table: {file} was made with other images of {loaded.dataset!r} ({split}): fingerprint"
-            f" {loaded.images[split]}, these have {image_set.fingerprint}; `instanas tabulate` makes one"
-        )
-    schedule = None if bounds is None else BoundsSchedule.from_config(bounds)
-    rules: dict[str, Any] = {"correct_reward": correct_reward, "wrong_reward": wrong_reward, "order": order}
-    return TabularBandit(loaded, split, image_set, bounds=schedule, **rules)
-
-
-def _check_shipped(table: Tabulated) -> None:
-    """``ValueError`` unless the package's table was made with the package's weights and latencies."""
-    made_with = {"meta_graph.safetensors": table.meta_graph, "latency/lite.json": table.latency_table}
-    for name, theirs in made_with.items():
-        ours = file_fingerprint(shipped(name))
-        if theirs != ours:
-            raise ValueError(
-                f"table: the package's {TABLE} was made with another {name} (fingerprint {theirs}) than the"
-                f" package's ({ours}); `{REMAKE}` makes it anew, or give the path of a table of your own"
-            )

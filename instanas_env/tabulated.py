@@ -20,7 +20,7 @@ from instanas_env import checks
 from instanas_env.data import ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.search_space import SearchSpace, search_space
+from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_weights, read_file, save_weights
 from instanas_env.training.epoch import predict_classes
 from instanas_env.validation import json_object, mapping, number, record, text
@@ -37,7 +37,7 @@ _FIELDS = {
     "record": json_object,
 }
 """What of a :class:`Tabulated` is in the config of its file under the same name."""
-_CONFIG = record({"tabulated": text("instanas"), "search_space": search_space, **_FIELDS})
+_CONFIG = record({"tabulated": text("instanas"), "search_space": SearchSpace.from_config, **_FIELDS})
 
 
 def file_fingerprint(path: PathLike) -> str:

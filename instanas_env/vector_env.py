@@ -10,7 +10,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from instanas_env import checks
+from instanas_env import arrays, checks
 from instanas_env.base_env import BaseEnv, Parts, live_parts, reset_options
 from instanas_env.contextual import Contexts, Outcome
 from instanas_env.env import InstaNASEnv
@@ -91,9 +91,9 @@ class InstaNASVectorEnv(BaseEnv, VectorEnv):
         everyone, index = np.ones(self.num_envs, bool), None
         marked = everyone
         if "reset_mask" in options:
-            marked = checks.reset_mask(options["reset_mask"], self.num_envs)
+            marked = arrays.reset_mask(options["reset_mask"], self.num_envs)
         if "index" in options:
-            index = checks.index(options["index"], self.num_envs, len(self.bandit.image_set))
+            index = arrays.index(options["index"], self.num_envs, len(self.bandit.image_set))
         restart = seed is not None or self._contexts is None
         if restart:
             super().reset(seed=seed)

@@ -15,13 +15,13 @@ from typing import Literal
 
 import torch
 
+from instanas_env.networks.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import predict_classes
 from instanas_env.training.fitting import Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from scripts.begin import begin, images_to_train
-from scripts.comparison.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 from scripts.options import Compute, Data, Folder, Training
 
 

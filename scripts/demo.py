@@ -99,7 +99,7 @@ def main(options: Options) -> None:
     assert times is not None, "REINFORCE has an ONNX form"
     print(
         f"\nThe exported file on {options.stopwatch_images} test images: {times.measured_ms.mean():.3f} ms by"
-        f" the clock, {times.table_ms.mean():.3f} by the table; r = {times.correlation:.3f} over the images"
+        f" the clock, {times.estimated_ms.mean():.3f} by the table; r = {times.correlation:.3f} over the images"
     )
     print(f"\nwrote {options.out}/images.png, images.gif and demo.json")
     print(f"{time.perf_counter() - start:.0f} s")

@@ -38,10 +38,7 @@ class Options:
 def main(options: Options) -> None:
     """Write the file, and say what is in it."""
     run = load_run(options.run, options.prefer)
-    data = run.data
-    model = export(
-        run.agent, run.meta_graph, run.table, data.classes, data.mean, data.std, data.typical, options.dial
-    )
+    model = export(run.agent, run.meta_graph, run.table, run.data, options.dial)
     metadata = OnnxNetwork(model).session.get_modelmeta().custom_metadata_map  # onnxruntime takes it
     write_atomic(options.out, model)
     classes = len(json.loads(metadata["classes"]))

@@ -83,8 +83,8 @@ def main(options: Options) -> None:
             "children": options.children,
             "correlation": quality.correlation,
             "median_relative_error": quality.median_error,
-            "estimated_ms": quality.estimated.tolist(),
-            "real_ms": quality.real.tolist(),
+            "estimated_ms": quality.estimated_ms.tolist(),
+            "real_ms": quality.measured_ms.tolist(),
         }
         print(
             f"estimated against real: r = {quality.correlation:.4f}, median error {quality.median_error:.1%}"

@@ -11,6 +11,7 @@ import torch
 
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.build import shipped
+from instanas_env.contextual import Rules
 from instanas_env.data import Augmentation, ImageSet, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
@@ -44,7 +45,9 @@ def table(tiny_space) -> LatencyTable:
 @pytest.fixture
 def make(tiny_graph, images, table):
     """A function that makes a bandit on the six images."""
-    return lambda **options: InstanceBandit(tiny_graph, images, table, **options)
+    return lambda cost_table=None, augmentation=None, **rules: InstanceBandit(
+        tiny_graph, images, table, cost_table, augmentation, rules=Rules(**rules)
+    )
 
 
 def actions_for(bandit: InstanceBandit, *shape: int) -> torch.Tensor:

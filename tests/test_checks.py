@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
 from agents.static import RandomAgent, StaticAgent
-from instanas_env import checks
+from instanas_env import arrays, checks
 from instanas_env.search_space import SearchSpace
 from instanas_env.wrappers import action_form
 from tests.tools.scratch import SCRATCH
@@ -167,6 +167,6 @@ def test_options_of_random_masks(options):
 )
 def test_options_of_a_reset_are_named_whatever_they_are(value):
     with pytest.raises(ValueError, match=r"^options\['index'\]: got "):
-        checks.index(value, 2, 8)
+        arrays.index(value, 2, 8)
     with pytest.raises(ValueError, match=r"^options\['reset_mask'\]: got "):
-        checks.reset_mask(value, 2)
+        arrays.reset_mask(value, 2)

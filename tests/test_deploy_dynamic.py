@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from agents.blockdrop import BlockDrop
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.static import RandomAgent, StaticAgent
+from instanas_env.data import DataRecord
 from instanas_env.deploy.dynamic import dynamic_model, static_model
 from instanas_env.deploy.export import export
 from instanas_env.deploy.onnx_graph import OnnxGraph
@@ -28,7 +31,7 @@ from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.25, 0.3)
-CLASSES = tuple("abcdefghij")
+DATA = DataRecord(tuple("abcdefghij"), MEAN, STD)
 
 
 def table_of(space: SearchSpace) -> LatencyTable:
@@ -118,7 +121,7 @@ def test_what_was_not_chosen_does_not_run(tiny_space, randomise_batch_norm):
     for number, finite in ((0, True), (1, False)):
         image[0, 0, 0, 0] = number
         assert np.isfinite(OnnxNetwork(model)(image)).all() == finite
-    fixed = export(agent, meta_graph, table_of(tiny_space), CLASSES, MEAN, STD)
+    fixed = export(agent, meta_graph, table_of(tiny_space), DATA)
     assert np.isfinite(OnnxNetwork(fixed)(image)).all()
 
 
@@ -141,7 +144,7 @@ def agents(space: SearchSpace) -> dict[str, Agent]:
 def test_every_policy(name, tiny_graph, tiny_space):
     agent = agents(tiny_space)[name]
     table = table_of(tiny_space)
-    network = OnnxNetwork(export(agent, tiny_graph, table, CLASSES, MEAN, STD))
+    network = OnnxNetwork(export(agent, tiny_graph, table, DATA))
     images = some_images(12, 8)
     masks = tiny_space.repair(agent.masks(images))
     assert name == "static" or len(masks.unique(dim=0)) > 1, "a policy worth testing"
@@ -159,13 +162,15 @@ def test_every_policy(name, tiny_graph, tiny_space):
 def test_a_dial_is_an_input(name, tiny_graph, tiny_space):
     """One file for every trade-off, whatever the agent's own is."""
     agent = agents(tiny_space)[name]
-    network = OnnxNetwork(export(agent, tiny_graph, table_of(tiny_space), CLASSES, MEAN, STD, dial=True))
+    network = OnnxNetwork(export(agent, tiny_graph, table_of(tiny_space), DATA, dial=True))
     image = some_images(1, 8)
     masks = []
     for trade_off in (0.0, agent.trade_off, 5.0):
         given = {"image": image.numpy(), "dial": np.array([trade_off], np.float32)}
         (mask,) = network.session.run(["mask"], given)
-        expected = tiny_space.repair(agent.masks_at(image, torch.tensor(trade_off)))
+        dialled = copy.copy(agent)
+        dialled.trade_off = trade_off
+        expected = tiny_space.repair(dialled.masks(image))
         assert np.array_equal(mask, expected.numpy())
         masks.append(mask)
     assert masks[0].sum() > masks[2].sum()
@@ -177,9 +182,7 @@ def test_larger_images_and_the_space_of_one_module(preset, width):
     meta_graph = MetaGraph(space, 10).eval()
     agent = learnt(SelfCriticalReinforce(None, space=space))
     image = some_images(1, 9, space.resolution)
-    logits, mask, _ = OnnxNetwork(export(agent, meta_graph, table_of(space), CLASSES, MEAN, STD)).outputs(
-        image.numpy()
-    )
+    logits, mask, _ = OnnxNetwork(export(agent, meta_graph, table_of(space), DATA)).outputs(image.numpy())
     masks = space.repair(agent.masks(image))
     assert np.array_equal(mask, masks.numpy())
     with torch.no_grad():
@@ -215,7 +218,7 @@ except ImportError:
 
 def test_the_file_runs_where_torch_is_not(tiny_graph, tiny_space, tmp_path):
     agent, table = agents(tiny_space)["reinforce"], table_of(tiny_space)
-    (tmp_path / "model.onnx").write_bytes(export(agent, tiny_graph, table, CLASSES, MEAN, STD))
+    (tmp_path / "model.onnx").write_bytes(export(agent, tiny_graph, table, DATA))
     command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "model.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -226,7 +229,7 @@ def test_the_file_runs_where_torch_is_not(tiny_graph, tiny_space, tmp_path):
     with torch.no_grad():
         np.testing.assert_allclose(logits, tiny_graph(normalised(image), masks), atol=1e-5, rtol=1e-4)
     assert latency_ms[0] == pytest.approx(table.lookup(masks).item() + 0.125, rel=1e-5)
-    assert json.loads(metadata["classes"]) == list(CLASSES)
+    assert json.loads(metadata["classes"]) == list(DATA.classes)
     assert SearchSpace.from_config(json.loads(metadata["search_space"])) == tiny_space
     assert json.loads(metadata["mean"]) == list(MEAN) and json.loads(metadata["std"]) == list(STD)
     assert metadata["policy"] == "SelfCriticalReinforce" and metadata["version"]
@@ -237,7 +240,7 @@ def test_typical_masks_change_nothing_but_the_way(tiny_graph, tiny_space):
     images = some_images(6, 10)
     typical = tiny_space.repair(agent.masks(images))
     plain, arranged = (
-        OnnxNetwork(export(agent, tiny_graph, table, CLASSES, MEAN, STD, typical=masks))
+        OnnxNetwork(export(agent, tiny_graph, table, replace(DATA, typical=masks)))
         for masks in (None, typical)
     )
     assert plain.model != arranged.model
@@ -249,16 +252,16 @@ def test_typical_masks_change_nothing_but_the_way(tiny_graph, tiny_space):
 def test_parts_that_do_not_belong_together_are_refused(tiny_graph, tiny_space, lite_space):
     agent, table = StaticAgent(tiny_space, tiny_space.path(0)), table_of(tiny_space)
     with pytest.raises(ValueError, match="^agent: made for .*1.0.*, not for .*0.5"):
-        export(StaticAgent(lite_space, lite_space.path(0)), tiny_graph, table, CLASSES, MEAN, STD)
+        export(StaticAgent(lite_space, lite_space.path(0)), tiny_graph, table, DATA)
     with pytest.raises(ValueError, match="^table: made for .*1.0.*, not for .*0.5"):
-        export(agent, tiny_graph, table_of(lite_space), CLASSES, MEAN, STD)
+        export(agent, tiny_graph, table_of(lite_space), DATA)
     with pytest.raises(ValueError, match="^classes: got 2; the meta-graph's 10 will do"):
-        export(agent, tiny_graph, table, ("cat", "dog"), MEAN, STD)
+        export(agent, tiny_graph, table, replace(DATA, classes=("cat", "dog")))
     with pytest.raises(ValueError, match="^mean: got .*; three numbers"):
-        export(agent, tiny_graph, table, CLASSES, (0.5,), STD)
-    with pytest.raises(ValueError, match="^std: got .*; positive numbers will do"):
-        export(agent, tiny_graph, table, CLASSES, MEAN, (0.2, 0.0, 0.2))
+        replace(DATA, mean=(0.5,))
+    with pytest.raises(ValueError, match="^std: got 0.0; a number above 0"):
+        replace(DATA, std=(0.2, 0.0, 0.2))
     with pytest.raises(ValueError, match="^dial: StaticAgent has none; RewardRegression will do"):
-        export(agent, tiny_graph, table, CLASSES, MEAN, STD, dial=True)
+        export(agent, tiny_graph, table, DATA, dial=True)
     with pytest.raises(ValueError, match="^agent: RandomAgent has no ONNX form"):
-        export(RandomAgent(tiny_space), tiny_graph, table, CLASSES, MEAN, STD)
+        export(RandomAgent(tiny_space), tiny_graph, table, DATA)

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # From the bottom up. A room may import its own row and those above it in this list.
 LAYERS = [
-    ["paper", "seeding", "atomic", "validation", "assets", "checks"],
+    ["paper", "seeding", "atomic", "validation", "assets", "checks", "arrays"],
     ["storage"],
     ["cells", "search_space", "reward"],
     ["latency", "data"],

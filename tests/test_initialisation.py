@@ -12,9 +12,9 @@ from torch import nn
 
 from agents.controller import Controller
 from instanas_env.networks.meta_graph import MetaGraph, initialise
+from instanas_env.networks.torchvision_networks import Architecture, TorchvisionNetwork
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from scripts.comparison.torchvision_networks import Architecture, TorchvisionNetwork
 
 TINY = SearchSpace.preset("lite", 0.5)
 BUILDS: dict[str, Callable[[], nn.Module]] = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
-from instanas_env import checks
+from instanas_env import arrays
 from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
@@ -73,7 +73,7 @@ def test_what_an_update_cannot_use_is_refused_at_once(name, value):
 def test_a_nested_tensor_is_no_array():
     ragged = torch.nested.nested_tensor([torch.zeros(85), torch.zeros(85)])
     with pytest.raises(ValueError, match="^actions: got a nested tensor"):
-        checks.shape("actions", ragged)
+        arrays.shape("actions", ragged)
 
 
 def test_a_record_has_an_index_for_every_mask_even_if_gathering_fails():

@@ -31,7 +31,7 @@ def test_folding_changes_no_output(randomise_batch_norm, kernel, stride, groups,
     block = randomise_batch_norm(ConvBN(6, 12, kernel, stride, groups, activation), 3)
     block.bn.running_var[0] = 1e-5  # a channel that hardly varies: here BatchNorm's eps counts
     images = 3 * draw(2, 6, 9, 9)  # times 3, so that some outputs pass relu6's limit
-    torch.testing.assert_close(block.folded()(images), block(images), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fold_batch_norm(block)(images), block(images), rtol=1e-5, atol=1e-5)
 
 
 def test_folding_whole_modules_leaves_no_batch_norm_and_shares_no_memory(randomise_batch_norm):
@@ -53,7 +53,7 @@ def test_folding_keeps_the_precision(randomise_batch_norm):
     """A float64 block folds to a float64 block."""
     block = randomise_batch_norm(ConvBN(3, 4, 3), 3).double()
     images = draw(1, 3, 5, 5).double()
-    torch.testing.assert_close(block.folded()(images), block(images))
+    torch.testing.assert_close(fold_batch_norm(block)(images), block(images))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -97,7 +97,7 @@ def test_profile_table_times_children_and_the_controller(tiny_graph, tiny_space,
     assert table.controller > 0, "a time of its own, no difference of two"
     assert seen == [((1, 3, 32, 32), torch.uint8, 1)] * (50 * (WARM_UP + 2))
     assert rounds == [136, 136]
-    assert quality.estimated.shape == quality.real.shape == (6,)
+    assert quality.estimated_ms.shape == quality.measured_ms.shape == (6,)
     assert torch.get_num_threads() == 2
     record = {"batch_size": 1, "threads": 1, "children": 130, "repetitions": 2}
     assert table.record == {**record, "backend": f"torch {torch.__version__}, BatchNorm folded"}

@@ -17,9 +17,11 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import instanas_env
 from agents.reinforce import SelfCriticalReinforce
-from instanas_env import tabular_bandit
+from instanas_env import tabular
+from instanas_env.contextual import Rules
 from instanas_env.observations import features
-from instanas_env.tabular_bandit import TABLE, TabularBandit
+from instanas_env.tabular import TABLE
+from instanas_env.tabular_bandit import TabularBandit
 from tests.tools.tables import drawn_table, four_images, validation_images
 
 N = 250
@@ -90,9 +92,10 @@ def test_regrets_by_hand():
 def test_the_oracles_are_the_best_of_their_kind(seed, window):
     """Over a pass no arm, no arm for a class and no arm for an image earns more than its oracle."""
     images = validation_images()
-    bounds = instanas_env.BoundsSchedule.from_config(window["bounds"]) if "bounds" in window else None
-    rewards = {name: value for name, value in window.items() if name.endswith("reward")}
-    bandit = TabularBandit(drawn_table(seed=seed), "val", images, bounds=bounds, **rewards)
+    rules = {name: value for name, value in window.items() if name.endswith("reward")}
+    if "bounds" in window:
+        rules["bounds"] = instanas_env.BoundsSchedule.from_config(window["bounds"])
+    bandit = TabularBandit(drawn_table(seed=seed), "val", images, Rules(**rules))
     contexts = bandit.contexts(torch.arange(len(images)))
     every = bandit.score(contexts, np.tile(np.arange(11)[:, None], len(images)))
     assert (every.regret_image >= 0).all() and (every.regret_image.min(0) == 0).all()
@@ -308,8 +311,8 @@ def test_a_table_of_other_images_is_refused(tmp_path):
 
 def test_a_shipped_table_of_other_weights_is_refused(drawn, monkeypatch):
     """As after the meta-graph was trained anew and the table was not."""
-    shipped = tabular_bandit.shipped
-    monkeypatch.setattr(tabular_bandit, "shipped", lambda name: drawn if name == TABLE else shipped(name))
+    shipped = tabular.shipped
+    monkeypatch.setattr(tabular, "shipped", lambda name: drawn if name == TABLE else shipped(name))
     with pytest.raises(ValueError, match="was made with another meta_graph.safetensors .*`instanas tabulate"):
         gym.make("InstaNASTabular-v1", split="val")
 

@@ -15,7 +15,7 @@ import torch
 import instanas_env  # noqa: F401  (registers the environments)
 from instanas_env.build import shipped
 from instanas_env.storage import load_checkpoint
-from instanas_env.tabular_bandit import TABLE
+from instanas_env.tabular import TABLE
 from instanas_env.tabulated import Tabulated, file_fingerprint
 from instanas_env.wrappers.menu import save_menu
 from scripts.comparison import tabulated

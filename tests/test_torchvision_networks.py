@@ -14,6 +14,7 @@ from torchvision.models import ResNet, ShuffleNetV2
 from instanas_env.data import load_images
 from instanas_env.networks.counting import count_macs, count_parameters
 from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights, save_weights
@@ -22,7 +23,6 @@ from scripts import evaluate
 from scripts.baseline import Options, main
 from scripts.comparison.alone import LoneNetwork, load_all, load_lone
 from scripts.comparison.compare import compare
-from scripts.comparison.torchvision_networks import NETWORK, Architecture, Network, TorchvisionNetwork
 from tests.tools.pipeline_fixtures import history, image_folder, kill_after_first_checkpoint
 
 SMALL = {"shufflenet_v2_x0_5": 0.5, "resnet18": 0.125}

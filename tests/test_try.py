@@ -21,8 +21,8 @@ from test_report_in_browser import SIZES, SPILLED, chromium, pytestmark  # noqa:
 
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
-from agents.saved import DataRecord, SavedRun
-from instanas_env.data import ImageSet
+from agents.saved import SavedRun
+from instanas_env.data import DataRecord, ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.seeding import generator_for
 

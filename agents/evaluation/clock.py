@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -10,21 +12,22 @@ from agents.evaluation.scores import some_images
 from agents.saved import TYPICAL
 from instanas_env.bandit import InstanceBandit
 from instanas_env.deploy.export import export
-from instanas_env.deploy.profiling import time_children
-from instanas_env.deploy.stopwatch import DeployedTimes, time_file
+from instanas_env.deploy.profiling import EstimateQuality, time_children, time_file
 from instanas_env.deploy.timing import Backend
 from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
 
 
-def time_policy(test: InstanceBandit, agent: Agent, val: InstanceBandit, count: int) -> DeployedTimes | None:
+def time_policy(
+    test: InstanceBandit, agent: Agent, val: InstanceBandit, count: int
+) -> EstimateQuality | None:
     """Milliseconds of the first ``count`` images of ``test``; None for an agent without an ONNX form."""
     if not agent.has_onnx:
         return None
     images = test.image_set
     typical = val.space.repair(agent.masks(some_images(val.image_set, TYPICAL)))
-    parts = (agent, test.meta_graph, test.latency_table)
-    model = export(*parts, images.classes, images.mean, images.std, typical)
+    data = replace(images.record, typical=typical)
+    model = export(agent, test.meta_graph, test.latency_table, data)
     count = min(count, len(images))
     return time_file(model, images.images[torch.arange(count)], generator_for(0))
 

@@ -105,7 +105,7 @@ def networks(run: SavedRun) -> list[dict[str, Any]]:
     statistics = (data.mean, data.std)
     folded = run.meta_graph.cpu().folded()
     has_dial = isinstance(run.agent, RewardRegression)
-    dynamic = export(run.agent, folded, run.table, data.classes, *statistics, data.typical, has_dial)
+    dynamic = export(run.agent, folded, run.table, data, has_dial)
     found = [("dynamic", "this picture's network", dynamic)]
     if MOBILENET_V2_BLOCK in space.modules:
         mask = space.mobilenet_v2_mask()

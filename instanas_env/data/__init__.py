@@ -1,7 +1,7 @@
 """Labelled images as uint8 tensors, the data sets they come from, and augmentation on tensors."""
 
 from instanas_env.data.augmentation import DRAWS_PER_IMAGE, LIGHT, Augmentation, augment
-from instanas_env.data.image_set import ImageSet
+from instanas_env.data.image_set import DataRecord, ImageSet
 from instanas_env.data.sources import DATASETS, SPLITS, load_images
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "LIGHT",
     "SPLITS",
     "Augmentation",
+    "DataRecord",
     "ImageSet",
     "augment",
     "load_images",

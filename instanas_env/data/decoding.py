@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from instanas_env.atomic import read_file
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 EXTENSIONS = {
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
@@ -19,6 +17,16 @@ EXTENSIONS = {
 }  # fmt: skip
 """What the names of images end in, in lower case; of animated ones the first frame is read."""
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""How an image of another orientation is turned upright."""
 WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
@@ -36,8 +44,6 @@ def decode(path: Path, side: int, argument: str = "data_dir") -> tuple[np.ndarra
     Raises:
         ValueError: damaged, cut off, too large, 32 bits a pixel, a pipe, or absent; the message has the path.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         with Image.open(io.BytesIO(read_file(path))) as image:
             return square(image, side)
@@ -53,17 +59,15 @@ def square(image: Image.Image, side: int) -> tuple[np.ndarray, tuple[int, int]]:
     It is turned upright as its EXIF orientation says. 16-bit grey is scaled to 8 bits; transparent pixels
     show white. ``ValueError`` for 32 bits a pixel; Pillow's own errors for a damaged one.
     """
-    from PIL import Image, ImageOps
-
     image.load()
-    upright = _turned(_rgb(image), _orientation(image))
+    upright, turn = _rgb(image), UPRIGHT.get(_orientation(image))
+    if turn is not None:
+        upright = upright.transpose(turn)
     return np.asarray(ImageOps.fit(upright, (side, side), Image.Resampling.BILINEAR)), upright.size
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Three channels of 8 bits, on white where the image is transparent."""
-    from PIL import Image
-
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = _eight_bits(image)
     elif image.mode in ("I", "F"):
@@ -76,8 +80,6 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey values of 0..65535 as 0..255; 65535 = 257 x 255."""
-    from PIL import Image
-
     values = np.asarray(image).astype(np.int64)
     grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     clear = image.info.get("transparency")
@@ -92,18 +94,3 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # as above
         return 1
-
-
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    from PIL.Image import Transpose
-
-    how = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }.get(orientation)
-    return image if how is None else image.transpose(how)

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from instanas_env import checks
+
 Channels = tuple[float, float, float]
 """A number for each colour channel, in units of 0..1."""
 CHUNK = 1024  # images hashed at a time
@@ -24,6 +26,37 @@ class ImageStore(Protocol):
         """uint8 ``(n, 3, H, W)`` of the images at ``index`` ``(n,)``; ``(3, H, W)`` of one at a number."""
 
     def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a classifier must know of the images that it was trained on.
+
+    Attributes:
+        classes: the name of each label.
+        mean, std: of each colour channel, in units of 0..1.
+        typical: masks that images got, bool ``(K, num_cells, num_modules)``, by which an exported file is
+            arranged; None if they were not recorded.
+    """
+
+    classes: tuple[str, ...]
+    mean: Channels
+    std: Channels
+    typical: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, above in (("mean", False), ("std", True)):
+            values = getattr(self, name)
+            if len(values) != 3:
+                raise checks.refuse(name, values, "three numbers, one for each channel,")
+            for value in values:
+                checks.number(name, value, 0, above=above)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 ``(B, 3, H, W)`` to float: zero mean, unit variance in each channel."""
+        both = (self.mean, self.std)
+        shift, scale = (255 * torch.tensor(rgb, device=images.device).view(-1, 1, 1) for rgb in both)
+        return images.float().sub_(shift).div_(scale)
 
 
 @dataclass(frozen=True)
@@ -63,15 +96,14 @@ class ImageSet:
         """The images at ``index`` ``(n,)``, in that order, as a set of their own."""
         return replace(self, images=self.images[index], labels=self.labels[index])
 
+    @property
+    def record(self) -> DataRecord:
+        """What is to be known of its images besides them."""
+        return DataRecord(self.classes, self.mean, self.std)
+
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 ``(B, 3, H, W)`` to float: zero mean, unit variance in each channel."""
-        return normalize(images, self.mean, self.std)
-
-
-def normalize(images: Tensor, mean: Channels, std: Channels) -> Tensor:
-    """uint8 ``(B, 3, H, W)`` to float, given ``mean`` and ``std`` of each channel in units of 0..1."""
-    shift, scale = (255 * torch.tensor(rgb, device=images.device).view(-1, 1, 1) for rgb in (mean, std))
-    return images.float().sub_(shift).div_(scale)
+        """As :meth:`DataRecord.normalize`."""
+        return self.record.normalize(images)
 
 
 def _pixels(images: Tensor) -> Iterator[bytes]:

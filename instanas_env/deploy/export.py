@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from instanas_env.data import DataRecord
 from instanas_env.deploy.choice import WriteBits
 from instanas_env.deploy.dynamic import dynamic_model
 from instanas_env.deploy.onnx_graph import OnnxGraph
@@ -37,10 +36,7 @@ def export(
     agent: Policy,
     meta_graph: MetaGraph,
     table: LatencyTable,
-    classes: Sequence[str],
-    mean: Sequence[float],
-    std: Sequence[float],
-    typical: Tensor | None = None,
+    data: DataRecord,
     dial: bool = False,
 ) -> bytes:
     """The content of an ``.onnx`` file; see :mod:`instanas_env.deploy.dynamic` for its inputs and outputs.
@@ -51,9 +47,7 @@ def export(
         agent: any whose policy can be written; its controller's latency is counted if it has one.
         meta_graph: of the same space, folded or not.
         table: of the same space.
-        classes: the name of each label.
-        mean, std: of each colour channel of the training images, in units of 0..1.
-        typical: masks that images get, to arrange the file by; see :func:`dynamic_model`.
+        data: of the images that both were trained on, such as ``image_set.record``.
         dial: the file gets a second input, ``dial``, float ``(1,)``, which replaces the agent's trade-off.
 
     Raises:
@@ -63,30 +57,28 @@ def export(
     space.expect(agent=agent.space, table=table.space)
     if table.unit != "ms":
         raise ValueError(f"table: got one of {table.unit}; one of ms will do")
-    if len(classes) != meta_graph.num_classes:
-        raise ValueError(f"classes: got {len(classes)}; the meta-graph's {meta_graph.num_classes} will do")
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != 3 or not all(torch.isfinite(torch.tensor(values))):
-            raise ValueError(f"{name}: got {values}; three numbers, one for each channel, will do")
-    if min(std) <= 0:
-        raise ValueError(f"std: got {std}; positive numbers will do")
+    if len(data.classes) != meta_graph.num_classes:
+        raise ValueError(
+            f"classes: got {len(data.classes)}; the meta-graph's {meta_graph.num_classes} will do"
+        )
     if dial and not hasattr(agent, "trade_off"):
         raise ValueError(f"dial: {type(agent).__name__} has none; RewardRegression will do")
     folded = meta_graph if isinstance(meta_graph.stem, FoldedConv) else meta_graph.folded()
     controller_ms = 0.0 if agent.controller is None else table.controller
     metadata = {
-        "classes": json.dumps(list(classes)),
+        "classes": json.dumps(data.classes),
         "search_space": json.dumps(space.config),
-        "mean": json.dumps(list(mean)),
-        "std": json.dumps(list(std)),
+        "mean": json.dumps(data.mean),
+        "std": json.dumps(data.std),
         "policy": type(agent).__name__,
         "version": _version(),
     }
-    statistics = (tuple(mean), tuple(std))
     write_bits: WriteBits = agent.bits_to_onnx
     if dial:
         write_bits = partial(agent.bits_to_onnx, dial="dial")  # type: ignore[call-arg]
-    return dynamic_model(folded.cpu(), write_bits, table, controller_ms, *statistics, metadata, typical, dial)
+    return dynamic_model(
+        folded.cpu(), write_bits, table, controller_ms, data.mean, data.std, metadata, data.typical, dial
+    )
 
 
 def _version() -> str:

@@ -15,15 +15,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from instanas_env.deploy.timing import (
-    Backend,
-    deployed,
-    low,
-    one_thread,
-    random_image,
-    time_interleaved,
-    time_networks,
-)
+from instanas_env.deploy.timing import Backend, deployed, low, random_image, time_interleaved, time_networks
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.drop_path import sandwich_masks
 from instanas_env.networks.meta_graph import MetaGraph
@@ -35,21 +27,20 @@ WITH_CONTROLLER = 50
 
 @dataclass(frozen=True)
 class EstimateQuality:
-    """How well a table estimates real latencies (Figure 4).
+    """How well a table estimates latencies by the clock (Figure 4); both are ms, float64 ``(K,)``."""
 
-    ``estimated`` and ``real`` are ms ``(K,)``; ``correlation`` is Pearson's, ``median_error`` relative.
-    """
-
-    estimated: Tensor
-    real: Tensor
+    estimated_ms: Tensor
+    measured_ms: Tensor
 
     @property
     def correlation(self) -> float:
-        return torch.corrcoef(torch.stack([self.estimated, self.real]))[0, 1].item()
+        """Pearson's."""
+        return torch.corrcoef(torch.stack([self.estimated_ms, self.measured_ms]))[0, 1].item()
 
     @property
     def median_error(self) -> float:
-        return ((self.estimated - self.real).abs() / self.real).median().item()
+        """The median of the relative errors."""
+        return ((self.estimated_ms - self.measured_ms).abs() / self.measured_ms).median().item()
 
 
 def profile_table(
@@ -152,10 +143,9 @@ def time_controller(
     raw = random_image(meta_graph.space.resolution, generator, next(meta_graph.parameters()).device)
     image = raw.float().contiguous(memory_format=torch.channels_last)
     folded = meta_graph.folded()
-    with one_thread():
-        calls = [deployed(folded.child(mask), image, backend) for mask in masks]
-        calls += [deployed(controller, raw, backend)] * len(masks)
-        times = low(time_interleaved(calls, repetitions, generator, raw.device))
+    calls = [deployed(folded.child(mask), image, backend) for mask in masks]
+    calls += [deployed(controller, raw, backend)] * len(masks)
+    times = low(time_interleaved(calls, repetitions, generator, raw.device))
     return times[len(masks) :].median().item()
 
 
@@ -182,3 +172,24 @@ def time_children(
     device = next(folded.parameters()).device
     children = (folded.child(mask) for mask in masks)
     return time_networks(children, side, generator, repetitions, controller, progress, backend, device)
+
+
+def time_file(
+    model: bytes, images: Tensor, generator: torch.Generator, repetitions: int = 20
+) -> EstimateQuality:
+    """Run an exported file on every image, in turns; estimated is what it says itself, with the controller.
+
+    Args:
+        model: from :func:`instanas_env.deploy.export.export`.
+        images: uint8 ``(N, 3, H, W)``.
+        generator: CPU generator, for the order.
+        repetitions: of each image; the 20th percentile counts.
+    """
+    from instanas_env.deploy.runtime import OnnxNetwork
+
+    network = OnnxNetwork(model)
+    singles = [image[None].numpy() for image in images]
+    told = [output.name for output in network.session.get_outputs()].index("latency_ms")
+    estimated = torch.tensor([network.outputs(image)[told].item() for image in singles], dtype=torch.float64)
+    calls = [lambda image=image: network.outputs(image) for image in singles]
+    return EstimateQuality(estimated, low(time_interleaved(calls, repetitions, generator)))

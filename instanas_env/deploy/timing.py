@@ -36,6 +36,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@one_thread()
 @torch.inference_mode()
 def time_interleaved(
     calls: Sequence[Callable[[], object]],
@@ -44,7 +45,7 @@ def time_interleaved(
     device: torch.device | None = None,
     progress: Callable[[int], object] = lambda calls: None,
 ) -> Tensor:
-    """Milliseconds of each call and repetition, float64 ``(len(calls), repetitions)``.
+    """Milliseconds of each call and repetition on one thread, float64 ``(len(calls), repetitions)``.
 
     Args:
         calls: what to time, without arguments.
@@ -134,12 +135,11 @@ def time_networks(
     def whole(network: Callable[[], object]) -> Callable[[], object]:
         return network if choose is None else lambda: (choose(), network())
 
-    with one_thread():
-        times = []
-        for group in in_groups(networks):
-            calls = [whole(deployed(network, image, backend)) for network in group]
-            times.append(low(time_interleaved(calls, repetitions, generator, raw.device, progress)))
-        return torch.cat(times)
+    times = []
+    for group in in_groups(networks):
+        calls = [whole(deployed(network, image, backend)) for network in group]
+        times.append(low(time_interleaved(calls, repetitions, generator, raw.device, progress)))
+    return torch.cat(times)
 
 
 def in_groups(networks: Iterable[nn.Module]) -> Iterator[list[nn.Module]]:

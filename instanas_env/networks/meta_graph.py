@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from instanas_env import checks
 from instanas_env.networks.meta_cell import MetaCell
 from instanas_env.networks.modules import ConvBN, FoldedConv, fold_batch_norm
-from instanas_env.search_space import SearchSpace, search_space
+from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
 from instanas_env.validation import integer, record
 
 MAX_CLASSES = 100_000
-_CONFIG = record({"search_space": search_space, "num_classes": integer(1, MAX_CLASSES)}, more=True)
+_CONFIG = record({"search_space": SearchSpace.from_config, "num_classes": integer(1, MAX_CLASSES)}, more=True)
 
 
 class MetaGraph(nn.Module):
@@ -138,11 +138,8 @@ class MetaGraph(nn.Module):
             checked = _CONFIG(config, "config")
         meta_graph = cls.__new__(cls)
         meta_graph._build(checked["search_space"], checked["num_classes"])  # no memory, whatever the sizes
-        check_weights(weights, meta_graph.state_dict(), f"meta_graph: {path}")
-        meta_graph.to_empty(device="cpu").to(memory_format=torch.channels_last)
-        for name, tensor in meta_graph.state_dict().items():
-            tensor.copy_(weights.get(name, torch.tensor(0)))
-        return meta_graph.eval()
+        take_weights(meta_graph, weights, f"meta_graph: {path}")
+        return meta_graph
 
     def child(self, mask: Tensor) -> Child:
         """The network that ``mask`` (``(num_cells, num_modules)``, repaired here) selects, by itself.
@@ -168,8 +165,8 @@ class Child(nn.Module):
                 self.cells.append(ChildCell(cell, options))
         self.head = fold(meta_graph.head)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised float images ``(B, 3, H, W)`` to logits ``(B, num_classes)``."""
+    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Normalised float images ``(B, 3, H, W)`` to logits ``(B, num_classes)``, whatever the masks."""
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         for cell in self.cells:
             x = cell(x)
@@ -211,3 +208,11 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
+
+
+def take_weights(network: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Give memory and these weights to a network built without, for evaluation; errors of `check_weights`."""
+    check_weights(weights, network.state_dict(), where)
+    network.to_empty(device="cpu").to(memory_format=torch.channels_last).eval()
+    for name, tensor in network.state_dict().items():
+        tensor.copy_(weights.get(name, torch.tensor(0)))  # files have none of the counters of BatchNorm

@@ -6,7 +6,6 @@ A module computes the residual branch only: the identity is added once, by its c
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -36,15 +35,7 @@ class DepthwiseConv2d(nn.Conv2d):
         return F.conv2d(padded, weight, self.bias, self.stride, 0, 1, self.groups)
 
 
-class Foldable(nn.Module, ABC):
-    """What has a form of its own for evaluation, without BatchNorm: see :func:`fold_batch_norm`."""
-
-    @abstractmethod
-    def folded(self) -> nn.Module:
-        """The same function in evaluation mode; shares no memory."""
-
-
-class ConvBN(Foldable):
+class ConvBN(nn.Module):
     """Convolution without bias, BatchNorm, activation ("relu", "relu6" or "none"); "same" padding."""
 
     def __init__(
@@ -67,10 +58,6 @@ class ConvBN(Foldable):
     def forward(self, x: Tensor) -> Tensor:
         return _ACTIVATIONS[self.activation](self.bn(self.conv(x)))
 
-    def folded(self) -> FoldedConv:
-        """The same function in evaluation mode as one convolution with bias; shares no memory."""
-        return FoldedConv(self)
-
 
 class GivenConv2d(nn.Conv2d):
     """A convolution whose weights will be given: it draws none, from the global generator least of all."""
@@ -82,7 +69,7 @@ class GivenConv2d(nn.Conv2d):
 
 
 class FoldedConv(nn.Module):
-    """A :class:`ConvBN` in evaluation mode with the BatchNorm multiplied into the convolution."""
+    """A :class:`ConvBN` in evaluation mode as one convolution with bias; shares no memory."""
 
     def __init__(self, source: ConvBN):
         super().__init__()
@@ -143,8 +130,8 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def _folded(module: nn.Module) -> nn.Module:
-    if isinstance(module, Foldable):
-        return module.folded()
+    if isinstance(module, ConvBN):
+        return FoldedConv(module)
     if not module._modules:
         return copy.deepcopy(module)
     folded = copy.copy(module)

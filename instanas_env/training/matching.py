@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from instanas_env import checks
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import load_config
@@ -28,9 +29,7 @@ def check_spaces(
         ValueError: something belongs to another space; the message names the option.
     """
     space = SearchSpace.of_file(meta_graph)
-    if not latency_table.is_file():
-        raise FileNotFoundError(f"latency_table: no such file: {latency_table}")
-    table = LatencyTable.load(latency_table)
+    table = LatencyTable.load(checks.file("latency_table", latency_table))
     if table.space != space:
         raise ValueError(
             f"latency_table: {latency_table} is of the search space {table.space.config}; the meta-graph has"

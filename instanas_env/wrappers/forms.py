@@ -21,7 +21,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from instanas_env import checks
+from instanas_env import arrays, checks
 from instanas_env.search_space import SearchSpace
 from instanas_env.wrappers.menu import load_menu, menu_masks
 
@@ -47,7 +47,7 @@ class ActionForm(ABC):
 
     def check_shape(self, actions: Any, leading: Sequence[int], several: bool = False) -> None:
         """``ValueError`` unless the shape is ``(*leading, *shape)`` or, with ``several``, K of that."""
-        checks.expect_shape("actions", actions, (*leading, *self.shape), several)
+        arrays.expect_shape("actions", actions, (*leading, *self.shape), several)
 
     def choices(self, actions: Any, leading: Sequence[int], several: bool = False) -> Tensor:
         """Checked actions as the bandit takes them: bits, or for a table the numbers of its masks.
@@ -65,7 +65,7 @@ class ActionForm(ABC):
             ValueError: another shape, or a number out of range; nothing is changed.
         """
         self.check_shape(actions, leading, several)
-        return self._choices(checks.whole_numbers("actions", actions, self.highest))
+        return self._choices(arrays.whole_numbers("actions", actions, self.highest))
 
 
 class Bits(ActionForm):
@@ -107,16 +107,22 @@ class Blocks(ActionForm):
         return (kept.unsqueeze(-1) & self._blocks).flatten(-2)
 
 
-class Menu(ActionForm):
-    """The numbers of K masks.
+class Numbers(ActionForm):
+    """The numbers of ``count`` masks, as they are: a table needs no bits."""
 
-    Args:
-        masks: bool ``(K, num_cells, num_modules)``.
-    """
+    def __init__(self, count: int):
+        self.space = spaces.Discrete(count)
+        self.shape, self.highest = (), count - 1
+
+    def _choices(self, numbers: Tensor) -> Tensor:
+        return numbers
+
+
+class Menu(Numbers):
+    """The numbers of K masks, bool ``(K, num_cells, num_modules)``, which become their bits."""
 
     def __init__(self, masks: Tensor):
-        self.space = spaces.Discrete(len(masks))
-        self.shape, self.highest = (), len(masks) - 1
+        super().__init__(len(masks))
         self.masks = masks
         self._rows = masks.flatten(1)
 

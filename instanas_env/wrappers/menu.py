@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instanas_env import checks
+from instanas_env import arrays, checks
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_json, load_weights, save_json, save_weights
 
@@ -24,10 +24,10 @@ SAFETENSORS = ".safetensors"
 
 def menu_masks(name: str, masks: Any, space: SearchSpace) -> Tensor:
     """``masks`` ``(K, num_bits)`` of 0 and 1 as repaired bool ``(K, num_cells, num_modules)``."""
-    shape = checks.shape(name, masks)
+    shape = arrays.shape(name, masks)
     if len(shape) != 2 or shape[1] != space.num_bits or not 1 <= shape[0] <= MOST:
         raise ValueError(f"{name}: got shape {shape}; (K, {space.num_bits}) with K from 1 to {MOST} will do")
-    bits = checks.whole_numbers(name, masks, 1).bool()
+    bits = arrays.whole_numbers(name, masks, 1).bool()
     return space.repair(bits.unflatten(1, space.mask_shape))
 
 

@@ -21,12 +21,12 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import time_networks
 from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.torchvision_networks import NETWORK, TorchvisionNetwork
 from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
 from instanas_env.storage import load_config
+from instanas_env.training.epoch import predict_classes
 from instanas_env.training.matching import META_GRAPH
-from scripts.comparison.torchvision_networks import NETWORK, TorchvisionNetwork
 
-BATCH_SIZE = 256
 REPETITIONS = 200
 
 
@@ -62,14 +62,10 @@ class LoneNetwork:
             self.network(torch.zeros(1, 3, self.resolution, self.resolution))
         return counter.get_total_flops() / 2e6  # it counts the multiplication and the addition
 
-    @torch.inference_mode()
     def correct(self, image_set: ImageSet, device: torch.device | None = None) -> Tensor:
         """Which images of a set it gets right, bool ``(N,)``; computed on ``device``, by default the CPU."""
-        network, parts = copy.deepcopy(self.network).to(device), []
-        for index in torch.arange(len(image_set)).split(BATCH_SIZE):
-            images = image_set.normalize(image_set.images[index].to(device))
-            parts.append(network(images).argmax(1).cpu() == image_set.labels[index])
-        return torch.cat(parts)
+        network, nothing = copy.deepcopy(self.network).to(device), torch.ones(1, 1, dtype=torch.bool)
+        return predict_classes(network, image_set, nothing) == image_set.labels
 
 
 def load_lone(path: Path) -> LoneNetwork:

@@ -26,7 +26,8 @@ from instanas_env.build import build_bandit, shipped, shipped_table
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import load_images
 from instanas_env.storage import load_json, save_json
-from instanas_env.tabular_bandit import TABLE, TabularBandit, build_tabular
+from instanas_env.tabular import TABLE, build_tabular
+from instanas_env.tabular_bandit import TabularBandit
 from instanas_env.training.matching import META_GRAPH
 from scripts.comparison.fixed import ranked
 

@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 
 from agents.evaluation.picks import picks
+from instanas_env.networks.torchvision_networks import NETWORK
 from instanas_env.storage import load_json
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from scripts import baseline, choose, evaluate, finetune, pretrain, profile, search
-from scripts.comparison.torchvision_networks import NETWORK
 from scripts.experiment.presets import Preset
 from scripts.experiment.stage import Stage
 from scripts.options import TABLE, Compute

@@ -12,18 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from instanas_env.deploy.onnx_graph import OnnxGraph
-
 
 class TracedNetwork(fx.Interpreter):
     """Writes a traced network while it runs it on an example, which tells the sizes.
 
     Args:
         network: with BatchNorm folded.
-        graph: to write into.
+        graph: an :class:`instanas_env.deploy.onnx_graph.OnnxGraph` to write into.
     """
 
-    def __init__(self, network: fx.GraphModule, graph: OnnxGraph):
+    def __init__(self, network: fx.GraphModule, graph: Any):
         super().__init__(network)
         self.graph_out = graph
         self._names: dict[int, str] = {}  # of tensors, by identity
@@ -77,7 +75,7 @@ class TracedNetwork(fx.Interpreter):
             return graph.op("ReduceMean", x, axes=list(args[1]), keepdims=0)
         if n.target is nn.functional.adaptive_avg_pool2d:
             return graph.op("GlobalAveragePool", x)
-        raise ValueError(f"network: {n.format_node()} is not known; see instanas_env/deploy/traced.py")
+        raise ValueError(f"network: {n.format_node()} is not known; see instanas_env/networks/traced.py")
 
     def _layer(self, layer: Any, x: str) -> str:
         graph = self.graph_out

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from instanas_env.deploy.onnx_graph import OnnxGraph
-from instanas_env.deploy.traced import TracedNetwork
-from instanas_env.networks.meta_graph import MAX_CLASSES, initialise
-from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
+from instanas_env.checks import explained
+from instanas_env.networks.meta_graph import MAX_CLASSES, initialise, take_weights
+from instanas_env.networks.traced import TracedNetwork
+from instanas_env.storage import PathLike, load_weights, save_weights
 from instanas_env.validation import integer, number, record, text
 
 NETWORK = "network.safetensors"
@@ -103,8 +103,8 @@ class TorchvisionNetwork(nn.Module):
         copy.network = fuse(copy.network.eval(), inplace=True)
         return copy.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
-    def to_onnx(self, graph: OnnxGraph, images: str) -> str:
-        """Write the folded network into a graph; see :class:`OnnxGraph`."""
+    def to_onnx(self, graph: Any, images: str) -> str:
+        """Write the folded network into an :class:`instanas_env.deploy.onnx_graph.OnnxGraph`."""
         side = self.architecture.resolution
         assert isinstance(self.network, fx.GraphModule), "folded networks are"
         return TracedNetwork(self.network, graph).write(images, torch.zeros(1, 3, side, side))
@@ -120,17 +120,13 @@ class TorchvisionNetwork(nn.Module):
     def load(cls, path: PathLike) -> TorchvisionNetwork:
         """Read a network in evaluation mode; ``ValueError`` if the file is not one, or not whole."""
         weights, config = load_weights(path)
-        try:
+        with explained(f"network: {path} holds no whole network of torchvision"):
             checked = _CONFIG(config, "config")
             network = cls.__new__(cls)
             architecture = Architecture(**{name: checked[name] for name in _ARCHITECTURE})
             network._build(architecture, checked["num_classes"])  # takes no memory yet
-            check_weights(weights, network.state_dict(), "its file")
-            network.to_empty(device="cpu").to(memory_format=torch.channels_last)
-            network.load_state_dict(weights)
-        except ValueError as error:
-            raise ValueError(f"network: {path} holds no whole network of torchvision: {error}") from error
-        return network.eval()
+            take_weights(network, weights, "its file")
+        return network
 
 
 def scaled(channels: int, width: float) -> int:

@@ -11,9 +11,9 @@ from torch.fx.experimental.optimization import fuse
 
 from instanas_env.deploy.onnx_graph import OnnxGraph, to_onnx
 from instanas_env.deploy.runtime import OnnxNetwork
-from instanas_env.deploy.traced import TracedNetwork
+from instanas_env.networks.torchvision_networks import Architecture, Network, TorchvisionNetwork
+from instanas_env.networks.traced import TracedNetwork
 from instanas_env.seeding import generator_for
-from scripts.comparison.torchvision_networks import Architecture, Network, TorchvisionNetwork
 
 
 @pytest.mark.parametrize("name", get_args(Network))

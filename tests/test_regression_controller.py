@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.dial import MARGIN, trade_off_at
+from agents.regression_controller import MARGIN, trade_off_at
 
 
 def falling(trade_off: float) -> float:
