@@ -3,8 +3,8 @@
     instanas bench --out runs/bench.json          # several minutes; leave the machine alone
     instanas bench --quick                        # a minute's look, smaller batches
 
-Times are of a space of width 1 at 32 px ("cifar") unless the row says "lite". Weights are random: they do
-not change the time.
+Times are of a space of width 1 at 32 px ("cifar") unless the row says "lite" or another. Weights are random:
+they do not change the time.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from instanas_env.storage import save_json
 from instanas_env.training.run_directory import machine
 from scripts.bench_parts.around import children, environment, learning, memory, twin
 from scripts.bench_parts.meta_graph import batch_sizes, evaluation, training
+from scripts.bench_parts.one_file import one_file
 from scripts.bench_parts.ratios import Figure, Options
 from scripts.comparison.text_table import Columns, TextTable
 
-PARTS = (evaluation, batch_sizes, training, environment, twin, learning, children, memory)
+PARTS = (evaluation, batch_sizes, training, environment, twin, learning, children, one_file, memory)
 COLUMNS: Columns = {
     "figure": lambda figure: figure.name,
     "median": lambda figure: f"{figure.value:.3g}",

@@ -98,8 +98,9 @@ def main(options: Options) -> None:
     times = time_policy(test, agent, build_bandit(split="val"), options.stopwatch_images)
     assert times is not None, "REINFORCE has an ONNX form"
     print(
-        f"\nThe exported file on {options.stopwatch_images} test images: {times.measured_ms.mean():.3f} ms by"
-        f" the clock, {times.estimated_ms.mean():.3f} by the table; r = {times.correlation:.3f} over the images"
+        f"\nThe exported file on {options.stopwatch_images} test images: {times.measured_ms.mean():.3f} ms"
+        f" by the clock, {times.estimated_ms.mean():.3f} by the table;"
+        f" r = {times.correlation:.3f} over the images"
     )
     print(f"\nwrote {options.out}/images.png, images.gif and demo.json")
     print(f"{time.perf_counter() - start:.0f} s")

@@ -13,7 +13,15 @@ Actions = dict[str, Callable[[], Any]]
 
 
 Part = Literal[
-    "evaluation", "batch_sizes", "training", "environment", "twin", "learning", "children", "memory"
+    "evaluation",
+    "batch_sizes",
+    "training",
+    "environment",
+    "twin",
+    "learning",
+    "children",
+    "one_file",
+    "memory",
 ]
 
 
