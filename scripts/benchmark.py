@@ -5,8 +5,8 @@
     instanas benchmark --out runs/twin --env InstaNASTabular-v1 --policies random fixed linucb dqn
     instanas benchmark --verify runs/benchmark/benchmark.json
 
-A policy is a name (random, fixed, regression, reinforce, paper, shipped, linucb, convnet-aig, blockdrop; of
-Stable-Baselines3: ppo, a2c, trpo, dqn), a .safetensors file, a .zip of Stable-Baselines3, or
+A policy is a name (random, fixed, regression, reinforce, unnamed, paper, shipped, linucb, convnet-aig,
+blockdrop; of Stable-Baselines3: ppo, a2c, trpo, dqn), a .safetensors file, a .zip of Stable-Baselines3, or
 ``module:Class``: made as ``Class(envs, seed=0)``, trained by ``learn(steps)`` if it has that, and asked by
 ``predict(images, deterministic=True)``, which gives ``(actions, None)``. Resumes after the last finished
 ones. Writes ``benchmark.json``, ``leaderboard.md``, and for each policy and seed its figures and a replay,

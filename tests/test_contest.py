@@ -51,7 +51,8 @@ def test_a_policy_that_is_none_is_refused(contest, name, told):
 
 
 ANSWERS = {"linucb": 256, "dqn": 256, "trpo": 2048, "convnet-aig": 256, "blockdrop": 512, "paper": 512}
-"""A whole step is the least: 256 images. TRPO collects eight; others have two masks an image answered."""
+ANSWERS |= {"unnamed": 1024}
+"""A whole step is the least: 256 images. TRPO collects eight; others have two or four masks an image answered."""
 PACKAGES = {"dqn": "stable_baselines3", "trpo": "sb3_contrib"}
 
 
@@ -70,6 +71,8 @@ def test_a_learner_learns_and_chooses(contest, name):
     assert learnt["steps"] == ANSWERS[name] and learnt["curve"][-1][0] == ANSWERS[name]
     masks = entry.agent.masks(images)
     assert masks.shape == (8, 17, 5) and torch.equal(masks, entry.agent.masks(images))
+    if name == "unnamed":
+        assert entry.agent.num_classes == 0, "it never sees a label"
     if name in ("linucb", "dqn"):
         menu = contest.masks("menu").flatten(1).tolist()
         assert all(mask in menu for mask in masks.flatten(1).tolist())

@@ -3,8 +3,9 @@
 All learn from the same number of answers, an image under a mask being one. Some are given more than a bandit
 gets, which is the reward of what it did:
 
-- ``reinforce`` reads the images' labels, for its second loss, and has 4 masks an image answered at once;
-  ``paper`` and ``blockdrop`` 2, of which one is their baseline.
+- ``reinforce`` reads the images' labels, for its second loss, and has 4 masks an image answered at once, as
+  has ``unnamed``, which is the same without labels; ``paper`` and ``blockdrop`` have 2, of which one is their
+  baseline.
 - ``regression`` has the whole menu answered for each of fewer images, reads the labels, and knows the table.
 - ``blockdrop`` is told right and wrong apart from the reward: its own pays for blocks, not for ms.
 - ``convnet-aig`` sees no reward: it reads the labels and differentiates the frozen meta-graph, all modules of
@@ -177,6 +178,7 @@ MAKERS: dict[str, Maker] = {
     "random": _random,
     "fixed": _fixed,
     "reinforce": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 4, seed),
+    "unnamed": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 4, seed, naming_coefficient=0.0),
     "paper": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 2, seed, **PAPER_SETTINGS),
     "regression": _regression,
     **{name: partial(of_sb3, name=name) for name in SB3},
