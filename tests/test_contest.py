@@ -52,7 +52,7 @@ def test_a_policy_that_is_none_is_refused(contest, name, told):
 
 ANSWERS = {"linucb": 256, "dqn": 256, "trpo": 2048, "convnet-aig": 256, "blockdrop": 512, "paper": 512}
 ANSWERS |= {"unnamed": 1024}
-"""A whole step is the least: 256 images. TRPO collects eight; others have two or four masks an image answered."""
+"""A whole step is the least: 256 images. TRPO collects eight; others have 2 or 4 masks an image answered."""
 PACKAGES = {"dqn": "stable_baselines3", "trpo": "sb3_contrib"}
 
 
