@@ -39,24 +39,15 @@ USER_ERRORS = (ValueError, OSError, ImportError)
 """A full disk is an OSError, so are files that are absent or must not be read."""
 STARTS_ANEW = ("profile", "choose", "evaluate", "report", "export", "bench")
 """Verbs that keep nothing of a call that was stopped."""
-
-
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def usage() -> str:
     """The screen of ``instanas --help``."""
-    lines = [f"  {verb:<11} {line}" for verb, line in VERBS.items()]
-    return "\n".join(
-        [
-            "usage: instanas VERB [OPTIONS]",
-            "",
-            "InstaNAS: every image gets a neural network of its own.",
-            "",
-            *lines,
-            "",
-            "`instanas VERB --help` tells the options of a verb, `instanas --version` the version.",
-        ]
+    verbs = "\n".join(f"  {verb:<11} {line}" for verb, line in VERBS.items())
+    return (
+        "usage: instanas VERB [OPTIONS]\n\nInstaNAS: every image gets a neural network of its own.\n\n"
+        f"{verbs}\n\n`instanas VERB --help` tells the options of a verb, `instanas --version` the version."
     )
 
 
@@ -72,7 +63,7 @@ def parse(module: ModuleType, verb: str, arguments: Sequence[str]) -> Any:
         prog=f"instanas {verb}",
         description=module.__doc__,
         args=list(arguments),
-        config=getattr(module, "SETTINGS", settings),
+        config=settings,
     )
 
 
