@@ -187,7 +187,7 @@ def test_another_space_comes_with_its_own_table_and_networks_alone(tmp_path, tin
 def test_files_of_different_spaces_are_refused(tmp_path, tiny_space):
     """A table of half the width would tell half the latency."""
     weights, table = narrow(tmp_path, tiny_space)
-    with pytest.raises(ValueError, match="^latency_table: .* is of the search space .*instanas profile"):
+    with pytest.raises(ValueError, match="^latency_table: the package has those of lite, .*instanas profile"):
         compare(small(tmp_path, meta_graph=weights))
     with pytest.raises(ValueError, match="^latency_table: .* is of the search space"):
         compare(small(tmp_path, latency_table=table))
