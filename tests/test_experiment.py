@@ -289,7 +289,7 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
 
 def test_the_comparison_is_of_the_run_s_own_networks():
     """No row of the package's; the MobileNetV2 that this run trained has the latency of this run's table."""
-    rows = {row["name"]: row for row in read_strictly(finished() / "results.json")["policies"]}
+    rows = {row["policy"]: row for row in read_strictly(finished() / "results.json")["rows"]}
     assert not any("shipped" in row["group"] for row in rows.values())
     reference = LatencyTable.load(finished() / "latency.json").reference("mobilenet_v2")
-    assert rows["MobileNetV2 x 1"]["latency_ms"] == pytest.approx(reference)
+    assert rows["MobileNetV2 x 1"]["test"]["latency_ms"] == pytest.approx(reference)
