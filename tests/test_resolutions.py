@@ -66,5 +66,5 @@ def test_every_stage_runs_at_every_resolution(tmp_path: Path, monkeypatch, name,
     assert all(torch.isfinite(tensor).all() for tensor in graph.state_dict().values())
     rows = read_strictly(out / "results.json")["policies"]
     assert {row["images"] for row in rows} == {6}, "the public val, or CIFAR's test images"
-    assert any(row["name"].startswith("reinforce_finetuned") for row in rows)
+    assert any(row["policy"].startswith("reinforce_finetuned") for row in rows)
     assert (out / "report.html").stat().st_size > 10_000
