@@ -64,7 +64,7 @@ def test_every_stage_runs_at_every_resolution(tmp_path: Path, monkeypatch, name,
     assert (graph.space.resolution, graph.num_classes) == (side, classes)
     assert LatencyTable.load(out / "latency.json").space == graph.space
     assert all(torch.isfinite(tensor).all() for tensor in graph.state_dict().values())
-    rows = read_strictly(out / "results.json")["policies"]
-    assert {row["images"] for row in rows} == {6}, "the public val, or CIFAR's test images"
+    rows = read_strictly(out / "results.json")["rows"]
+    assert {row["test"]["images"] for row in rows} == {6}, "the public val, or CIFAR's test images"
     assert any(row["policy"].startswith("reinforce_finetuned") for row in rows)
     assert (out / "report.html").stat().st_size > 10_000
