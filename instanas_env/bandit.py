@@ -17,7 +17,7 @@ from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 
-__all__ = ["Contexts", "InstanceBandit", "Outcome", "Rules"]
+__all__ = ["Contexts", "InstanceBandit", "Outcome"]
 
 
 class InstanceBandit(ContextualBandit):
