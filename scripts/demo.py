@@ -19,17 +19,17 @@ from typing import Any
 from agents.evaluation.awareness import measure
 from agents.evaluation.clock import time_policy
 from agents.files import load_agent
-from agents.static import StaticAgent
-from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit, shipped
-from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.seeding import generator_for
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import FREE, RunDirectory
 from scripts.begin import begin
 from scripts.comparison import ranking, tables
+from scripts.comparison.alone import latencies, load_lone
 from scripts.comparison.contest import Budget, Contest
 from scripts.comparison.over_seeds import over_seeds
+from scripts.comparison.rows import Comparison
 from scripts.options import Compute
 from scripts.report.easy_and_hard import easy_and_hard
 
@@ -63,11 +63,10 @@ class Options(Budget, Compute):
 
 def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and figures of policies on the test images: MobileNetV2 trained alone, and what is learnt here."""
-    network = MetaGraph.load(shipped("mobilenet_v2.safetensors")).to(test.device)
-    table = test.latency_table.only(paper.MOBILENET_V2_MODULE)
-    alone = StaticAgent(network.space, network.space.full_mask())
-    scores, _ = measure(InstanceBandit(network, test.image_set, table), alone)
-    yield "MobileNetV2 alone", scores.known()
+    alone, generator = load_lone(shipped("mobilenet_v2.safetensors")), generator_for(options.seed)
+    comparison = Comparison(test.image_set, options.seed)
+    comparison.add_network(test, alone, latencies([alone], test, generator)[0])
+    yield "MobileNetV2 alone", comparison.rows[0]["test"]
     run = RunDirectory(options.out, options, free=(*FREE, "stopwatch_images"))
     device, budget = str(test.device), Budget.of(options)
     contest = Contest(options.out, EMBEDDED, budget, options.seed, progress=True, device=device)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from PIL import Image
 
 from agents.evaluation.scores import score_masks
+from instanas_env import reward
 from instanas_env.build import build_bandit
+from instanas_env.storage import load_json
 from scripts import demo
 from scripts.report.easy_and_hard import easy_and_hard
 
@@ -30,6 +33,12 @@ def test_the_demo_tells_its_story(tmp_path, capsys, monkeypatch):
     assert "by the clock" in shown
     with Image.open(tmp_path / "images.png") as picture:
         assert picture.height > 6 * 100
+    told = load_json(tmp_path / "demo.json")
+    alone, bandit = told["MobileNetV2 alone"], build_bandit(split="test")
+    within = reward.latency_reward(torch.tensor([alone["latency_ms"]]), bandit.bounds).item()
+    # One window for all: right answers earn what the latency is worth in it, wrong ones cost 1.
+    assert alone["reward"] == pytest.approx(alone["accuracy"] * within - (1 - alone["accuracy"]))
+    assert 0.9 < within < 1
     learnt = (tmp_path / "policies" / "reinforce_0.safetensors").stat().st_mtime_ns
     demo.main(demo.Options(out=tmp_path, **TINY))
     assert (tmp_path / "policies" / "reinforce_0.safetensors").stat().st_mtime_ns == learnt
