@@ -111,12 +111,12 @@ def _temporary(path: Path) -> tuple[int, str]:
     while True:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{start}.", suffix=PARTIAL)
         # Another process may have taken it for abandoned before it was locked: then make a new one.
-        if _lock(handle) is not False and os.fstat(handle).st_nlink:
+        if lock(handle) is not False and os.fstat(handle).st_nlink:
             return handle, temporary
         os.close(handle)
 
 
-def _lock(handle: int) -> bool | None:
+def lock(handle: int) -> bool | None:
     """Lock an open file: whether nobody else had; None where the file system knows no locks."""
     if fcntl is None:
         return None
@@ -156,7 +156,7 @@ def _remove_if_unlocked(path: str) -> None:
     try:
         status = os.fstat(handle)
         regular = stat.S_ISREG(status.st_mode)
-        if regular and _lock(handle) and os.path.samestat(status, os.lstat(path)):
+        if regular and lock(handle) and os.path.samestat(status, os.lstat(path)):
             os.unlink(path)
     finally:
         os.close(handle)

@@ -25,7 +25,7 @@ from scripts import options as shared
 from scripts.begin import begin
 from scripts.comparison import policies, ranking, tables
 from scripts.comparison.contest import TWIN, Budget, Contest
-from scripts.comparison.replays import verify
+from scripts.comparison.verify import verify
 
 
 @dataclass(frozen=True, kw_only=True)

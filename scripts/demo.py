@@ -16,8 +16,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from agents.evaluation.alone import latencies, load_lone
 from agents.evaluation.awareness import measure
 from agents.evaluation.clock import time_policy
+from agents.evaluation.over_seeds import over_seeds
 from agents.files import load_agent
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit, shipped
@@ -26,9 +28,7 @@ from instanas_env.storage import save_json
 from instanas_env.training.run_directory import FREE, RunDirectory
 from scripts.begin import begin
 from scripts.comparison import ranking, tables
-from scripts.comparison.alone import latencies, load_lone
 from scripts.comparison.contest import Budget, Contest
-from scripts.comparison.over_seeds import over_seeds
 from scripts.comparison.rows import Comparison
 from scripts.options import Compute
 from scripts.report.easy_and_hard import easy_and_hard

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agents.evaluation.image_record import make_record
+from agents.evaluation.over_seeds import over_seeds
 from instanas_env.deploy.timing import Backend
 from instanas_env.storage import save_json
 from instanas_env.training.bound import IMAGE_SETS, described
 from instanas_env.training.run_directory import machine
 from scripts.begin import begin
 from scripts.comparison.compare import compare
-from scripts.comparison.image_record import make_record
-from scripts.comparison.over_seeds import gains_told, over_seeds
-from scripts.comparison.tables import table
+from scripts.comparison.tables import gains_told, table
 from scripts.options import Compute, DataOfRun, Folder, Weights, filled
 
 

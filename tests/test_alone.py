@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from agents.evaluation.alone import is_of, latencies, load_all, load_lone
 from instanas_env.bandit import InstanceBandit
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
@@ -14,7 +15,6 @@ from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.epoch import predict_classes
-from scripts.comparison.alone import is_of, latencies, load_all, load_lone
 
 
 def saved(folder: Path, space: SearchSpace, seed: int = 0) -> Path:

@@ -136,7 +136,7 @@ def test_cleaning_beside_writers_breaks_none(tmp_path):
 
 
 def test_a_file_taken_before_it_was_locked_is_made_anew(tmp_path, monkeypatch):
-    lock, taken = atomic._lock, []
+    lock, taken = atomic.lock, []
 
     def robbed(handle: int) -> bool | None:
         if not taken:
@@ -144,7 +144,7 @@ def test_a_file_taken_before_it_was_locked_is_made_anew(tmp_path, monkeypatch):
             taken[0].unlink()
         return lock(handle)
 
-    monkeypatch.setattr(atomic, "_lock", robbed)
+    monkeypatch.setattr(atomic, "lock", robbed)
     write_atomic(tmp_path / "a", b"whole")
     assert taken and (tmp_path / "a").read_bytes() == b"whole"
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agents.evaluation.replay import Replay
 from agents.evaluation.scores import score_masks
 from instanas_env.build import build_bandit
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_json, save_json
 from scripts import benchmark
-from scripts.comparison.replays import Replay
 from scripts.report import run_report
 from tests.tools.pipeline_fixtures import ROOT
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from agents.evaluation.image_record import ImageRecord
+from agents.evaluation.over_seeds import over_seeds
 from agents.reward_regression import RewardRegression
 from agents.static import StaticAgent
 from instanas_env.build import shipped
@@ -17,8 +19,6 @@ from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from scripts.comparison.compare import compare, menu_of, searches
-from scripts.comparison.image_record import ImageRecord
-from scripts.comparison.over_seeds import over_seeds
 from scripts.evaluate import Options
 from tests.tools.pipeline_fixtures import evaluated, image_folder, read_strictly, searched
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from agents.classifier import InstaNASClassifier
+from agents.evaluation.over_seeds import gains
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from instanas_env.training.distributed import World
-from scripts.comparison.over_seeds import gains
 from scripts.experiment.plan import STAGES, Options, Plan
 from scripts.experiment.presets import PRESETS, Preset
 from scripts.experiment.run import main, parse

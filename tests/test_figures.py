@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scripts.comparison.image_record import Choices, ImageRecord
+from agents.evaluation.image_record import Choices, ImageRecord
 from scripts.report.figures import frontier, latency_histogram, module_usage
 from scripts.report.figures_by_image import (
     architecture_map,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from agents.evaluation.image_record import Choices, ImageRecord, make_record
 from instanas_env.data import ImageSet
 from instanas_env.storage import save_weights
-from scripts.comparison.image_record import Choices, ImageRecord, make_record
 
 
 def image_set(count: int, classes: int, size: int = 32) -> ImageSet:

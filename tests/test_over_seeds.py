@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.comparison.over_seeds import gains, gains_told, over_seeds
-from scripts.comparison.tables import table
+from agents.evaluation.over_seeds import gains, over_seeds
+from scripts.comparison.tables import gains_told, table
 
 
 def row(policy: str, seed: int, accuracy: float, lost: float | None = None, **more: float) -> dict:

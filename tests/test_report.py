@@ -13,11 +13,11 @@ from unittest import mock
 import pytest
 import torch
 
+from agents.evaluation.image_record import ImageRecord
+from agents.evaluation.over_seeds import over_seeds
 from instanas_env.build import shipped
 from instanas_env.storage import load_json, save_json
 from scripts import evaluate, search
-from scripts.comparison.image_record import ImageRecord
-from scripts.comparison.over_seeds import over_seeds
 from scripts.comparison.tables import notes, table
 from scripts.comparison.text_table import TextTable, count, difference, milliseconds, points, signed
 from scripts.report.page import IDEA, claim, told

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,27 @@ def test_machine_tells_what_numbers_depend_on():
     assert found["python"] == platform.python_version()
     assert torch.__version__.startswith(found["torch"]) and "+" not in found["torch"]
     assert json.loads(json.dumps(found)) == found
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from instanas_env.training.hold import hold
+hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_until_the_first_has_been_killed(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout.readline() == b"held\n"
+        run = RunDirectory(tmp_path, options(tmp_path), FREE)
+        with pytest.raises(ValueError, match=f"^out: another process is at work in {tmp_path}; wait, or"):
+            run.claim()
+        assert list(tmp_path.iterdir()) == []
+        first.kill()
+    run.claim()
+    RunDirectory(tmp_path, options(tmp_path), FREE).claim()  # the same process may open it again

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torchvision.models import ResNet, ShuffleNetV2
 
+from agents.evaluation.alone import LoneNetwork, load_all, load_lone
 from instanas_env.data import load_images
 from instanas_env.networks.counting import count_macs, count_parameters
 from instanas_env.networks.meta_graph import MetaGraph
@@ -21,7 +22,6 @@ from instanas_env.storage import load_weights, save_weights
 from instanas_env.training.distributed import World
 from scripts import evaluate
 from scripts.baseline import Options, main
-from scripts.comparison.alone import LoneNetwork, load_all, load_lone
 from scripts.comparison.compare import compare
 from tests.tools.pipeline_fixtures import history, image_folder, kill_after_first_checkpoint
 

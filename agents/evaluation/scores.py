@@ -125,15 +125,3 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
 
     interval = binomtest(correct, count).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
-
-
-def mean_interval(values: list[float]) -> tuple[float, float | None, float | None]:
-    """Mean over seeds and its 95 % interval (Student's t); one seed has none."""
-    from scipy.stats import t
-
-    array = np.asarray(values, float)
-    mean = float(array.mean())
-    if len(array) < 2:
-        return mean, None, None
-    half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
-    return mean, mean - half, mean + half

@@ -15,6 +15,7 @@ from instanas_env.data import ImageSet
 from instanas_env.storage import load_checkpoint, load_json, save_checkpoint, save_json
 from instanas_env.training.bound import IMAGE_SETS, SETS, described, difference
 from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.hold import hold
 
 FREE = ("out", "data_dir", "device")
 """Options of a run that change nothing in its result but rounding: it may go on elsewhere."""
@@ -61,8 +62,14 @@ class RunDirectory:
             self._check()
 
     def claim(self) -> None:
-        """Make the directory this run's, once all is there that the run needs. Errors as on opening."""
+        """Make the directory this run's, once all is there that the run needs.
+
+        Raises:
+            ValueError: as on opening, or another process is at work there.
+        """
         if not self._claimed:
+            self.path.mkdir(parents=True, exist_ok=True)
+            hold(self.path)
             self._check()
             remove_abandoned(self.path)
             save_json(self._file, {**self.config, **self._place})

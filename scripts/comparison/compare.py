@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.arms import MenuArms
+from agents.evaluation.alone import load_all, load_lone, short_names
 from agents.evaluation.controls import Controls
 from agents.evaluation.picks import is_pick
 from agents.files import load_agent
@@ -23,7 +24,6 @@ from instanas_env.training.bound import check_same_images
 from instanas_env.training.distributed import ALONE
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from scripts.begin import frozen_bandits
-from scripts.comparison.alone import load_all, load_lone, short_names
 from scripts.comparison.fixed import add_networks, add_static, one_shot_search
 from scripts.comparison.rows import Comparison
 

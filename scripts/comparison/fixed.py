@@ -10,6 +10,7 @@ from rich.progress import track
 from torch import Tensor
 
 from agents.agent import Agent
+from agents.evaluation.alone import LoneNetwork, is_of, latencies
 from agents.one_shot import OneShotSearch
 from agents.static import RandomAgent, StaticAgent
 from instanas_env.bandit import InstanceBandit
@@ -17,7 +18,6 @@ from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_json
 from instanas_env.validation import anything, items, record, text
-from scripts.comparison.alone import LoneNetwork, is_of, latencies
 from scripts.comparison.rows import Comparison
 
 FRONTIER = "one_shot.json"

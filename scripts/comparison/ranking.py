@@ -19,15 +19,14 @@ import torch
 
 from agents.evaluation.awareness import measure
 from agents.evaluation.clock import time_policy
+from agents.evaluation.over_seeds import by_policy, mean_interval, over_seeds
 from agents.evaluation.picks import hypervolume
-from agents.evaluation.scores import mean_interval
+from agents.evaluation.replay import Replay
 from agents.files import CLASSES, load_agent
 from instanas_env.storage import load_json, save_json
 from scripts.comparison.contest import Contest
 from scripts.comparison.learning import let_learn
-from scripts.comparison.over_seeds import by_policy, over_seeds
 from scripts.comparison.policies import enter
-from scripts.comparison.replays import Replay
 from scripts.comparison.workers import in_processes
 
 REGRETS = ("fixed", "for_class", "for_image")

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 
 from agents.agent import Agent
+from agents.evaluation.alone import LoneNetwork
 from agents.evaluation.awareness import measure
 from agents.evaluation.clock import real_latency
 from agents.evaluation.controls import Controls
+from agents.evaluation.image_record import Choices, choices, distinct
 from agents.evaluation.scores import Scores, choose_masks, some_images
 from agents.reward_regression import RewardRegression
 from instanas_env import reward
@@ -28,8 +30,6 @@ from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import Backend, time_networks
 from instanas_env.seeding import generator_for
-from scripts.comparison.alone import LoneNetwork
-from scripts.comparison.image_record import Choices, choices, distinct
 
 SEED = re.compile(r"_seed(\d+)")
 """In the name of a policy that was made again with another seed."""

@@ -1,6 +1,6 @@
 """The table of a comparison, made once: for the terminal, the report's page and as Markdown.
 
-A line is a policy, as :func:`scripts.comparison.over_seeds.over_seeds` has it. A column that no policy has
+A line is a policy, as :func:`agents.evaluation.over_seeds.over_seeds` has it. A column that no policy has
 anything in is left out.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from scripts.comparison.text_table import Columns, Interval, TextTable, difference, points, signed, with_ends
+from agents.evaluation.over_seeds import Interval, gains
+from scripts.comparison.text_table import Columns, TextTable, difference, points, signed, with_ends
 
 Line = dict[str, Any]
 
@@ -98,6 +99,15 @@ def table(lines: Sequence[Line]) -> TextTable:
 def notes(shown: TextTable) -> str:
     """What a reader has to know of its columns."""
     return " ".join(note for name in shown.head if (note := COLUMNS[name][1]))
+
+
+def gains_told(rows: list[dict[str, Any]]) -> list[str]:
+    """Who is more accurate than whom on average, a sentence for each pair."""
+    return [
+        f"{ours} over {theirs}: {points(gain, '+')} points"
+        for (ours, theirs), gain in gains(rows).items()
+        if gain[0] > 0
+    ]
 
 
 # --- the leaderboard of a benchmark -------------------------------------------------------------------

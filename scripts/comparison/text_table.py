@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from agents.evaluation.over_seeds import Interval
+
 Columns = dict[str, Callable[[Any], str]]
 """The name of each column of a table, and what gives the cell of a row."""
-Interval = tuple[float, float | None, float | None]
-"""A mean or a difference, and the two ends of its 95 % interval."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from agents.evaluation.image_record import Choices, ImageRecord
 from instanas_env.search_space import ALL_MODULES
-from scripts.comparison.image_record import Choices, ImageRecord
 from scripts.comparison.text_table import count, difference, milliseconds
 from scripts.report.pictures import WIDTH, arrays, data_uri, new_figure, png_of
 

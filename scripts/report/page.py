@@ -10,8 +10,7 @@ from html import escape
 from typing import Any
 
 from instanas_env.search_space import ALL_MODULES
-from scripts.comparison.over_seeds import gains_told
-from scripts.comparison.tables import reference_of
+from scripts.comparison.tables import gains_told, reference_of
 from scripts.comparison.text_table import count, difference, milliseconds, points, signed
 from scripts.report.figures_by_image import images_shown
 from scripts.report.parts import Part

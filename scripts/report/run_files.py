@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from agents.evaluation.image_record import Choices, ImageRecord
+from agents.evaluation.over_seeds import by_policy
 from instanas_env.build import shipped
 from instanas_env.storage import load_json
-from scripts.comparison.image_record import Choices, ImageRecord
-from scripts.comparison.over_seeds import by_policy
 from scripts.report.figures_search import History, load_search_history
 
 

@@ -6,11 +6,25 @@ from collections import defaultdict
 from itertools import permutations
 from typing import Any
 
-from agents.evaluation.scores import mean_interval
-from scripts.comparison.text_table import Interval, points
+import numpy as np
+
+Interval = tuple[float, float | None, float | None]
+"""A mean or a difference, and the two ends of its 95 % interval."""
 
 ENDS = ("_low", "_high")
 """End the names of the two ends of a figure's interval over images."""
+
+
+def mean_interval(values: list[float]) -> Interval:
+    """Mean over seeds and its 95 % interval (Student's t); one seed has none."""
+    from scipy.stats import t
+
+    array = np.asarray(values, float)
+    mean = float(array.mean())
+    if len(array) < 2:
+        return mean, None, None
+    half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    return mean, mean - half, mean + half
 
 
 def by_policy(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -57,12 +71,3 @@ def gains(rows: list[dict[str, Any]]) -> dict[tuple[str, str], Interval]:
         for ours, theirs in permutations(accuracy, 2)
         if len(accuracy[ours]) == len(accuracy[theirs])
     }
-
-
-def gains_told(rows: list[dict[str, Any]]) -> list[str]:
-    """Who is more accurate than whom on average, a sentence for each pair."""
-    return [
-        f"{ours} over {theirs}: {points(gain, '+')} points"
-        for (ours, theirs), gain in gains(rows).items()
-        if gain[0] > 0
-    ]

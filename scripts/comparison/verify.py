@@ -1,0 +1,55 @@
+"""A second machine confirms a benchmark: its replays are scored again, its rows compared with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agents.evaluation.replay import Replay
+from instanas_env.storage import load_json
+from scripts.comparison.contest import Budget, Contest
+
+FIGURE_ROUNDING = 1e-6
+"""How far a mean of float32 rewards may be off."""
+
+
+def verify(file: Path, elsewhere: dict[str, str], device: str) -> Iterator[str]:
+    """Score the replays beside a record again, and compare its rows with them.
+
+    Args:
+        file: a benchmark.json.
+        elsewhere: arguments of the environment that are other files here than where the record was made.
+        device: where the meta-graph computes.
+
+    Yields a line for each replay, and one for all; ``ValueError`` if files changed, too many answers differ,
+    or a figure is not that of its replay.
+    """
+    record = load_json(file)
+    given, budget = {**record["environment"], **elsewhere}, Budget(**record["budget"])
+    contest = Contest(file.parent, given, budget, env=record["env"], device=device)
+    found = [row for row in record["rows"] if (file.parent / row["replay"]).is_file()]
+    if not found:
+        raise ValueError(f"verify: {file} has no replays beside it")
+    for row in found:
+        replay = Replay.load(file.parent / row["replay"], contest.space.num_bits)
+        for prints in (record["fingerprints"], replay.about["fingerprints"]):
+            if changed := [name for name, value in contest.fingerprints.items() if prints.get(name) != value]:
+                raise ValueError(f"verify: {file} was made with another {', '.join(changed)}")
+        differ, exact = replay.verify(contest.test)
+        _compare(row, replay)
+        how = f"{len(differ)} answers differ by rounding" if differ else "rewards differ by rounding"
+        named = f", of images {', '.join(map(str, differ[:20]))}" if differ else ""
+        images = f"{len(replay.network):,} images"
+        yield f"{row['policy']} seed {row['seed']}: {images}, {'to the bit' if exact else how}{named}"
+    without = len(record["rows"]) - len(found)
+    yield f"verified {len(found)} replays" + (f"; {without} rows have none here" if without else "")
+
+
+def _compare(row: dict[str, Any], replay: Replay) -> None:
+    """``ValueError`` unless a row's policy and figures are those of its replay."""
+    if (replay.about["policy"], replay.about["seed"]) != (row["policy"], row["seed"]):
+        raise ValueError(f"verify: {row['replay']} is of {replay.about['policy']}, not {row['policy']}")
+    for name, mean in (("accuracy", replay.correct.mean()), ("reward", replay.reward.mean(dtype=float))):
+        if abs(row["test"][name] - mean) > FIGURE_ROUNDING:
+            raise ValueError(f"verify: the {name} of {row['policy']} is not {mean:.6f}, that of its replay")
