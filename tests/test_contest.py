@@ -22,7 +22,7 @@ from instanas_env.build import build_bandit
 from instanas_env.seeding import generator_for
 from scripts.comparison.contest import Budget, Contest, worth
 from scripts.comparison.learning import let_learn
-from scripts.comparison.policies import enter, fastest_trade_off
+from scripts.comparison.policies import TRADE_OFFS, best_trade_off, enter
 from scripts.comparison.ranking import mean_curve, seeded
 from tests.tools.pipeline_fixtures import image_folder
 
@@ -199,25 +199,23 @@ def test_the_worth_of_a_fixed_mask_is_its_mean_reward():
     assert worth(bandit, candidate) == pytest.approx(figures.reward)
 
 
-def test_the_dial_stops_at_the_fastest_that_is_accurate_enough(lite_space):
-    """A menu of the cheapest mask and of all modules: nothing else is as accurate as all modules."""
-    bandit = build_bandit(split="val")
+@pytest.mark.parametrize(("wrong_reward", "modules"), [(0.0, "few"), (-100.0, "all")])
+def test_the_dial_stops_where_the_policy_earns_most(lite_space, wrong_reward, modules):
+    """A menu of the cheapest mask and of all modules, which are slow, but more accurate."""
+    bandit = build_bandit(split="val", wrong_reward=wrong_reward)
     bandit.image_set = bandit.image_set.take(torch.arange(50))
     menu = torch.stack([bandit.latency_table.cheapest_mask(), lite_space.full_mask()])
     agent = RewardRegression(None, space=lite_space, table=bandit.latency_table, menu=menu)
     with torch.no_grad():
         agent.controller.network.output.bias[2] = 1.0  # all modules are worth one logit more
-    accuracies = []
-    for mask in menu:
-        agent_of_one = StaticAgent(lite_space, mask)
-        accuracies.append(measure(bandit, agent_of_one)[0].accuracy)
-    assert accuracies[0] < accuracies[1]
-    difference = bandit.latency_table.lookup(menu).diff().item()
-    trade_off = fastest_trade_off(agent, bandit, accuracies[1])
-    assert trade_off < 1 / difference, "all modules are chosen"
-    grid = np.geomspace(30.0, 0.03, 25)
-    assert trade_off == pytest.approx(max(grid[grid < 1 / difference]))
-    assert fastest_trade_off(agent, bandit, 0.0) == pytest.approx(30.0)
+    cheapest, full = (measure(bandit, StaticAgent(lite_space, mask))[0].reward for mask in menu)
+    agent.trade_off = best_trade_off(agent, bandit)
+    assert measure(bandit, agent)[0].reward == max(cheapest, full)
+    turn = 1 / bandit.latency_table.lookup(menu).diff().item()  # from here on they are not worth their time
+    if modules == "all":
+        assert full > cheapest and agent.trade_off == max(each for each in TRADE_OFFS if each < turn)
+    else:
+        assert cheapest > full and agent.trade_off == max(TRADE_OFFS)
 
 
 def test_the_hypervolume_is_an_area():

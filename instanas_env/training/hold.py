@@ -30,6 +30,4 @@ def hold(path: Path) -> None:
             return
         os.close(handle)
         if place not in _held:
-            raise ValueError(
-                f"out: another process is at work in {path}; wait, or choose another folder"
-            )
+            raise ValueError(f"out: another process is at work in {path}; wait, or choose another folder")
