@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from agents.evaluation.alone import load_lone
+from agents.evaluation.difficulty import rank_correlation
 from agents.evaluation.image_record import ImageRecord
 from agents.evaluation.over_seeds import over_seeds
 from agents.reward_regression import RewardRegression
@@ -73,6 +76,7 @@ def test_every_figure_is_finite_and_in_its_range():
         figures = [value for value in row.values() if isinstance(value, (int, float))]
         assert all(map(math.isfinite, figures))
         controls = 4 * ("over_static_accuracy" in row) + ("names_accuracy" in row)
+        controls += 4 * ("difficulty" in row)
         assert len(figures) == (8 if policy == lone else 18 + controls)
         assert row["images"] == 40
         assert 0 <= row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] <= 1
@@ -120,6 +124,24 @@ def test_learned_rows_list_their_networks_and_pay_for_their_controller():
         assert row["test"]["latency_ms"] == pytest.approx(mean + table().controller, abs=1e-4)
     assert len(learned) == 3
     assert not any("masks" in row for row in rows().values() if row not in learned)
+
+
+def test_the_difficulty_is_that_of_the_record_and_is_none_of_one_network():
+    record = ImageRecord.load(evaluated() / "images.safetensors")
+    images = load_images("folder", "test", image_folder(), 32)
+    loss = load_lone(shipped("mobilenet_v2.safetensors")).losses(images).numpy()
+    found = {row["policy"]: row for row in read_strictly(evaluated() / "results.json")["rows"]}
+    for policy, choices in record.policies.items():
+        row = found[policy]
+        latency_ms = np.array([network["latency_ms"] for network in row["masks"]])[choices.network]
+        expected = rank_correlation(latency_ms, loss)[0]
+        if row["test"]["networks"] > 1:
+            assert row["test"]["difficulty"] == pytest.approx(expected, abs=1e-3)
+    one, several = (
+        [row for row in scores().values() if (row["networks"] > 1) == many] for many in (False, True)
+    )
+    assert several and all("difficulty" in row for row in several)
+    assert one and not any("difficulty" in row for row in one)
 
 
 def test_the_record_of_images_counts_what_the_results_count():

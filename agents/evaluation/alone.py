@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from agents.evaluation.scores import BATCH_SIZE
 from instanas_env.bandit import InstanceBandit
 from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import time_networks
@@ -61,6 +63,15 @@ class LoneNetwork:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             self.network(torch.zeros(1, 3, self.resolution, self.resolution))
         return counter.get_total_flops() / 2e6  # it counts the multiplication and the addition
+
+    @torch.inference_mode()
+    def losses(self, image_set: ImageSet, device: torch.device | None = None) -> Tensor:
+        """Cross-entropy of each image of a set, ``(N,)``: how hard it is; computed on ``device``."""
+        network, parts = copy.deepcopy(self.network).to(device), []
+        for index in torch.arange(len(image_set)).split(BATCH_SIZE):
+            logits = network(image_set.normalize(image_set.images[index].to(device))).cpu()
+            parts.append(F.cross_entropy(logits, image_set.labels[index], reduction="none"))
+        return torch.cat(parts)
 
     def correct(self, image_set: ImageSet, device: torch.device | None = None) -> Tensor:
         """Which images of a set it gets right, bool ``(N,)``; computed on ``device``, by default the CPU."""

@@ -65,6 +65,9 @@ class Scores:
             without the controller, which it does not need.
         lost_most_used_reward: what that costs.
         names_accuracy: what the controller names right by itself.
+        difficulty: rank correlation between the latency of an image and its loss in MobileNetV2 trained
+            alone, ``_low`` and ``_high`` the ends of its 95 % interval over the images, ``_within`` the mean
+            of those within the classes; see :mod:`agents.evaluation.difficulty`.
         class_latency_ms: mean for each true class; None for one without images.
         clock_ms: mean by the clock.
     """
@@ -88,6 +91,10 @@ class Scores:
     most_used_reward: float | None = None
     lost_most_used_reward: float | None = None
     names_accuracy: float | None = None
+    difficulty: float | None = None
+    difficulty_low: float | None = None
+    difficulty_high: float | None = None
+    difficulty_within: float | None = None
     class_latency_ms: list[float | None] | None = None
     clock_ms: float | None = None
 

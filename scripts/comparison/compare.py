@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.arms import MenuArms
-from agents.evaluation.alone import load_all, load_lone, short_names
+from agents.evaluation.alone import is_of, load_all, load_lone, short_names
 from agents.evaluation.controls import Controls
 from agents.evaluation.picks import is_pick
 from agents.files import load_agent
@@ -43,7 +43,9 @@ def compare(options: Any, device: torch.device = ALONE.device) -> Comparison:
         lone = load_lone(shipped("mobilenet_v2.safetensors"))
         alone.append(replace(lone, name="MobileNetV2 trained alone", family="fixed"))
     one_shot = one_shot_search(val, options.one_shot, options.one_shot_masks, options.seed)
-    comparison = Comparison(test.image_set, options.seed, options.backend if options.time_real else None)
+    losses = next((lone.losses(test.image_set, device) for lone in alone if is_of(lone, val.space)), None)
+    backend = options.backend if options.time_real else None
+    comparison = Comparison(test.image_set, options.seed, backend, losses)
     add_networks(comparison, test, alone)
     add_static(comparison, test, one_shot, options.one_shot_limits)
     frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from agents.agent import Agent
 from agents.evaluation.alone import LoneNetwork
 from agents.evaluation.awareness import measure
 from agents.evaluation.clock import real_latency
 from agents.evaluation.controls import Controls
+from agents.evaluation.difficulty import difficulty
 from agents.evaluation.image_record import Choices, choices, distinct
 from agents.evaluation.scores import Scores, choose_masks, some_images
 from agents.reward_regression import RewardRegression
@@ -42,14 +44,22 @@ class Comparison:
         image_set: the test split.
         seed: of what is shuffled and timed.
         backend: what latencies are measured with by the clock; None leaves them out.
+        losses: how hard each image is, ``(N,)``: the loss of a network trained alone; None if there is none.
 
     Attributes:
         rows: for results.json.
         choices: which image got which network, of each policy with a controller (its first seed).
     """
 
-    def __init__(self, image_set: ImageSet, seed: int = 0, backend: Backend | None = None):
+    def __init__(
+        self,
+        image_set: ImageSet,
+        seed: int = 0,
+        backend: Backend | None = None,
+        losses: Tensor | None = None,
+    ):
         self.image_set = image_set
+        self.losses = losses
         self.seed = seed
         self.backend = backend
         self.rows: list[dict[str, Any]] = []
@@ -63,6 +73,9 @@ class Comparison:
             scores = replace(
                 scores, clock_ms=real_latency(bandit, agent, masks, generator, backend=self.backend)
             )
+        if self.losses is not None and scores.networks > 1:
+            found = difficulty(outcome.latency_ms, self.losses.numpy(), outcome.label)
+            scores = replace(scores, **found)
         if agent.controller is None:
             self._keep(group, name, scores)
         else:

@@ -62,6 +62,11 @@ COLUMNS: dict[str, tuple[Callable[[Line], str], str]] = {
         " which image gets which.",
     ),
     "names, %": (_cell("names_accuracy", points), "Names: what the controller gets right by itself."),
+    "difficulty": (
+        _cell("difficulty", lambda r: with_ends(r, 2), several=True),
+        "Difficulty: rank correlation between the time that an image gets and its loss in MobileNetV2 trained"
+        " alone; above 0, hard images get more.",
+    ),
     "oracle, %": (
         _cell("oracle_accuracy", lambda right: points((right[0], None, None))),
         "Oracle: images that at least one of the controller's most used networks gets right, so the most that"
