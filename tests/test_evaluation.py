@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from agents.evaluation.clock import real_latency
+from agents.evaluation.over_seeds import mean_interval
 from agents.evaluation.scores import (
     Scores,
     choose_masks,
-    mean_interval,
     score_masks,
     shuffle_between_images,
     some_images,
