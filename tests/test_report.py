@@ -239,11 +239,11 @@ def test_means_over_seeds_make_the_claim_and_tell_who_is_better(tmp_path):
     assert f"{policy} over theirs: +2.0 (2.0 to 2.0) points" in page.source
 
 
-def test_a_benchmark_of_an_older_version_still_has_its_frontier(tmp_path):
-    page = Page(write_report(Options(ROOT / "results" / "fashion_mnist", tmp_path / "page.html")))
-    assert page.sections(missing=False) == ["frontier"]
-    assert page.sections(missing=True) == ["ranking", "curves"]
-    assert page.texts["code"] == [f"instanas benchmark --out {ROOT / 'results' / 'fashion_mnist'}"] * 2
+@pytest.mark.parametrize("record", ["fashion_mnist", "leaderboard", "twin"])
+def test_the_records_in_the_repository_have_whole_pages(tmp_path, record):
+    page = Page(write_report(Options(ROOT / "results" / record, tmp_path / "page.html")))
+    assert page.sections(missing=False) == ["frontier", "ranking", "curves"]
+    assert page.sections(missing=True) == []
 
 
 def test_the_command_names_the_controllers_of_the_run(tmp_path):
