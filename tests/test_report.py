@@ -340,6 +340,12 @@ def test_numbers_as_text():
     assert count(1, "network") == "1 network" and count(1012, "image") == "1,012 images"
 
 
+def test_no_gain_is_no_claim_of_one():
+    text = claim({**OURS, "over_static_accuracy": (-0.0001, -0.006, 0.006)})
+    assert "as many images are recognised as with the best single network" in text
+    assert "chance" not in text and "more" not in text and "fewer" not in text
+
+
 @pytest.mark.parametrize(
     "low, high, says",
     [(0.001, 0.02, "0.5 more of 100"), (-0.01, 0.02, "0.5 more of 100"), (-0.02, -0.001, "0.5 fewer of 100")],

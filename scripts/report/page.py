@@ -56,11 +56,14 @@ def claim(line: dict[str, Any]) -> str:
     if low is None or high is None:
         return IDEA
     over = count(line["seeds"], "seed") if line["seeds"] > 1 else count(round(line["images"][0]), "image")
-    size = f"{abs(100 * mean):.1f} {'fewer' if mean < 0 else 'more'}"
+    size = f"{abs(100 * mean):.1f}"
+    equal, chance = float(size) == 0, low <= 0 <= high
+    more = f"{size} {'fewer' if mean < 0 else 'more'} of 100 images are recognised than"
     return (
-        f"With a network of its own for every image, {size} of 100"
-        " images are recognised than with the best single network that takes no longer"
-        f"{', which may be chance' if low <= 0 <= high else ''}"
+        "With a network of its own for every image,"
+        f" {'as many images are recognised as' if equal else more}"
+        " with the best single network that takes no longer"
+        f"{', which may be chance' if chance and not equal else ''}"
         f" (95 % interval over {over}: {signed(100 * low, 1)} to {signed(100 * high, 1)})"
     )
 
