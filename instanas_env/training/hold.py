@@ -25,9 +25,10 @@ def hold(path: Path) -> None:
         handle = os.open(path, os.O_RDONLY)
         status = os.fstat(handle)
         place = status.st_dev, status.st_ino
-        if place not in _held and lock(handle) is not False:
-            _held[place] = handle
-            return
-        os.close(handle)
-        if place not in _held:
+        if place in _held:
+            os.close(handle)
+        elif lock(handle) is False:
+            os.close(handle)
             raise ValueError(f"out: another process is at work in {path}; wait, or choose another folder")
+        else:
+            _held[place] = handle  # open, and so locked, until the process ends
