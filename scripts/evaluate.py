@@ -39,10 +39,6 @@ class Numbers:
     dial: tuple[float, ...] = (0.3, 0.4, 0.6)
     """Settings of a regression controller's dial: mean latency of its networks on the validation split,
     in multiples of MobileNetV2's. A pick of `instanas choose` stays at its own."""
-    one_shot: Path | None = None
-    """Directory of `instanas oneshot`, whose frontier is taken in place of a search here."""
-    one_shot_masks: int = 400
-    """Masks that the one-shot search ranks on validation."""
     one_shot_limits: tuple[float, ...] = (0.4, 0.6, 1.0)
     """Its best masks at these multiples of MobileNetV2's latency are compared."""
     control_masks: int = 100
@@ -64,6 +60,10 @@ class Options(Numbers, Compute, Weights, DataOfRun, Folder):
 
     runs: tuple[Path, ...] = ()
     """Directories with controller.safetensors and meta_graph.safetensors."""
+    one_shot: Path | None = None
+    """Directory of `instanas oneshot`, whose frontier is taken in place of a search here."""
+    one_shot_masks: int = 400
+    """Masks that the one-shot search ranks on validation."""
     meta_graph: Path | None = None
     """Pre-trained weights that fixed masks run on; by default those that the first run began with. Their file
     tells the search space, which is that of all runs."""

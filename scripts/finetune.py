@@ -2,6 +2,7 @@
 
     instanas finetune --run runs/search --out runs/finetuned
     instanas finetune --run runs/search --prefer accuracy --out runs/finetuned_a
+    instanas finetune --run runs/search --one-shot runs/one_shot --from-scratch --out runs/fixed_alone
 
 Each training image goes through the network that the controller chooses for it. With a regression
 controller, lambda is drawn for each image between the latencies that its search explored, so that its dial
@@ -34,6 +35,7 @@ from instanas_env.training.fitting import Optimizer, Recipe, fit
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.begin import begin, images_to_train
+from scripts.comparison.fixed import as_fast_as
 from scripts.comparison.picked import fixed_agent
 from scripts.options import Compute, DataOfRun, Training, filled
 
@@ -69,6 +71,9 @@ class Options(Numbers, Compute, DataOfRun):
     """Directory of this run."""
     prefer: Pick | None = None
     """Which of the trade-offs that `instanas choose` picked; by default the search's last controller."""
+    one_shot: Path | None = None
+    """Directory of `instanas oneshot`, whose best mask for all images alike takes the controller's place: the
+    most accurate one that on validation is no slower. What a controller has to beat."""
     seed: int = 0
 
 
@@ -88,6 +93,10 @@ def main(options: Options, world: World = ALONE) -> None:
     train, val = images_to_train(options, space.resolution, run)
     check_same_images((options.run,), options.dataset, "val", val)
     val_masks = space.repair(choose_masks(agent, val))
+    table = table_of(options.run, space)
+    if options.one_shot is not None:
+        agent = as_fast_as(val_masks, table, options.one_shot)
+        val_masks = choose_masks(agent, val)
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
         """The masks of a whole batch, ``(count, num_cells, num_modules)``, from this process's images."""
@@ -109,5 +118,8 @@ def main(options: Options, world: World = ALONE) -> None:
         load_teacher(options.teacher, meta_graph.num_classes, world.device),
     )
     if world.is_main and source is not None:
-        write_atomic(options.out / "controller.safetensors", source.read_bytes())
-        save_data(options.out, train, table_of(options.run, space), val_masks[:TYPICAL])
+        if options.one_shot is None:
+            write_atomic(options.out / "controller.safetensors", source.read_bytes())
+        else:
+            agent.save(options.out / "controller.safetensors")
+        save_data(options.out, train, table, val_masks[:TYPICAL])

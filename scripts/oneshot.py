@@ -2,7 +2,9 @@
 
     instanas oneshot --out runs/one_shot --meta-graph runs/meta_graph/meta_graph.safetensors
     instanas evaluate --out runs/evaluation --one-shot runs/one_shot
+    instanas finetune --run runs/search --one-shot runs/one_shot --from-scratch --out runs/fixed_alone
 
+The last trains the best of them that is no slower than the controller of a search, alone.
 All masks are ranked on some validation images, the best of them again on all (successive halving), which
 saves most of the time: a mask that is among the best but was unlucky on the first images is lost,
 and all accuracies in the file are of all images. Resumes where it was. Writes ``one_shot.json``.
@@ -13,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.progress import track
 from torch import Tensor
 
@@ -28,17 +31,23 @@ from scripts.options import Compute, Data, Folder, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Compute, Weights, Data, Folder):
-    """What to rank, on which images."""
+class Numbers:
+    """How many to rank, and how closely; an experiment has these in its preset."""
 
     masks: int = paper.ONE_SHOT_MASKS
-    """Sampled, at every density."""
+    """Sampled, at every density; the cheapest path is ranked as well: the frontier reaches down to it."""
     images: int = 500
     """Validation images that all of them are ranked on."""
     finalists: int = 200
     """The best, which are ranked on all validation images."""
     chunk: int = 100
     """Masks between two checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Numbers, Compute, Weights, Data, Folder):
+    """What to rank, on which images."""
+
     seed: int = 0
 
 
@@ -49,7 +58,7 @@ def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[
     run.bind(val=val)
     first = OneShotSearch(bandit, options.seed, options.images)
     run.claim()
-    masks = first.sample(options.masks)
+    masks = torch.cat([table.cheapest_mask()[None], first.sample(options.masks)])
     accuracy = rank(first, masks, "sampled", options.chunk, run)
     finalists = masks[best_layers(accuracy, table.lookup(masks).tolist(), options.finalists)]
     accuracy = rank(OneShotSearch(bandit, images=len(val)), finalists, "finalists", options.chunk, run)

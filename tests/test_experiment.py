@@ -12,10 +12,13 @@ import torch
 
 from agents.classifier import InstaNASClassifier
 from agents.evaluation.over_seeds import gains
+from agents.files import load_agent
+from agents.static import StaticAgent
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from instanas_env.training.distributed import World
+from scripts.comparison.fixed import load_frontier
 from scripts.experiment.plan import STAGES, Options, Plan
 from scripts.experiment.presets import PRESETS, Preset
 from scripts.experiment.run import main, parse
@@ -45,7 +48,8 @@ def tiny() -> Preset:
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
         profile=replace(preset.profile, fitted=150, children=3, repetitions=5),
-        evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=4, control_masks=3, control_networks=2),
+        one_shot=replace(preset.one_shot, masks=40, images=20, finalists=5),
+        evaluate=replace(preset.evaluate, dial=(0.5,), control_masks=3, control_networks=2),
     )
 
 
@@ -75,7 +79,9 @@ def test_every_stage_leaves_its_files():
         "reinforce/choices.json",
         "reinforce/choices/A/controller.safetensors",
         "regression/meta_graph.safetensors",
+        "one_shot/one_shot.json",
         "reinforce_finetuned_balanced/controller.safetensors",
+        "fixed_alone_reinforce_balanced/controller.safetensors",
         "regression_finetuned_seed1/controller.safetensors",
         "results.json",
         "images.safetensors",
@@ -110,7 +116,11 @@ def test_the_comparison_and_the_page_show_the_searches():
     assert not {"reinforce", "regression, dial 0.5"} & seeds.keys(), (
         "what was trained further stands for them"
     )
-    several = {"regression_finetuned, dial 0.5", "reinforce_finetuned_balanced"}
+    several = {
+        "regression_finetuned, dial 0.5",
+        "reinforce_finetuned_balanced",
+        "fixed_alone_reinforce_balanced",
+    }
     assert {policy for policy, count in seeds.items() if count == 2} == several
     both = [row["seed"] for row in results["rows"] if row["policy"] == "regression_finetuned, dial 0.5"]
     assert both == [0, 1]
@@ -118,6 +128,28 @@ def test_the_comparison_and_the_page_show_the_searches():
     page = (finished() / "report.html").read_text()
     assert "interval over 2 seeds" in page
     assert "reinforce_finetuned_balanced" in page and "Course of the search" in page
+
+
+def test_the_rival_of_a_pick_is_the_best_fixed_mask_that_takes_no_longer():
+    """Trained as the pick's meta-graph is, from the same weights, for as long."""
+    out = finished()
+    tuned, alone = (
+        read_strictly(out / name / "config.json")
+        for name in ("reinforce_finetuned_balanced", "fixed_alone_reinforce_balanced")
+    )
+    assert alone.pop("one_shot") == str(out / "one_shot") and tuned.pop("one_shot") is None
+    for config in (alone, tuned):
+        config.pop("sha256", None)  # of what the folder holds
+    assert alone == tuned
+    rival = load_agent(out / "fixed_alone_reinforce_balanced" / "controller.safetensors")
+    table = LatencyTable.load(out / "latency.json")
+    points = read_strictly(out / "reinforce" / "choices.json")
+    spent = points["points"][points["picks"][points["prefer"]["balanced"]]]["latency_ms"]
+    frontier = load_frontier(
+        out / "one_shot", table.space
+    )  # each is more accurate, and slower, than the next
+    (within,) = (table.lookup(frontier) <= spent + 1e-9).nonzero(as_tuple=True)
+    assert isinstance(rival, StaticAgent) and torch.equal(rival.mask, frontier[within[0]])
 
 
 def test_a_pick_is_deployed_with_the_meta_graph_of_its_search():
@@ -135,7 +167,7 @@ def test_a_second_call_finds_nothing_to_do(capsys):
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
     main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count(": finished before") == 18
+    assert capsys.readouterr().out.count(": finished before") == 21
 
 
 def test_a_finished_stage_with_other_options_is_refused():
@@ -194,11 +226,11 @@ def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_p
 
 def test_a_stage_that_fails_lets_the_others_end(tmp_path):
     """The first searches for a meta-graph that nobody made."""
-    asked = replace(tiny(), agents=("blockdrop", "reinforce"), fine_tuned=(), seeds=1)
-    blockdrop, reinforce = next(
+    asked = replace(tiny(), agents=("blockdrop", "reinforce"), fine_tuned=(), rivals=(), seeds=1)
+    blockdrop, reinforce, _ = next(
         group
         for group in Plan(Options(asked, tmp_path, image_folder())).groups()
-        if group[0].name == "search"
+        if group and group[0].name == "search"
     )
     there = replace(
         reinforce,
@@ -220,6 +252,11 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(option, capsys):
 
 def test_what_nobody_searched_for_is_not_fine_tuned(tmp_path):
     stray = replace(tiny(), fine_tuned=("blockdrop",))
+    with pytest.raises(
+        ValueError, match="^rivals: got 'reinforce/balanced'; those that are fine-tuned will do: b"
+    ):
+        list(Plan(Options(stray, tmp_path)).stages())
+    stray = replace(stray, rivals=())
     with pytest.raises(ValueError, match="^fine_tuned: got 'blockdrop', but the agents are reinforce, regr"):
         list(Plan(Options(stray, tmp_path)).stages())
 
@@ -236,7 +273,7 @@ def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
     (tmp_path / "reinforce" / "choices.json").write_text(
         '{"picks": {"A": 0, "B": 1}, "prefer": {"latency": "B"}}'
     )
-    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), seeds=1)
+    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), rivals=(), seeds=1)
     labels = [stage.label for stage in Plan(Options(asked, tmp_path)).stages() if stage.name == "finetune"]
     assert labels == ["finetune reinforce/B"]
     assert "finetune reinforce/C: left out, the search gave A, B, latency only" in capsys.readouterr().out
@@ -270,6 +307,7 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "pretrain mobilenet_v2_x0.5": "2",
         "baseline resnet18": "2",
         "profile": "",
+        "oneshot": "",
         "search reinforce": "10",
         "search reinforce_seed1": "10",
         "search regression": "10",
@@ -279,7 +317,9 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "choose regression": "",
         "choose regression_seed1": "",
         "finetune reinforce/balanced": "2",
+        "finetune fixed_alone_reinforce_balanced": "2",
         "finetune reinforce/balanced_seed1": "2",
+        "finetune fixed_alone_reinforce_balanced_seed1": "2",
         "finetune regression": "2",
         "finetune regression_seed1": "2",
         "evaluate": "",

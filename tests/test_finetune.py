@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.classifier import InstaNASClassifier
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from agents.static import StaticAgent
@@ -18,7 +19,7 @@ from instanas_env.data import Augmentation, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
-from instanas_env.storage import load_weights
+from instanas_env.storage import load_weights, save_json
 from scripts.finetune import Options, main
 from tests.tools.pipeline_fixtures import history, image_folder, kill_after_first_checkpoint, searched
 
@@ -104,6 +105,28 @@ def test_another_controller_can_be_given_such_as_one_mask_for_all(tmp_path):
     assert trained_modules(tmp_path / "out", searched("reinforce")) == modules_of(static.mask[None])
     copied = load_agent(tmp_path / "out" / "controller.safetensors")
     assert isinstance(copied, StaticAgent) and torch.equal(copied.mask, static.mask)
+
+
+def test_a_one_shot_search_gives_the_best_mask_that_is_no_slower_than_the_controller(tmp_path):
+    """Of three on its frontier: the first is slower than the policy and its controller, the last worse."""
+    agent = load_agent(searched("reinforce") / "controller.safetensors")
+    val, table = load_images("folder", "val", image_folder()), LatencyTable.load(shipped("latency/lite.json"))
+    spent = table.lookup(agent.space.repair(agent.masks(val.images[:]))).mean().item()
+    lean = agent.space.random_masks(2, 0.15, generator_for(2))
+    frontier = [agent.space.full_mask(), *sorted(lean, key=lambda mask: -table.lookup(mask).item())]
+    assert table.lookup(frontier[1]) < spent < table.lookup(frontier[0])
+    rows = [{"mask": "".join(str(bit) for bit in mask.int().flatten().tolist())} for mask in frontier]
+    save_json(tmp_path / "one_shot.json", {"search_space": agent.space.config, "frontier": rows})
+    main(options(tmp_path / "out", "reinforce", one_shot=tmp_path, from_scratch=True))
+    chosen = load_agent(tmp_path / "out" / "controller.safetensors")
+    assert isinstance(chosen, StaticAgent) and torch.equal(chosen.mask, frontier[1])
+    assert InstaNASClassifier.load(tmp_path / "out")(val.images[0]).name in val.classes
+
+    save_json(tmp_path / "one_shot.json", {"search_space": agent.space.config, "frontier": rows[:1]})
+    with pytest.raises(ValueError, match="^one_shot: no mask of .* takes at most .* ms, as the policy does"):
+        main(options(tmp_path / "other", "reinforce", one_shot=tmp_path))
+    with pytest.raises(ValueError, match="^masks: got 'all' with a one-shot search"):
+        main(options(tmp_path / "other", "reinforce", one_shot=tmp_path, masks="all"))
 
 
 def test_random_masks_are_all_those_of_the_menu(tmp_path):

@@ -21,7 +21,7 @@ from tests.tools.pipeline_fixtures import home, image_folder, kill_after_first_c
 
 
 def options(out: Path, **changes) -> Options:
-    """24 masks in three chunks on 20 images, then six or a few more on all 40."""
+    """The cheapest path and 24 masks in four chunks on 20 images, then six or a few more on all 40."""
     few = {"masks": 24, "images": 20, "finalists": 6, "chunk": 8}
     return Options(out, dataset="folder", data_dir=image_folder(), **{**few, **changes})
 
@@ -43,6 +43,7 @@ def test_accuracies_of_the_frontier_are_of_all_validation_images(unbroken):
     masks = load_frontier(unbroken.out, graph.space)
     latencies = LatencyTable.load(shipped("latency/lite.json")).lookup(masks).tolist()
     assert len(masks) == len(content["frontier"]) > 0
+    assert torch.equal(masks[-1], LatencyTable.load(shipped("latency/lite.json")).cheapest_mask())
     for row, mask, latency_ms in zip(content["frontier"], masks, latencies, strict=True):
         right = (predict_classes(graph, val, mask) == val.labels).float().mean().item()
         assert row["accuracy"] == pytest.approx(right) and row["latency_ms"] == pytest.approx(latency_ms)

@@ -39,7 +39,7 @@ def test_the_paper_s_numbers(name):
     assert preset.finetune.from_scratch and preset.finetune.teacher is None
     assert preset.agents == ("reinforce",) and preset.reinforce.agent.samples_per_image == 1
     assert preset.reinforce.agent.log_probability_under == "p", "equation (1)"
-    assert preset.reinforce.shuffle == "on" and preset.evaluate.one_shot_masks == 10_000
+    assert preset.reinforce.shuffle == "on" and preset.one_shot.masks == 10_000
     assert preset.fine_tuned == tuple(f"reinforce/{letter}" for letter in "ABCDE")
     space = parse_search_space(preset.search_space)
     assert (space.num_cells, space.num_modules, space.width) == (17, 5, 1.0)
@@ -59,11 +59,12 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     preset = PRESETS[name]
     assert preset.dataset in DATASETS and (sum(preset.images) > 0 or name == "folder")
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
-    order = ["pretrain", "baseline", "profile", "search", "choose", "finetune"]
+    order = ["pretrain", "baseline", "profile", "search", "oneshot", "choose", "finetune"]
     if preset.resnet18 is None:
         order.remove("baseline")
     order += ["evaluate", "report"]
     assert list(dict.fromkeys(stage.name for stage in stages)) == order
+    assert set(preset.rivals) <= set(preset.fine_tuned)
     made = [stage.makes for stage in stages[:-1]]
     assert len(set(made)) == len(made) and len({stage.label for stage in stages}) == len(stages)
     for stage in stages:
@@ -72,6 +73,7 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
         needed = [getattr(stage.options, name, None) for name in files]
         folders = {file.parent for file in before}
         assert all(file is None or file in before or file.parent in folders for file in needed)
+        assert getattr(stage.options, "one_shot", None) in {None, *folders}
         assert getattr(stage.options, "seed", 5) in range(5, 5 + preset.seeds)
         assert getattr(stage.options, "data_dir", Path("data")) == Path("data")
 
@@ -105,9 +107,11 @@ def test_further_seeds_go_to_other_places(tmp_path):
         "search reinforce_seed1",
         "choose reinforce_seed1",
         "finetune reinforce/balanced_seed1",
+        "finetune fixed_alone_reinforce_balanced_seed1",
     ]
-    searched, chosen, tuned = further.values()
-    assert searched.seed == tuned.seed == 6
+    searched, chosen, tuned, alone = further.values()
+    assert searched.seed == tuned.seed == alone.seed == 6
+    assert alone == replace(tuned, out=alone.out, one_shot=tmp_path / "one_shot")
     assert searched.meta_graph == tmp_path / "meta_graph" / "meta_graph.safetensors"
     assert searched.out == chosen.run == tuned.run == tmp_path / "reinforce_seed1"
     assert tuned.out == tmp_path / "reinforce_finetuned_balanced_seed1"
@@ -125,6 +129,7 @@ SECTIONS = {
     "blockdrop": "search blockdrop",
     "convnet_aig": "search convnet-aig",
     "profile": "profile",
+    "one_shot": "oneshot",
     "choose": "choose ",
     "finetune": "finetune ",
     "evaluate": "evaluate",
@@ -132,7 +137,7 @@ SECTIONS = {
 """A preset's part, and how the labels of the stages begin that it belongs to."""
 SET_BY_THE_EXPERIMENT = {
     "out", "run", "runs", "seed", "dataset", "data_dir", "threads", "search_space", "meta_graph",
-    "latency_table", "prefer", "num_classes",
+    "latency_table", "prefer", "num_classes", "one_shot", "one_shot_masks",
 }  # fmt: skip
 
 

@@ -33,7 +33,9 @@ def short(preset: Preset, search_space: str, classes: int) -> Preset:
         profile=replace(preset.profile, fitted=128, children=0, repetitions=2),
         reinforce=replace(preset.reinforce, epochs=1, num_envs=9),
         finetune=replace(preset.finetune, epochs=1, batch_size=14),
-        evaluate=replace(preset.evaluate, one_shot_masks=2, control_masks=2, time_real=False),
+        one_shot=replace(preset.one_shot, masks=20),
+        rivals=("reinforce/latency",),
+        evaluate=replace(preset.evaluate, control_masks=2, time_real=False),
     )
 
 

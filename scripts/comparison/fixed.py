@@ -14,6 +14,7 @@ from agents.evaluation.alone import LoneNetwork, is_of, latencies
 from agents.one_shot import OneShotSearch
 from agents.static import RandomAgent, StaticAgent
 from instanas_env.bandit import InstanceBandit
+from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_json
@@ -78,6 +79,27 @@ def load_frontier(path: Path, space: SearchSpace) -> Tensor:
     if any(len(row) != space.num_bits for row in bits):
         raise ValueError(f"one_shot: {file} has masks of another length than {space.num_bits}")
     return torch.tensor(bits, dtype=torch.bool).reshape(-1, space.num_cells, space.num_modules)
+
+
+def as_fast_as(masks: Tensor, table: LatencyTable | None, path: Path) -> StaticAgent:
+    """The most accurate mask for all images alike, of the frontier that a run left, that takes no longer.
+
+    Args:
+        masks: of the validation images by a policy, whose controller's time comes on top.
+        table: of the latencies.
+        path: the run's directory or file.
+
+    Raises:
+        ValueError: all take longer, or are of another space, or there is no table.
+    """
+    if table is None:
+        raise ValueError(f"one_shot: got {path}, but run has no latency table; `instanas profile` makes it")
+    frontier = load_frontier(path, table.space)
+    limit_ms = table.lookup(masks).mean().item() + table.controller
+    affordable = frontier[table.lookup(frontier) <= limit_ms]
+    if not len(affordable):
+        raise ValueError(f"one_shot: no mask of {path} takes at most {limit_ms:.3g} ms, as the policy does")
+    return StaticAgent(table.space, affordable[0])  # each is more accurate than the next
 
 
 def ranked(search: OneShotSearch, count: int) -> OneShotSearch:

@@ -49,6 +49,10 @@ def fixed_agent(options: Any, space: SearchSpace) -> tuple[Path | None, Agent]:
     Raises:
         ValueError: options that do not go together, or a controller of another space.
     """
+    if options.masks != "policy" and options.one_shot is not None:
+        raise ValueError(
+            f"masks: got {options.masks!r} with a one-shot search's mask; one or the other will do"
+        )
     if options.masks == "all":
         if options.controller is not None or options.prefer is not None:
             raise ValueError("masks: got 'all' with a controller or a pick; one or the other will do")

@@ -1,6 +1,6 @@
 """The stages of an experiment: which script runs with which options, on what an earlier one made.
 
-    pretrain -> profile -> search -> choose -> finetune -> evaluate -> report
+    pretrain -> profile -> search, oneshot -> choose -> finetune -> evaluate -> report
 
 A search is named after its agent. With several seeds each search is made once for each; a directory's ending
 tells the further ones.
@@ -20,14 +20,18 @@ from agents.evaluation.picks import picks
 from instanas_env.networks.torchvision_networks import NETWORK
 from instanas_env.storage import load_json
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
-from scripts import baseline, choose, evaluate, finetune, pretrain, profile, search
+from scripts import baseline, choose, evaluate, finetune, oneshot, pretrain, profile, search
+from scripts.comparison.fixed import FRONTIER
 from scripts.experiment.presets import Preset
 from scripts.experiment.stage import Stage
 from scripts.options import TABLE, Compute
 from scripts.report import run_report as report
 
-StageName = Literal["pretrain", "baseline", "profile", "search", "choose", "finetune", "evaluate", "report"]
+StageName = Literal[
+    "pretrain", "baseline", "profile", "search", "oneshot", "choose", "finetune", "evaluate", "report"
+]
 STAGES: tuple[StageName, ...] = get_args(StageName)
+ONE_SHOT = "one_shot"
 TRAINING: tuple[StageName, ...] = ("pretrain", "baseline", "search", "finetune")
 
 
@@ -78,8 +82,11 @@ class Plan:
         else:
             yield [mobilenet_v2, self._meta_graph(None), *others]
         yield [self._profile()]  # which nothing may disturb
-        yield [self._search(agent, seed) for agent in preset.agents for seed in seeds]
+        yield [*(self._search(agent, seed) for agent in preset.agents for seed in seeds), self._one_shot()]
         yield [self._choose(agent, seed) for agent in preset.agents for seed in seeds]
+        for stray in set(preset.rivals) - set(preset.fine_tuned):
+            among = " ".join(preset.fine_tuned) or "none"
+            raise ValueError(f"rivals: got {stray!r}; those that are fine-tuned will do: {among}")
         tuned = [(target, seed) for target in preset.fine_tuned for seed in seeds]
         yield [stage for target, seed in tuned for stage in self._finetune(target, seed)]
         yield [self._evaluate()]
@@ -140,6 +147,11 @@ class Plan:
         options = search.Options(out=out, **self.made, **self._common(seed), **vars(numbers))
         return Stage("search", f"search {out.name}", search.main, options, out / META_GRAPH)
 
+    def _one_shot(self) -> Stage:
+        out, numbers = self.out / ONE_SHOT, self.preset.one_shot
+        options = oneshot.Options(out=out, **self.made, **self._common(), **vars(numbers))
+        return Stage("oneshot", "oneshot", oneshot.main, options, out / FRONTIER)
+
     def _choose(self, agent: str, seed: int) -> Stage:
         run = self._place(agent, seed)
         options = choose.Options(run=run, **self.machine, **vars(self.preset.choose))
@@ -148,7 +160,7 @@ class Plan:
     # --- afterwards ----------------------------------------------------------------------------------
 
     def _finetune(self, target: str, seed: int) -> Iterator[Stage]:
-        """One stage, or none where the search did not give the pick."""
+        """One stage, and its rival's if it has one; none where the search did not give the pick."""
         agent, _, pick = target.partition("/")
         if agent not in self.preset.agents:
             raise ValueError(
@@ -158,10 +170,15 @@ class Plan:
         if pick and (run / "choices.json").exists() and pick not in picks(run):
             print(f"{label}: left out, the search gave {', '.join(picks(run))} only")
             return
-        out = self._place(f"{agent}_finetuned{'_' + pick if pick else ''}", seed)
+        ending = f"_{pick}" if pick else ""
+        out = self._place(f"{agent}_finetuned{ending}", seed)
         given = {"run": run, "out": out, "prefer": pick or None, **self._common(seed)}
         options = finetune.Options(**given, **vars(self.preset.finetune))
         yield Stage("finetune", label, finetune.main, options, out / CONTROLLER)
+        if target in self.preset.rivals:
+            alone = self._place(f"fixed_alone_{agent}{ending}", seed)
+            options = replace(options, out=alone, one_shot=self.out / ONE_SHOT)
+            yield Stage("finetune", f"finetune {alone.name}", finetune.main, options, alone / CONTROLLER)
 
     def _evaluate(self) -> Stage:
         finished = (path.parent for path in self.out.glob(f"*/{CONTROLLER}"))
@@ -170,7 +187,13 @@ class Plan:
         last = tuple(path for path in runs if path not in sources)  # a search, unless it was fine-tuned
         numbers = self.preset.evaluate
         alone = (*(stage.options.out for stage in self._alone()), *numbers.alone)
-        given = {"out": self.out, "runs": last, **self.made, **self._common()}
+        given = {
+            "out": self.out,
+            "runs": last,
+            "one_shot": self.out / ONE_SHOT,
+            **self.made,
+            **self._common(),
+        }
         options = evaluate.Options(**given, **vars(replace(numbers, alone=alone)))
         return Stage("evaluate", "evaluate", evaluate.main, options, self.out / "results.json")
 

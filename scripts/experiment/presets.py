@@ -16,6 +16,7 @@ from scripts.baseline import Numbers as Baseline
 from scripts.choose import Numbers as Choose
 from scripts.evaluate import Numbers as Evaluate
 from scripts.finetune import Numbers as Finetune
+from scripts.oneshot import Numbers as OneShot
 from scripts.pretrain import Numbers as Pretrain
 from scripts.profile import Numbers as Profile
 from scripts.search_options import BlockDropOptions, ConvNetAIGOptions, Regression, Reinforce
@@ -41,6 +42,9 @@ class Preset:
     fine_tuned: tuple[str, ...]
     """Whose meta-graph is fine-tuned: "regression" with its dial turning, "reinforce/A" under a pick of its
     search (A to E, accuracy, balanced or latency; see `instanas choose`)."""
+    rivals: tuple[str, ...] = ()
+    """Those of ``fine_tuned`` beside which the best mask for all images alike that is no slower is trained in
+    the same way, alone; it is chosen by ``one_shot``."""
     taught: bool = False
     """The meta-graph starts from MobileNetV2 trained alone, and imitates it."""
     seeds: int = 1
@@ -55,6 +59,8 @@ class Preset:
     profile: Profile = Profile()
     reinforce: Search = Search(Reinforce())
     regression: Search = Search(Regression())
+    one_shot: OneShot = OneShot()
+    """Masks for all images alike, ranked on the pre-trained meta-graph."""
     blockdrop: Search = Search(BlockDropOptions())
     convnet_aig: Search = Search(ConvNetAIGOptions())
     choose: Choose = Choose()
@@ -93,6 +99,7 @@ def paper_preset(
         images=images,
         agents=("reinforce",),
         fine_tuned=tuple(f"reinforce/{letter}" for letter in "ABCDE"),
+        rivals=tuple(f"reinforce/{letter}" for letter in "ABCDE"),
         pretrain=training,
         mobilenet_v2=training,
         reinforce=Search(
@@ -106,7 +113,6 @@ def paper_preset(
             from_scratch=True,
             augmentation=Augmentation(),
         ),
-        evaluate=Evaluate(one_shot_masks=paper.ONE_SHOT_MASKS),
     )
 
 
@@ -126,6 +132,7 @@ def laptop_cifar10() -> Preset:
         images=(45_000, 5_000, 10_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
         fine_tuned=("reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig", "regression"),
+        rivals=("reinforce/balanced",),
         taught=True,
         pretrain=replace(alone, epochs=10),
         mobilenet_v2=alone,
@@ -142,7 +149,8 @@ def laptop_cifar10() -> Preset:
             learning_rate=alone.learning_rate,
             augmentation=augmentation,
         ),
-        evaluate=Evaluate(one_shot_masks=100, control_masks=15, control_networks=12),
+        one_shot=OneShot(masks=2_000, images=250, finalists=60),
+        evaluate=Evaluate(control_masks=15, control_networks=12),
     )
 
 
@@ -156,11 +164,13 @@ def folder() -> Preset:
         images=(0, 0, 0),
         agents=("reinforce",),
         fine_tuned=("reinforce/balanced",),
+        rivals=("reinforce/balanced",),
         taught=True,
         pretrain=alone,
         mobilenet_v2=alone,
         reinforce=Search(meta_graph_learning_rate=0.01),
-        evaluate=Evaluate(one_shot_masks=60, control_masks=20, time_real=False),
+        one_shot=OneShot(masks=200, images=250, finalists=30),
+        evaluate=Evaluate(control_masks=20, time_real=False),
     )
 
 
@@ -174,6 +184,7 @@ def embedded() -> Preset:
         images=(4_000, 1_000, 1_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
         fine_tuned=("reinforce/balanced", "regression"),
+        rivals=("reinforce/balanced",),
         pretrain=training,
         mobilenet_v2=training,
         widths=(0.5,),
@@ -186,9 +197,8 @@ def embedded() -> Preset:
         convnet_aig=Search(ConvNetAIGOptions(), epochs=1),
         choose=Choose(dials=6),
         finetune=Finetune(epochs=1),
-        evaluate=Evaluate(
-            dial=(0.4, 0.6), one_shot_masks=20, control_masks=10, control_networks=4, time_real=False
-        ),
+        one_shot=OneShot(masks=100, images=200, finalists=15),
+        evaluate=Evaluate(dial=(0.4, 0.6), control_masks=10, control_networks=4, time_real=False),
     )
 
 

@@ -81,7 +81,8 @@ preset = replace(
     resnet18=None,
     shufflenet_v2=None,
     profile=replace(preset.profile, fitted=150, children=3, repetitions=5),
-    evaluate=replace(preset.evaluate, dial=(0.5,), one_shot_masks=6, control_masks=3, control_networks=2),
+    one_shot=replace(preset.one_shot, masks=40, images=20),
+    evaluate=replace(preset.evaluate, dial=(0.5,), control_masks=3, control_networks=2),
 )
 for search in ("reinforce", "blockdrop", "convnet_aig", "regression"):
     preset = replace(preset, **{search: replace(getattr(preset, search), num_envs=24)})
