@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,17 @@ def test_another_space_comes_with_its_own_table_and_networks_alone(tmp_path, tin
     latency = {row["policy"]: row["test"]["latency_ms"] for row in comparison.rows}
     assert latency["MobileNetV2 x 0.5"] == latency["MobileNetV2 path"] == 17 + 1
     assert latency["full meta-graph"] == 17 * 5 + 1
+
+
+def test_a_copy_of_the_packages_weights_brings_its_networks_too(tmp_path):
+    """The MobileNetV2 that goes with them, and the shipped controller; other weights bring neither."""
+    copy = tmp_path / "meta_graph.safetensors"
+    shutil.copy(shipped("meta_graph.safetensors"), copy)
+    found = [row["policy"] for row in compare(small(tmp_path, meta_graph=copy, one_shot_limits=())).rows]
+    assert found == [*FIXED, "reference (shipped)"]
+    MetaGraph(MetaGraph.load(copy).space, 10, generator_for(0)).save(copy)
+    found = [row["policy"] for row in compare(small(tmp_path, meta_graph=copy, one_shot_limits=())).rows]
+    assert found == FIXED[1:]
 
 
 def test_files_of_different_spaces_are_refused(tmp_path, tiny_space):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,8 +74,9 @@ def menu_of(agent: Agent) -> Tensor:
 
 
 def uses_shipped(options: Any) -> bool:
-    """Whether the shared meta-graph is the package's, with which go a MobileNetV2 and a search."""
-    return options.weights_file.resolve() == shipped(META_GRAPH).resolve()
+    """Whether the shared meta-graph is the package's or a copy, with which go a MobileNetV2 and a search."""
+    given = options.weights_file
+    return given.is_file() and filecmp.cmp(given, shipped(META_GRAPH), shallow=False)
 
 
 def searches(options: Any) -> dict[str, Path]:
