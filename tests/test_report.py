@@ -21,6 +21,14 @@ from scripts import evaluate, search
 from scripts.comparison.tables import notes, table
 from scripts.comparison.text_table import TextTable, count, difference, milliseconds, points, signed
 from scripts.report.page import IDEA, claim, told
+from scripts.report.printed import (
+    CIFAR10,
+    CIFAR10_CLASSES,
+    CIFAR100,
+    PRINTED,
+    beside_the_paper,
+    printed_for,
+)
 from scripts.report.run_report import Options, main, write_report
 from tests.tools.pipeline_fixtures import ROOT, home, image_folder, read_strictly, search_options
 
@@ -223,6 +231,31 @@ def test_the_picks_of_a_search_are_drawn(tmp_path):
     save_json(tmp_path / "a" / "choices.json", picked)
     assert "picks" in Page(write_report(Options(tmp_path))).sections(missing=False)
     assert (tmp_path / "figure_picks_1.png").exists()
+
+
+def test_a_run_on_cifar10_stands_beside_the_paper(tmp_path):
+    """C takes 0.047 / 0.092 = 0.51 of MobileNetV2's time. A folder is told by its classes."""
+    assert "printed" not in Page(reported()).sections(missing=False)
+    classes = sorted(CIFAR10_CLASSES)
+    copied(tmp_path, image_sets={"test": {"classes": classes}})
+    page = Page(write_report(Options(tmp_path)))
+    assert "printed" in page.sections(missing=False)
+    shown = [line.strip("| ").split(" | ") for line in (tmp_path / "printed.md").read_text().splitlines()]
+    assert shown[2:][CIFAR10.index(("InstaNAS-C10-C", 5.20, 0.047))] == [
+        "InstaNAS-C10-C", "the paper (quoted)", "5.20", "0.51",
+    ]  # fmt: skip
+    own = {line[0]: line for line in shown[2 + len(CIFAR10) :]}
+    assert own["MobileNetV2 trained alone"][1::2] == ["this run", "1.00"]
+    assert "reference (shipped)" in own and "cheapest path" not in own
+
+
+def test_an_error_is_one_less_the_accuracy_and_its_ends_change_places():
+    """90 % (85 to 95) right: 10 % (5 to 15) wrong; 2 ms of 4 are half."""
+    (first, second) = beside_the_paper(CIFAR100, [REFERENCE, {**OURS, "group": "c"}]).lines[len(CIFAR100) :]
+    assert first == ("MobileNetV2 trained alone", "this run", "10.00 (5.00 to 15.00)", "1.00")
+    assert second == ("c", "this run", "10.00 (5.00 to 15.00)", "0.50")
+    assert printed_for("cifar10", ()) == CIFAR10 and printed_for("fashion_mnist", ("a",)) == ()
+    assert all(len(beside_the_paper(systems, []).lines) == len(systems) for systems in PRINTED.values())
 
 
 def test_means_over_seeds_make_the_claim_and_tell_who_is_better(tmp_path):

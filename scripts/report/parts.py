@@ -10,6 +10,7 @@ from scripts.comparison import tables
 from scripts.comparison.text_table import TextTable
 from scripts.report import figures, figures_by_image, figures_search
 from scripts.report.pictures import STYLE
+from scripts.report.printed import beside_the_paper
 from scripts.report.run_files import Missing, RunFiles
 
 
@@ -55,6 +56,15 @@ PARTS = (
         lambda run: run.benchmark,
     ),
     Part("table", "All policies (Tables 1 to 3)", "", lambda run: tables.table(run.policies)),
+    Part(
+        "printed",
+        "Beside the paper's figures (Tables 1 to 3)",
+        "Quoted figures are as printed there; networks and training are not the same. Times are in multiples"
+        " of those of MobileNetV2 from the same source: the paper's on an Intel Core i5-7600, this run's of"
+        " the deployed network, the controller counted in both. Brackets as in the table of all policies.",
+        lambda run: beside_the_paper(run.printed, run.policies),
+        lambda run: run.printed,
+    ),
     Part(
         "images",
         "From easy to hard (Figure 7)",
@@ -119,7 +129,7 @@ def _drawn(part: Part, run: RunFiles) -> Part:
     except Missing as missing:
         return replace(part, missing=missing)
     if isinstance(content, TextTable):
-        return replace(part, table=content, caption=tables.notes(content))
+        return replace(part, table=content, caption=part.caption or tables.notes(content))
     if isinstance(content, list):
         return replace(part, figures={f"{part.name}_{n}": figure for n, figure in enumerate(content, 1)})
     return replace(part, figures={part.name: content})

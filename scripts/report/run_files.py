@@ -12,7 +12,9 @@ from agents.evaluation.image_record import Choices, ImageRecord
 from agents.evaluation.over_seeds import by_policy
 from instanas_env.build import shipped
 from instanas_env.storage import load_json
+from instanas_env.training.bound import IMAGE_SETS
 from scripts.report.figures_search import History, load_search_history
+from scripts.report.printed import System, printed_for
 
 
 class Missing(Exception):
@@ -52,6 +54,12 @@ class RunFiles:
     def ranked(self) -> list[dict[str, Any]]:
         """The policies of the benchmark, with all that a leaderboard shows."""
         return self.benchmark["policies"]
+
+    @property
+    def printed(self) -> tuple[System, ...]:
+        """What the paper prints for the run's data set; nothing for others."""
+        images = self.content.get(IMAGE_SETS, {}).get("test", {})
+        return printed_for(self.content.get("options", {}).get("dataset", ""), images.get("classes", ()))
 
     @cached_property
     def learned(self) -> list[dict[str, Any]]:
