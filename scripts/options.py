@@ -107,6 +107,8 @@ class Training:
     """Images a step (section 4.2: 32; 128 is twice as fast on a CPU)."""
     learning_rate: float = paper.PRETRAIN_LEARNING_RATE
     """Peak, after a warm-up of one epoch; then cosine to 0."""
+    weight_decay: float = paper.WEIGHT_DECAY
+    """5e-4, say, where epochs are few."""
     augmentation: Augmentation = LIGHT
     """Crop, flip and cut-out of the training images."""
 

@@ -35,6 +35,7 @@ class Recipe:
     Attributes:
         epochs, batch_size: how long, and how many images a step.
         learning_rate: the peak, after ``warmup_epochs``; then cosine to 0.
+        weight_decay: of all parameters.
         augmentation: of the images.
         seed: of order, augmentation and masks.
         optimizer: SGD with Nesterov momentum, or Adam.
@@ -44,6 +45,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     augmentation: Augmentation
+    weight_decay: float = paper.WEIGHT_DECAY
     seed: int = 0
     warmup_epochs: int = 1
     optimizer: Optimizer = "sgd"
@@ -51,14 +53,14 @@ class Recipe:
     @classmethod
     def of(cls, options: Any, **others: Any) -> Recipe:
         """The recipe that a command's options describe, with ``others`` set as given."""
-        names = ("epochs", "batch_size", "learning_rate", "augmentation", "seed")
+        names = ("epochs", "batch_size", "learning_rate", "weight_decay", "augmentation", "seed")
         return cls(**{name: getattr(options, name) for name in names}, **others)
 
     def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
-        """A new optimizer of its parameters, with the paper's momentum and weight decay."""
+        """A new optimizer of its parameters."""
         if self.optimizer == "sgd":
-            return sgd(network, self.learning_rate, paper.MOMENTUM, paper.WEIGHT_DECAY)
-        return torch.optim.Adam(network.parameters(), self.learning_rate, weight_decay=paper.WEIGHT_DECAY)
+            return sgd(network, self.learning_rate, paper.MOMENTUM, self.weight_decay)
+        return torch.optim.Adam(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
 
 
 def fit(
