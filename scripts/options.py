@@ -108,7 +108,7 @@ class Training:
     learning_rate: float = paper.PRETRAIN_LEARNING_RATE
     """Peak, after a warm-up of one epoch; then cosine to 0."""
     weight_decay: float = paper.WEIGHT_DECAY
-    """5e-4, say, where epochs are few."""
+    """Of all parameters, biases and BatchNorm's too."""
     augmentation: Augmentation = LIGHT
     """Crop, flip and cut-out of the training images."""
 
