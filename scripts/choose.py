@@ -80,7 +80,9 @@ def validation(options: Options, device: str = "cpu") -> InstanceBandit:
 
 def snapshots(run: Path, count: int) -> list[Path]:
     """At most ``count`` of the controllers that a search kept, evenly spaced, the last one among them."""
-    kept = sorted((run / "controllers").glob("epoch_*.safetensors"))
+    kept = sorted((run / "controllers").glob("epoch_*.safetensors"), key=lambda path: (len(path.stem), path))
+    if not kept:
+        raise FileNotFoundError(f"run: {run}/controllers holds no controller; `instanas search` keeps them")
     places = np.linspace(len(kept) - 1, 0, min(count, len(kept))).round().astype(int)
     return [kept[place] for place in places[::-1]]
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from agents.evaluation.picks import Pick
-from agents.evaluation.scores import choose_masks
+from agents.evaluation.scores import choose_masks, spread_over
 from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data, table_of
@@ -95,7 +95,7 @@ def main(options: Options, world: World = ALONE) -> None:
     val_masks = space.repair(choose_masks(agent, val))
     table = table_of(options.run, space)
     if options.one_shot is not None:
-        agent = as_fast_as(val_masks, table, options.one_shot)
+        agent = as_fast_as(val_masks, agent, table, options.one_shot)
         val_masks = choose_masks(agent, val)
 
     def masks_for(images: Tensor, count: int, progress: float, generator: torch.Generator) -> Tensor:
@@ -122,4 +122,4 @@ def main(options: Options, world: World = ALONE) -> None:
             write_atomic(options.out / "controller.safetensors", source.read_bytes())
         else:
             agent.save(options.out / "controller.safetensors")
-        save_data(options.out, train, table, val_masks[:TYPICAL])
+        save_data(options.out, train, table, val_masks[spread_over(len(val_masks), TYPICAL)])

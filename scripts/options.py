@@ -145,7 +145,7 @@ def filled(options: T, runs: Sequence[Path] = ()) -> T:
         known = {name: config[name] for name in ("dataset", "data_dir") if config.get(name)}
         if config.get("run"):  # fine-tuned: its search knows what both began with
             config = _config(Path(config["run"]))
-        if config.get("meta_graph") and Path(config["meta_graph"]).is_file():
+        if config.get("meta_graph"):
             known["meta_graph"] = Path(config["meta_graph"])
         if (run / TABLE).is_file():
             known["latency_table"] = run / TABLE
@@ -154,6 +154,8 @@ def filled(options: T, runs: Sequence[Path] = ()) -> T:
         known["data_dir"] = Path(known["data_dir"])
     names = {field.name for field in fields(options)}  # type: ignore[arg-type]
     missing = {name for name in names if getattr(options, name) is None}
+    if "meta_graph" in missing and "meta_graph" in known:  # not the shipped one, silently
+        checks.file("meta_graph", known["meta_graph"])
     return replace(options, **{name: value for name, value in known.items() if name in missing})  # type: ignore[type-var]
 
 

@@ -114,6 +114,15 @@ def test_snapshots_are_evenly_spaced_and_end_with_the_last():
     assert len(snapshots(searched("reinforce"), 20)) == 3
 
 
+def test_the_last_snapshot_is_of_the_highest_epoch_however_many_digits_it_has(tmp_path):
+    (tmp_path / "controllers").mkdir()
+    for epoch in (101, 999, 1000):
+        (tmp_path / "controllers" / f"epoch_{epoch:03}.safetensors").touch()
+    assert [path.stem for path in snapshots(tmp_path, 2)] == ["epoch_101", "epoch_1000"]
+    with pytest.raises(FileNotFoundError, match="^run: .*/controllers holds no controller"):
+        snapshots(tmp_path / "elsewhere", 2)
+
+
 def test_bad_options_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="^run: .* holds no finished search"):
         main(Options(tmp_path))

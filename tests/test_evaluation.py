@@ -21,6 +21,7 @@ from agents.evaluation.scores import (
     score_masks,
     shuffle_between_images,
     some_images,
+    spread_over,
     wilson_interval,
 )
 from agents.reinforce import SelfCriticalReinforce
@@ -44,6 +45,12 @@ def bandit() -> InstanceBandit:
 
 def masks_of(bandit: InstanceBandit, count: int = N) -> Tensor:
     return bandit.space.random_masks(count, 0.3, generator_for(1))
+
+
+def test_places_are_spread_over_all_classes_of_a_folder():
+    """4 of 10 are 0, 10 / 4, 20 / 4 and 30 / 4, rounded down; more than there are, all."""
+    assert spread_over(10, 4).tolist() == [0, 2, 5, 7]
+    assert spread_over(3, 4).tolist() == [0, 1, 2]
 
 
 def test_some_images_are_all_or_evenly_spaced(bandit):

@@ -224,7 +224,7 @@ def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_p
         main(options(tmp_path, stages=("search",), workers=2), two)
 
 
-def test_a_stage_that_fails_lets_the_others_end(tmp_path):
+def test_a_stage_that_fails_lets_the_others_end(tmp_path, capfd):
     """The first searches for a meta-graph that nobody made."""
     asked = replace(tiny(), agents=("blockdrop", "reinforce"), fine_tuned=(), rivals=(), seeds=1)
     blockdrop, reinforce, _ = next(
@@ -236,8 +236,12 @@ def test_a_stage_that_fails_lets_the_others_end(tmp_path):
         reinforce,
         options=replace(reinforce.options, meta_graph=None, latency_table=None, epochs=1),
     )
-    with pytest.raises(FileNotFoundError, match="meta_graph"):
+    with pytest.raises(
+        ValueError, match="^workers: search blockdrop ended with 2; what has finished is kept"
+    ):
         run_together([blockdrop, there], tmp_path / "stages", workers=2)
+    told = capfd.readouterr().err
+    assert told.startswith("search blockdrop: ") and "meta_graph.safetensors: no such file" in told
     assert (tmp_path / "reinforce" / "meta_graph.safetensors").exists()
     assert (tmp_path / "stages" / "search_reinforce.json").exists()
     assert not (tmp_path / "stages" / "search_blockdrop.json").exists()
@@ -250,15 +254,18 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(option, capsys):
     assert f"--{option}" in capsys.readouterr().err
 
 
-def test_what_nobody_searched_for_is_not_fine_tuned(tmp_path):
-    stray = replace(tiny(), fine_tuned=("blockdrop",))
-    with pytest.raises(
-        ValueError, match="^rivals: got 'reinforce/balanced'; those that are fine-tuned will do: b"
-    ):
-        list(Plan(Options(stray, tmp_path)).stages())
-    stray = replace(stray, rivals=())
-    with pytest.raises(ValueError, match="^fine_tuned: got 'blockdrop', but the agents are reinforce, regr"):
-        list(Plan(Options(stray, tmp_path)).stages())
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fine_tuned": ("blockdrop",)}, "fine_tuned: got 'blockdrop', but the agents are reinforce, regr"),
+        ({"fine_tuned": ("reinforce/acuracy",)}, "fine_tuned: got 'reinforce/acuracy'; a pick will do: "),
+        ({"fine_tuned": ("regression",)}, "rivals: got 'reinforce/balanced'; those that are fine-tuned will"),
+    ],
+)
+def test_what_cannot_be_fine_tuned_is_refused_at_once(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        main(Options(replace(tiny(), **changes), tmp_path / "out", image_folder()))
+    assert not (tmp_path / "out").exists()
 
 
 def test_further_networks_are_compared_besides_the_run_s_own(tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor
 from agents.classifier import InstaNASClassifier
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
-from agents.static import StaticAgent
+from agents.static import RandomAgent, StaticAgent
 from instanas_env.build import shipped
 from instanas_env.data import Augmentation, load_images
 from instanas_env.latency import LatencyTable
@@ -153,6 +153,19 @@ def test_a_network_trained_alone_needs_no_controller(tmp_path):
         assert not torch.equal(first, then)
     with pytest.raises(ValueError, match="^masks: got 'all' with a controller or a pick; one or the other"):
         main(options(tmp_path / "other", "reinforce", masks="all", prefer="A"))
+
+
+def test_options_that_exclude_each_other_are_refused(tmp_path):
+    """Neither is passed over in silence."""
+    path = tmp_path / "random.safetensors"
+    space = load_agent(searched("reinforce") / "controller.safetensors").space
+    RandomAgent(space).save(path)
+    with pytest.raises(ValueError, match="^controller: .* draws its masks anew each time; another policy"):
+        main(options(tmp_path / "out", "reinforce", controller=path))
+    with pytest.raises(ValueError, match="^prefer: got 'A' with controller .*; one or the other will do"):
+        main(options(tmp_path / "out", "reinforce", controller=path, prefer="A"))
+    with pytest.raises(ValueError, match="^prefer: got 'A' with masks random; one or the other will do"):
+        main(options(tmp_path / "out", "regression", masks="random", prefer="A"))
 
 
 def test_random_masks_need_a_regression_controller(tmp_path):

@@ -62,7 +62,8 @@ def test_as_a_table_and_in_words():
     assert gains_told(ROWS) == [f"ours, dial 0.5 over theirs: +2.0 ({minus}0.5 to 4.5) points"]
 
 
-def test_policies_are_compared_with_those_of_as_many_seeds():
+def test_policies_are_compared_with_those_of_the_same_seeds():
     assert gains([row("a", 0, 0.5), row("b, dial 0.5", 0, 0.6)]) == {}
     two = gains([row("a", 0, 0.5), row("a", 1, 0.6), *ROWS])
     assert not any("a" in pair for pair in two), "nobody else has two seeds"
+    assert gains([row("a", 0, 0.5), row("a", 1, 0.6), row("b", 0, 0.5), row("b", 2, 0.6)]) == {}

@@ -85,6 +85,10 @@ def test_a_folder_of_ones_own_is_looked_at():
     assert (found.pretrain.batch_size, found.pretrain.epochs) == (16, 60)
     assert found.mobilenet_v2.epochs == found.pretrain.epochs and found.reinforce.num_envs == 16
     assert as_found(PRESETS["embedded"], None) is PRESETS["embedded"]
+    by_hand = replace(PRESETS["folder"], pretrain=replace(PRESETS["folder"].pretrain, epochs=7))
+    kept = as_found(by_hand, image_folder())
+    assert (kept.pretrain.epochs, kept.pretrain.batch_size, kept.mobilenet_v2.epochs) == (7, 16, 60)
+    assert kept.regression.num_envs == kept.blockdrop.num_envs == 16, "whoever searches"
 
 
 def test_on_a_laptop_all_are_trained_for_as_long():

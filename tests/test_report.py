@@ -286,6 +286,14 @@ def test_the_command_names_the_controllers_of_the_run(tmp_path):
     assert command == f"instanas evaluate --out {tmp_path} --runs {tmp_path / 'reinforce'}"
 
 
+def test_figure_4_is_of_the_table_that_the_comparison_counted_by(tmp_path):
+    content = load_json(shipped("latency/lite.json"))
+    save_json(tmp_path / "other.json", {**content, "record": {}})
+    options = {**load_json(run() / "results.json")["options"], "latency_table": str(tmp_path / "other.json")}
+    page = Page(write_report(Options(copied(tmp_path, options=options))))
+    assert "estimate" in page.sections(missing=True), "the shipped table has a record, this one has none"
+
+
 def test_a_table_without_a_record_of_children(tmp_path):
     content = load_json(shipped("latency/lite.json"))
     save_json(tmp_path / "latency.json", {**content, "record": {}})

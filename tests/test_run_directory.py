@@ -109,6 +109,8 @@ def test_the_checkpoint_decides_after_a_crash_between_the_two_files(tmp_path, st
         (tmp_path / "history.jsonl").write_text(stale)
     assert run.restore() == {"step": 7}
     assert run.history == [{"epoch": 1}, {"epoch": 2}]
+    assert (tmp_path / "history.jsonl").exists() == bool(stale), "nothing is written before it is claimed"
+    run.claim()
     assert (tmp_path / "history.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
 
 

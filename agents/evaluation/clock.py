@@ -21,15 +21,14 @@ from instanas_env.seeding import generator_for
 def time_policy(
     test: InstanceBandit, agent: Agent, val: InstanceBandit, count: int
 ) -> EstimateQuality | None:
-    """Milliseconds of the first ``count`` images of ``test``; None for an agent without an ONNX form."""
+    """Milliseconds of ``count`` images of ``test``; None for an agent without an ONNX form."""
     if not agent.has_onnx:
         return None
     images = test.image_set
     typical = val.space.repair(agent.masks(some_images(val.image_set, TYPICAL)))
     data = replace(images.record, typical=typical)
     model = export(agent, test.meta_graph, test.latency_table, data)
-    count = min(count, len(images))
-    return time_file(model, images.images[torch.arange(count)], generator_for(0))
+    return time_file(model, some_images(images, count), generator_for(0))
 
 
 def real_latency(

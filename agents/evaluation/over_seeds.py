@@ -57,17 +57,17 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def gains(rows: list[dict[str, Any]]) -> dict[tuple[str, str], Interval]:
-    """By how much each policy with several seeds is more accurate than each other one with as many of them.
+    """By how much each policy with several seeds is more accurate than each other one with the same ones.
 
     Differences are taken seed by seed; fractions.
     """
     accuracy = {
-        policy: [row["test"]["accuracy"] for row in members]
+        policy: {row["seed"]: row["test"]["accuracy"] for row in members}
         for policy, members in by_policy(rows).items()
         if len(members) > 1
     }
     return {
-        (ours, theirs): mean_interval([a - b for a, b in zip(accuracy[ours], accuracy[theirs], strict=True)])
+        (ours, theirs): mean_interval([own - accuracy[theirs][seed] for seed, own in accuracy[ours].items()])
         for ours, theirs in permutations(accuracy, 2)
-        if len(accuracy[ours]) == len(accuracy[theirs])
+        if accuracy[ours].keys() == accuracy[theirs].keys()
     }

@@ -26,8 +26,12 @@ def choose_masks(agent: Agent, image_set: ImageSet) -> Tensor:
 
 def some_images(image_set: ImageSet, count: int = DIAL_IMAGES) -> Tensor:
     """Images to set a dial on, uint8 ``(n, 3, H, W)``: all, or ``count`` evenly spaced ones of more."""
-    total = len(image_set)
-    return image_set.images[torch.arange(min(count, total)) * total // min(count, total)]
+    return image_set.images[spread_over(len(image_set), count)]
+
+
+def spread_over(total: int, count: int) -> Tensor:
+    """Positions ``(n,)`` of all, or of ``count`` evenly spaced ones of more: folders come class by class."""
+    return torch.arange(min(count, total)) * total // min(count, total)
 
 
 def score_masks(bandit: ContextualBandit, masks: Tensor) -> Outcome:

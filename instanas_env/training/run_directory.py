@@ -73,6 +73,8 @@ class RunDirectory:
             self._check()
             remove_abandoned(self.path)
             save_json(self._file, {**self.config, **self._place})
+            if self.history:
+                self._write_history()
             self._claimed = True
 
     @property
@@ -111,8 +113,6 @@ class RunDirectory:
             return None
         state = load_checkpoint(file)
         self.history = state.pop("history")
-        if self.world.is_main:
-            self._write_history()
         return state
 
     def checkpoint(self, row: dict[str, Any], state: dict[str, Any]) -> None:

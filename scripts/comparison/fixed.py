@@ -11,6 +11,7 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.evaluation.alone import LoneNetwork, is_of, latencies
+from agents.evaluation.controls import ROUNDING_MS
 from agents.one_shot import OneShotSearch
 from agents.static import RandomAgent, StaticAgent
 from instanas_env.bandit import InstanceBandit
@@ -81,11 +82,12 @@ def load_frontier(path: Path, space: SearchSpace) -> Tensor:
     return torch.tensor(bits, dtype=torch.bool).reshape(-1, space.num_cells, space.num_modules)
 
 
-def as_fast_as(masks: Tensor, table: LatencyTable | None, path: Path) -> StaticAgent:
+def as_fast_as(masks: Tensor, policy: Agent, table: LatencyTable | None, path: Path) -> StaticAgent:
     """The most accurate mask for all images alike, of the frontier that a run left, that takes no longer.
 
     Args:
-        masks: of the validation images by a policy, whose controller's time comes on top.
+        masks: of the validation images.
+        policy: who gave them; the time of its controller, if it has one, comes on top.
         table: of the latencies.
         path: the run's directory or file.
 
@@ -95,8 +97,9 @@ def as_fast_as(masks: Tensor, table: LatencyTable | None, path: Path) -> StaticA
     if table is None:
         raise ValueError(f"one_shot: got {path}, but run has no latency table; `instanas profile` makes it")
     frontier = load_frontier(path, table.space)
-    limit_ms = table.lookup(masks).mean().item() + table.controller
-    affordable = frontier[table.lookup(frontier) <= limit_ms]
+    controller_ms = 0.0 if policy.controller is None else table.controller
+    limit_ms = table.lookup(masks).mean().item() + controller_ms
+    affordable = frontier[table.lookup(frontier) <= limit_ms + ROUNDING_MS]
     if not len(affordable):
         raise ValueError(f"one_shot: no mask of {path} takes at most {limit_ms:.3g} ms, as the policy does")
     return StaticAgent(table.space, affordable[0])  # each is more accurate than the next

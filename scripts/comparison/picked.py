@@ -9,7 +9,7 @@ from agents.agent import Agent
 from agents.evaluation.picks import LETTERS, controller_file
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
-from agents.static import StaticAgent
+from agents.static import RandomAgent, StaticAgent
 from instanas_env.search_space import SearchSpace
 from scripts.comparison.text_table import Columns, TextTable, milliseconds
 
@@ -57,8 +57,13 @@ def fixed_agent(options: Any, space: SearchSpace) -> tuple[Path | None, Agent]:
         if options.controller is not None or options.prefer is not None:
             raise ValueError("masks: got 'all' with a controller or a pick; one or the other will do")
         return None, StaticAgent(space, space.full_mask())
+    if options.prefer is not None and (options.controller is not None or options.masks == "random"):
+        other = "masks random" if options.controller is None else f"controller {options.controller}"
+        raise ValueError(f"prefer: got {options.prefer!r} with {other}; one or the other will do")
     source = options.controller or controller_file(options.run, options.prefer)
     agent = load_agent(source)
+    if isinstance(agent, RandomAgent):
+        raise ValueError(f"controller: {source} draws its masks anew each time; another policy will do")
     if options.masks == "random" and not isinstance(agent, RewardRegression):
         raise ValueError(f"masks: got 'random' with a {type(agent).__name__}; a RewardRegression will do")
     if agent.space != space:

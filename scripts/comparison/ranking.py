@@ -24,6 +24,7 @@ from agents.evaluation.picks import hypervolume
 from agents.evaluation.replay import Replay
 from agents.files import CLASSES, load_agent
 from instanas_env.storage import load_json, save_json
+from instanas_env.tabulated import file_fingerprint
 from scripts.comparison.contest import Contest
 from scripts.comparison.learning import let_learn
 from scripts.comparison.policies import enter
@@ -49,7 +50,8 @@ def rows(
     Raises:
         ValueError: processes that failed; the others have ended then.
     """
-    tasks = [(name, seed) for seed in seeds for name in policies if seed == seeds[0] or not _once(name)]
+    named = dict.fromkeys(policies)  # each once
+    tasks = [(name, seed) for seed in seeds for name in named if seed == seeds[0] or not _once(name)]
     done = [task for task in tasks if _file(contest, *task).exists()]
     for task in done:
         yield load_json(_file(contest, *task))
@@ -76,6 +78,8 @@ def _once(name: str) -> bool:
 
 def _file(contest: Contest, name: str, seed: int) -> Path:
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    if Path(name).is_file():  # another content is another policy
+        plain += f"_{file_fingerprint(name)[:8]}"
     return contest.out / "policies" / f"{plain}_{seed}.json"
 
 

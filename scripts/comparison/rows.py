@@ -80,7 +80,8 @@ class Comparison:
             self._keep(group, name, scores)
         else:
             row = self._keep(group, name, scores, masks=networks(outcome))
-            self.choices.setdefault(row["policy"], choices(outcome))
+            if all(row["seed"] <= other["seed"] for other in self.rows if other["policy"] == row["policy"]):
+                self.choices[row["policy"]] = choices(outcome)
         return outcome
 
     def add_search(

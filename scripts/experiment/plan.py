@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from agents.evaluation.picks import picks
+from agents.evaluation.picks import Pick, picks
 from instanas_env.networks.torchvision_networks import NETWORK
 from instanas_env.storage import load_json
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
@@ -66,6 +66,7 @@ class Plan:
 
     def __init__(self, options: Options):
         self.preset = options.preset
+        check_targets(self.preset)
         self.out = options.out
         self.seed = options.seed
         self.machine = {name: getattr(options, name) for name in ("data_dir", "device", "threads")}
@@ -84,9 +85,6 @@ class Plan:
         yield [self._profile()]  # which nothing may disturb
         yield [*(self._search(agent, seed) for agent in preset.agents for seed in seeds), self._one_shot()]
         yield [self._choose(agent, seed) for agent in preset.agents for seed in seeds]
-        for stray in set(preset.rivals) - set(preset.fine_tuned):
-            among = " ".join(preset.fine_tuned) or "none"
-            raise ValueError(f"rivals: got {stray!r}; those that are fine-tuned will do: {among}")
         tuned = [(target, seed) for target in preset.fine_tuned for seed in seeds]
         yield [stage for target, seed in tuned for stage in self._finetune(target, seed)]
         yield [self._evaluate()]
@@ -162,10 +160,6 @@ class Plan:
     def _finetune(self, target: str, seed: int) -> Iterator[Stage]:
         """One stage, and its rival's if it has one; none where the search did not give the pick."""
         agent, _, pick = target.partition("/")
-        if agent not in self.preset.agents:
-            raise ValueError(
-                f"fine_tuned: got {target!r}, but the agents are {', '.join(self.preset.agents)}"
-            )
         run, label = self._place(agent, seed), f"finetune {target}{_told(seed)}"
         if pick and (run / "choices.json").exists() and pick not in picks(run):
             print(f"{label}: left out, the search gave {', '.join(picks(run))} only")
@@ -196,6 +190,19 @@ class Plan:
         }
         options = evaluate.Options(**given, **vars(replace(numbers, alone=alone)))
         return Stage("evaluate", "evaluate", evaluate.main, options, self.out / "results.json")
+
+
+def check_targets(preset: Preset) -> None:
+    """``ValueError`` for something to fine-tune that no search can give, or a rival of something else."""
+    for target in preset.fine_tuned:
+        agent, slash, pick = target.partition("/")
+        if agent not in preset.agents:
+            raise ValueError(f"fine_tuned: got {target!r}, but the agents are {', '.join(preset.agents)}")
+        if slash and pick not in get_args(Pick):
+            raise ValueError(f"fine_tuned: got {target!r}; a pick will do: {', '.join(get_args(Pick))}")
+    for stray in set(preset.rivals) - set(preset.fine_tuned):
+        among = ", ".join(preset.fine_tuned) or "none"
+        raise ValueError(f"rivals: got {stray!r}; those that are fine-tuned will do: {among}")
 
 
 def _told(seed: int) -> str:

@@ -15,18 +15,21 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import tyro
 
 from instanas_env.build import parse_search_space
 from instanas_env.data import SPLITS, load_images
 from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.hold import hold
 from scripts.experiment import dry_run
 from scripts.experiment.plan import TRAINING, Options, Plan
 from scripts.experiment.presets import PRESETS, Preset, SearchName
 from scripts.experiment.stage import run_together
 
+SEARCHES = tuple(agent.replace("-", "_") for agent in get_args(SearchName))
+"""The parts of a preset that are of a search."""
 STEPS = 2_000
 """Steps of training from new weights in the preset "folder"; a search and fine-tuning take fewer."""
 
@@ -46,6 +49,9 @@ def main(options: Options, world: World = ALONE) -> None:
     if options.dry_run:
         dry_run.show(options.preset, chain.from_iterable(groups))
         return
+    if world.is_main:
+        options.out.mkdir(parents=True, exist_ok=True)
+        hold(options.out)
     for group in groups:
         run_together(group, options.out / "stages", options.workers, world)
 
@@ -84,8 +90,8 @@ def refuse_unread(preset: Preset) -> None:
 def as_found(preset: Preset, data_dir: Path | None) -> Preset:
     """A preset that knows neither images nor classes, with those of its folder.
 
-    Epochs and batches follow the number of images: about :data:`STEPS` steps, 4 to 60 epochs, batches of a
-    twentieth of the images, 16 to 128.
+    Epochs and batches that were not set follow the number of images: about :data:`STEPS` steps, 4 to 60
+    epochs, batches of a twentieth of the images, 16 to 128.
     """
     if preset.classes:
         return preset
@@ -94,13 +100,19 @@ def as_found(preset: Preset, data_dir: Path | None) -> Preset:
     train = len(sets[0])
     batch = min(128, max(16, train // 20))
     epochs = min(60, max(4, STEPS * batch // train))
-    shorter = max(3, epochs // 4)
+    shorter, envs = max(3, epochs // 4), min(256, batch)
+    computed = dict.fromkeys(("pretrain", "mobilenet_v2"), {"epochs": epochs, "batch_size": batch})
+    computed |= {"finetune": {"epochs": shorter, "batch_size": batch}}
+    computed |= dict.fromkeys(SEARCHES, {"epochs": shorter, "num_envs": envs})
+    parts = {name: unless_set(name, getattr(preset, name), found) for name, found in computed.items()}
+    sizes = (train, len(sets[1]), len(sets[2]))
+    return replace(preset, classes=len(sets[0].classes), images=sizes, **parts)
+
+
+def unless_set(name: str, numbers: Any, found: dict[str, int]) -> Any:
+    """The numbers of a part of the preset "folder" with what was found, but for what was set by hand."""
+    known = getattr(PRESETS["folder"], name)
     return replace(
-        preset,
-        classes=len(sets[0].classes),
-        images=(train, len(sets[1]), len(sets[2])),
-        pretrain=replace(preset.pretrain, epochs=epochs, batch_size=batch),
-        mobilenet_v2=replace(preset.mobilenet_v2, epochs=epochs, batch_size=batch),
-        reinforce=replace(preset.reinforce, epochs=shorter, num_envs=min(256, batch)),
-        finetune=replace(preset.finetune, epochs=shorter, batch_size=batch),
+        numbers,
+        **{key: value for key, value in found.items() if getattr(numbers, key) == getattr(known, key)},
     )

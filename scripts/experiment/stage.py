@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from rich.progress import track
 from instanas_env.storage import load_json, save_json
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.run_directory import FREE, changed_options, config_of
-from scripts.comparison.workers import end_with_parent
+from scripts.comparison.workers import in_processes
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,9 @@ class Stage:
     main: Callable[..., None]
     options: Any
     makes: Path | None = None
+
+    def __str__(self) -> str:
+        return self.label
 
     def file(self, notes: Path, ending: str) -> Path:
         """Where in ``notes`` something of this stage is kept."""
@@ -81,11 +82,12 @@ class Stage:
 def run_together(stages: Sequence[Stage], notes: Path, workers: int = 1, world: World = ALONE) -> None:
     """Run stages that need nothing of each other, several at a time.
 
-    If one fails the others still run to their end, and then its error is raised.
-
     Args:
         stages, notes: which, and the directory of their notes and logs.
         workers: processes; 1 runs them here, one after the other, each together with those of ``world``.
+
+    Raises:
+        ValueError: stages that failed, each in a process of its own; the others have run to their end.
     """
     if workers == 1 or len(stages) < 2:
         for stage in stages:
@@ -93,7 +95,14 @@ def run_together(stages: Sequence[Stage], notes: Path, workers: int = 1, world: 
         return
     for stage in stages:
         print(f"{stage.label}: see {stage.file(notes, 'log')}", flush=True)
-    with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
-        running = [pool.submit(stage.run_quietly, notes) for stage in stages]
-        for finished in track(as_completed(running), stages[0].name, total=len(stages)):
-            finished.result()
+    tasks, failed = [(notes, stage) for stage in stages], []
+    running = in_processes(_run_quietly, tasks, workers, stages[0].options.threads)
+    for (_, stage), code in track(running, stages[0].name, total=len(stages)):
+        if code != 0:
+            failed.append(f"{stage} ended with {code}")
+    if failed:
+        raise ValueError(f"workers: {'; '.join(failed)}; what has finished is kept, the same command goes on")
+
+
+def _run_quietly(notes: Path, stage: Stage) -> None:
+    stage.run_quietly(notes)

@@ -98,11 +98,12 @@ class RunFiles:
 
     @property
     def estimate(self) -> dict[str, Any]:
-        """What the run's latency table, or else the shipped one, tells of networks that were measured."""
+        """What the run's latency table tells of networks that were measured; without one, the shipped one."""
         own = self.run / "latency.json"
-        file = own if own.exists() else shipped("latency/lite.json")
+        given = Path(self.content.get("options", {}).get("latency_table", ""))
+        file = next((path for path in (own, given) if path.is_file()), shipped("latency/lite.json"))
         if found := load_json(file)["record"].get("estimate"):
-            return {"table": "the run's table" if file == own else "the shipped table", **found}
+            return {"table": "the run's table" if file in (own, given) else "the shipped table", **found}
         raise Missing("a latency table without measured networks", f"instanas profile --out {own}")
 
     def lacks(self, what: str) -> Missing:
