@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from instanas_env import checks
 from instanas_env.networks.meta_cell import MetaCell
-from instanas_env.networks.modules import ConvBN, FoldedConv, fold_batch_norm
+from instanas_env.networks.modules import ConvBN, FoldedConv, MBConv, fold_batch_norm
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, check_weights, load_weights, save_weights
 from instanas_env.validation import integer, record
@@ -107,6 +107,8 @@ class MetaGraph(nn.Module):
     def start_from(self, other: MetaGraph) -> None:
         """Take over the weights of a network of the same cells and some of the modules, as MobileNetV2 is.
 
+        The other modules inherit from its last one what fits, see :meth:`MBConv.inherit`.
+
         Raises:
             ValueError: it has other cells, other classes, or a module that is missing here.
         """
@@ -120,8 +122,13 @@ class MetaGraph(nn.Module):
         self.stem.load_state_dict(other.stem.state_dict())
         self.head.load_state_dict(other.head.state_dict())
         for mine, theirs in zip(self.cells, other.cells, strict=True):
-            for module, option in zip(other.space.modules, theirs.options, strict=True):  # type: ignore[arg-type]
-                mine.options[known.index(module)].load_state_dict(option.state_dict())  # type: ignore[index, union-attr]
+            assert isinstance(mine, MetaCell) and isinstance(theirs, MetaCell)
+            last = theirs.options[-1]
+            for option in mine.options:
+                if isinstance(option, MBConv) and isinstance(last, MBConv):
+                    option.inherit(last)
+            for module, option in zip(other.space.modules, theirs.options, strict=True):
+                mine.options[known.index(module)].load_state_dict(option.state_dict())
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the weights as safetensors; ``record`` (JSON-able: how they were made) goes with them."""

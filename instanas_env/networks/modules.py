@@ -116,6 +116,32 @@ class MBConv(nn.Sequential):
             ConvBN(hidden, out_channels, 1, activation="none"),
         )
 
+    @torch.no_grad()
+    def inherit(self, source: MBConv) -> None:
+        """Begin as much like a trained module of the same cell as the shape allows.
+
+        Takes the hidden channels that weigh most in the source's projection, and its depthwise kernels, cut
+        or with zeros around. With as many channels and a kernel no smaller it then computes the same; with
+        more hidden channels than the source it stays as it is.
+        """
+        own, given = ([layer for layer in each if isinstance(layer, ConvBN)] for each in (self, source))
+        count, most = (layers[0].conv.out_channels for layers in (own, given))
+        if count > most:
+            return
+        weights = given[2].conv.weight.flatten(1).norm(dim=0) * given[1].bn.weight.abs()
+        hidden, every = weights.topk(count).indices.sort().values, torch.arange(given[0].conv.in_channels)
+        _take(own[0], given[0], hidden, every)
+        _take(own[1], given[1], hidden, torch.zeros(1, dtype=torch.long))
+        _take(own[2], given[2], torch.arange(given[2].conv.out_channels), hidden)
+
+
+def _take(layer: ConvBN, source: ConvBN, outputs: Tensor, inputs: Tensor) -> None:
+    """Copy the weights between some channels, ``(n,)`` each; kernels are cut or padded with zeros."""
+    rim = (layer.conv.kernel_size[0] - source.conv.kernel_size[0]) // 2
+    layer.conv.weight.copy_(F.pad(source.conv.weight[outputs][:, inputs], (rim,) * 4))
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(layer.bn, name).copy_(getattr(source.bn, name)[outputs])
+
 
 def build_module(spec: ModuleSpec, cell: CellSpec) -> nn.Sequential:
     """The module ``spec`` with the shapes of ``cell``: ``(B, C_in, H, W)`` to ``(B, C_out, H/s, W/s)``."""
