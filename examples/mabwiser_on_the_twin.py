@@ -1,6 +1,6 @@
 """MABWiser's LinUCB on the tabular twin: 16 of its 256 masks, 24 features of the image.
 
-python examples/mabwiser_on_the_twin.py        (pip install "instanas-env[examples]")
+python examples/mabwiser_on_the_twin.py        (pip install ".[examples]")
 """
 
 import gymnasium as gym

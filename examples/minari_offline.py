@@ -1,6 +1,6 @@
 """Minari: record a behaviour policy, then learn from the record alone which mask suits which image.
 
-python examples/minari_offline.py        (pip install "instanas-env[examples]")
+python examples/minari_offline.py        (pip install ".[examples]")
 """
 
 import os

@@ -1,6 +1,6 @@
 """skrl's PPO. It takes no MultiBinary: actions="cells" is one number for each of the 17 cells.
 
-python examples/skrl_ppo.py        (pip install "instanas-env[examples]")
+python examples/skrl_ppo.py        (pip install ".[examples]")
 """
 
 import gymnasium as gym

@@ -1,6 +1,6 @@
 """Tianshou's REINFORCE on a menu. Its vector environments are its own: 25 lines put ours among them.
 
-python examples/tianshou_reinforce.py        (pip install "instanas-env[examples]")
+python examples/tianshou_reinforce.py        (pip install ".[examples]")
 """
 
 import gymnasium as gym

@@ -1,6 +1,6 @@
 """TorchRL's PPO. It wants autoreset_mode="Disabled" (or SAME_STEP), and takes MultiBinary as it is.
 
-python examples/torchrl_ppo.py        (pip install "instanas-env[examples]")
+python examples/torchrl_ppo.py        (pip install ".[examples]")
 """
 
 import gymnasium as gym

@@ -1,6 +1,6 @@
 """TRPO of sb3-contrib, on the same adapter and policy as PPO.
 
-python examples/trpo.py        (pip install "instanas-env[examples]")
+python examples/trpo.py        (pip install ".[examples]")
 """
 
 import gymnasium as gym

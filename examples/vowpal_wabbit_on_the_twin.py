@@ -1,6 +1,6 @@
 """Vowpal Wabbit's contextual bandit on the tabular twin: 16 of its 256 masks, 24 features of the image.
 
-python examples/vowpal_wabbit_on_the_twin.py        (pip install "instanas-env[examples]")
+python examples/vowpal_wabbit_on_the_twin.py        (pip install ".[examples]")
 """
 
 import gymnasium as gym

@@ -30,7 +30,7 @@ VERBS = {
     "report": "one page about a run, with all figures",
     "tabulate": "a table of K masks by all images, for the tabular twin",
     "export": "write a run as one ONNX file that runs without PyTorch",
-    "experiment": "all of the above for a preset, from nothing to the page",
+    "experiment": "the paper's experiment for a preset, from nothing to the page",
     "bench": "what a mask costs: time and memory, as ratios",
 }
 PLACES = {"report": "scripts.report.run_report", "experiment": "scripts.experiment.run"}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from instanas_env import paper
 from instanas_env.networks.drop_path import drop_path_masks, sandwich_masks
 from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.networks.modules import MBConv
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 
@@ -61,6 +62,36 @@ def test_a_meta_graph_starts_from_mobilenet_v2(tiny_space, randomise_batch_norm)
     with torch.inference_mode():
         torch.testing.assert_close(meta_graph(images, path), alone(images, whole))
     assert torch.equal(meta_graph.cells[4].options[0][0].conv.weight, before)
+
+
+def test_other_modules_inherit_what_fits(tiny_space, randomise_batch_norm):
+    """A kernel of 5 with zeros around computes what that of 3 does; of the channels those that weigh most."""
+    alone = randomise_batch_norm(MetaGraph(tiny_space.only(2), 10, generator_for(3)), 4)
+    meta_graph = MetaGraph(tiny_space, 10, generator_for(5)).eval()
+    meta_graph.start_from(alone)
+    images = torch.randn(3, 3, 32, 32, generator=generator_for(6))
+    masks = torch.zeros(3, 17, 5, dtype=torch.bool)
+    masks[:, :, 4] = True  # 5 x 5, as many channels
+    with torch.inference_mode():
+        whole = alone(images, torch.ones(3, 17, 1, dtype=torch.bool))
+        torch.testing.assert_close(meta_graph(images, masks), whole)
+    source, half = alone.cells[4].options[0], meta_graph.cells[4].options[3]
+    weight = source[2].conv.weight.flatten(1).norm(dim=0) * source[1].bn.weight.abs()
+    kept = [c for c in range(len(weight)) if (weight > weight[c]).sum() < len(half[1].bn.weight)]
+    assert len(kept) == len(half[1].bn.weight) == len(weight) // 2
+    assert torch.equal(half[1].bn.bias, source[1].bn.bias[kept])
+    assert torch.equal(half[1].conv.weight[:, :, 1:4, 1:4], source[1].conv.weight[kept])
+    assert torch.equal(half[2].conv.weight, source[2].conv.weight[:, kept])
+
+
+def test_what_is_smaller_or_of_another_kind_gives_nothing():
+    """F3 has no channels for F6."""
+    small, large = (MBConv(8, 8, 1, 3, expansion) for expansion in (3, 6))
+    before = large[0].conv.weight.clone()
+    large.inherit(small)
+    assert torch.equal(large[0].conv.weight, before)
+    small.inherit(MBConv(8, 8, 1, 5, 3))  # the middle of a larger kernel
+    assert small[1].conv.weight.shape == (24, 1, 3, 3)
 
 
 def test_it_does_not_start_from_another_space(tiny_space):

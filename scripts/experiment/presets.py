@@ -134,7 +134,7 @@ def laptop_cifar10() -> Preset:
         fine_tuned=("reinforce/balanced", "reinforce/accuracy", "blockdrop", "convnet-aig", "regression"),
         rivals=("reinforce/balanced",),
         taught=True,
-        pretrain=replace(alone, epochs=10),
+        pretrain=replace(alone, epochs=10, learning_rate=0.05),
         mobilenet_v2=alone,
         widths=(0.5, 0.75),
         resnet18=replace(torchvision, network="resnet18", width=0.25),
