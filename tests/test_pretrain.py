@@ -131,4 +131,5 @@ def test_restoring_brings_the_history_back_to_the_checkpoint(tmp_path):
     state = again.restore()
     assert state is not None and state.keys() == {"model"} and torch.equal(state["model"], weights)
     assert again.history == [{"epoch": 1}]
+    again.claim()
     assert (tmp_path / "history.jsonl").read_text() == '{"epoch": 1}\n'
