@@ -17,6 +17,7 @@ from instanas_env.bandit import InstanceBandit
 from instanas_env.build import parse_device
 from instanas_env.data import ImageSet, load_images
 from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.training.allocator import keep_freed_memory
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.matching import check_classes, check_spaces
 from instanas_env.training.run_directory import RunDirectory, machine
@@ -43,7 +44,7 @@ def show_log(here: bool = True) -> None:
 
 
 def begin(options: Any, world: World = ALONE) -> World:
-    """Set threads and device, and print them.
+    """Set threads and device, and print them; memory that is freed stays with the process.
 
     Args:
         options: of the verb, with ``threads`` and ``device``.
@@ -58,6 +59,7 @@ def begin(options: Any, world: World = ALONE) -> World:
     check_options(options)
     place = parse_device(options.device)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     show_log(world.is_main)
     world = world.on(place)
     if world.is_main:

@@ -16,13 +16,24 @@ from rich.console import Console
 
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import machine
-from scripts.bench_parts.around import children, environment, learning, memory, twin
+from scripts.bench_parts.around import children, environment, kept_memory, learning, memory, twin
 from scripts.bench_parts.meta_graph import batch_sizes, evaluation, training
 from scripts.bench_parts.one_file import one_file
 from scripts.bench_parts.ratios import Figure, Options
 from scripts.comparison.text_table import Columns, TextTable
 
-PARTS = (evaluation, batch_sizes, training, environment, twin, learning, children, one_file, memory)
+PARTS = (
+    evaluation,
+    batch_sizes,
+    training,
+    kept_memory,
+    environment,
+    twin,
+    learning,
+    children,
+    one_file,
+    memory,
+)
 COLUMNS: Columns = {
     "figure": lambda figure: figure.name,
     "median": lambda figure: f"{figure.value:.3g}",

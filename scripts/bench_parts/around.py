@@ -1,4 +1,4 @@
-"""What `instanas bench` measures around the meta-graph: environment, learners, children, memory."""
+"""What `instanas bench` measures around the meta-graph: memory, environment, learners, children."""
 
 from __future__ import annotations
 
@@ -187,4 +187,48 @@ before = settled()
 for step in range(steps // 250):
     envs.step(batches[step % 8])
 print(made - imported, settled() - before)
+"""
+
+
+def kept_memory(options: Options) -> Iterator[Figure]:
+    """Training MobileNetV2 at width 0.5 where freed memory goes back to the kernel, over where it is kept.
+
+    In a process each, since what the C library was told cannot be taken back.
+    """
+    batch = 16 if options.quick else 128
+
+    def seconds(how: str) -> float:
+        """Of a step, the median of five after two."""
+        command = [sys.executable, "-c", TRAINING, how, str(batch), str(options.threads)]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    found = [(seconds("given back"), seconds("kept")) for _ in range(options.rounds)]
+    given_back, kept = map(list, zip(*found, strict=True))
+    yield figure("images/s, training MobileNetV2 at cifar@0.5", [batch / s for s in kept])
+    yield ratio("training: freed memory given back over kept", given_back, kept)
+
+
+TRAINING = """
+import sys, time, torch
+from statistics import median
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
+from instanas_env.training.allocator import keep_freed_memory
+from instanas_env.training.epoch import sgd
+how, batch, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(threads)
+if how == "kept":
+    keep_freed_memory()
+network = MetaGraph(SearchSpace.preset("cifar", 0.5).only(2), 10).train()
+optimizer = sgd(network, 1e-3, 0.9, 0.0)
+images, labels = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
+masks = network.space.full_mask().expand(batch, -1, -1)
+seconds = []
+for _ in range(7):
+    start = time.perf_counter()
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(network(images, masks), labels).backward()
+    optimizer.step()
+    seconds.append(time.perf_counter() - start)
+print(median(seconds[2:]))
 """

@@ -16,6 +16,7 @@ Part = Literal[
     "evaluation",
     "batch_sizes",
     "training",
+    "kept_memory",
     "environment",
     "twin",
     "learning",
