@@ -30,6 +30,12 @@ COUNTER = "num_batches_tracked"
 _TRAILER = b"\nsha256 of the bytes before this line: "
 _METADATA = record({"config": text()}, {CHECKSUM: text()}, more=True)
 
+
+def file_fingerprint(path: PathLike) -> str:
+    """32 hexadecimal digits that change with any byte of a file."""
+    return hashlib.sha256(read_file(path)).hexdigest()[:32]
+
+
 # --- JSON ------------------------------------------------------------------------------------------------
 
 

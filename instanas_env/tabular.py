@@ -16,8 +16,9 @@ from instanas_env.data import ImageSet, load_images
 from instanas_env.env import InstaNASEnv
 from instanas_env.observations import Observer, features
 from instanas_env.reward import BoundsSchedule
+from instanas_env.storage import file_fingerprint
 from instanas_env.tabular_bandit import TabularBandit
-from instanas_env.tabulated import Tabulated, file_fingerprint
+from instanas_env.tabulated import Tabulated
 from instanas_env.vector_env import InstaNASVectorEnv
 from instanas_env.wrappers.forms import Numbers
 

@@ -7,7 +7,6 @@ mask k classifies the image correctly. Which class was answered instead is not k
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ from instanas_env.data import ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
-from instanas_env.storage import PathLike, load_weights, read_file, save_weights
+from instanas_env.storage import PathLike, load_weights, save_weights
 from instanas_env.training.epoch import predict_classes
 from instanas_env.validation import json_object, mapping, number, record, text
 
@@ -38,11 +37,6 @@ _FIELDS = {
 }
 """What of a :class:`Tabulated` is in the config of its file under the same name."""
 _CONFIG = record({"tabulated": text("instanas"), "search_space": SearchSpace.from_config, **_FIELDS})
-
-
-def file_fingerprint(path: PathLike) -> str:
-    """32 hexadecimal digits that change with any byte of a file."""
-    return hashlib.sha256(read_file(path)).hexdigest()[:32]
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,7 @@ def main(options: Options) -> None:
     contest = Contest.of(options, environment(options), device)
     for name in options.policies:
         policies.maker(contest, name)
+    run.read(meta_graph=options.weights_file, latency_table=options.table_file)
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     seeds = range(options.seed, options.seed + options.seeds)

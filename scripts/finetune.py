@@ -32,10 +32,11 @@ from instanas_env.training.bound import check_same_images
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import accuracy
 from instanas_env.training.fitting import Optimizer, Recipe, fit
+from instanas_env.training.matching import META_GRAPH
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.begin import begin, images_to_train
-from scripts.comparison.fixed import as_fast_as
+from scripts.comparison.fixed import as_fast_as, frontier_file
 from scripts.comparison.picked import fixed_agent
 from scripts.options import Compute, DataOfRun, Training, filled
 
@@ -83,10 +84,12 @@ def main(options: Options, world: World = ALONE) -> None:
     options = filled(options, [options.run])
     assert options.dataset is not None
     run = RunDirectory(options.out, options, free=FREE, world=world)
-    meta_graph = MetaGraph.load(options.run / "meta_graph.safetensors")
+    meta_graph = MetaGraph.load(options.run / META_GRAPH)
     source, agent = fixed_agent(options, meta_graph.space)
     if isinstance(agent, LearningAgent):
         agent.world = world
+    one_shot = options.one_shot and frontier_file(options.one_shot)
+    run.read(run=options.run / META_GRAPH, controller=source, teacher=options.teacher, one_shot=one_shot)
     space = agent.space
     if options.from_scratch:
         meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))

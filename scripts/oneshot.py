@@ -55,6 +55,7 @@ def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[
     """Rank what is not ranked yet; gives the space and the frontier of the finalists, slow to fast."""
     (bandit,) = frozen_bandits(options, ("val",), run.world.device)
     val, table = bandit.image_set, bandit.latency_table
+    run.read(meta_graph=options.weights_file, latency_table=options.table_file)
     run.bind(val=val)
     first = OneShotSearch(bandit, options.seed, options.images)
     run.claim()

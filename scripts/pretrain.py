@@ -80,6 +80,7 @@ def main(options: Options, world: World = ALONE) -> None:
     """Train to the end, or from where an earlier call was stopped."""
     world = begin(options, world)
     run = RunDirectory(options.out, options, free=FREE, world=world)
+    run.read(teacher=options.teacher, start=options.start)
     space = parse_search_space(options.search_space).only(*options.modules)
     train, val = images_to_train(options, space.resolution, run)
     meta_graph = MetaGraph(space, len(train.classes), generator_for(options.seed))

@@ -47,6 +47,7 @@ def search(
     with world.one_first():
         validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
+    run.read(meta_graph=options.weights_file, latency_table=options.table_file, teacher=options.teacher)
     run.bind(train=bandit.image_set, val=validation.image_set)
 
     state = run.restore()

@@ -18,11 +18,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from instanas_env.tabulated import (
-    Tabulated,
-    file_fingerprint,
-    reference_latencies,
-)
+from instanas_env.tabulated import Tabulated, reference_latencies
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from scripts.begin import begin, frozen_bandits
@@ -64,15 +60,12 @@ def tabulate(options: Options, world: World = ALONE) -> Tabulated:
     splits = list(dict.fromkeys((*options.split, "val")))  # masks are chosen on validation images
     bandits = dict(zip(splits, frozen_bandits(options, splits, world.device), strict=True))
     bandit, table = bandits["val"], bandits["val"].latency_table
-    files = {"meta_graph": options.weights_file, "latency_table": options.table_file, "menu": options.menu}
-    made_of = {name: file_fingerprint(path) for name, path in files.items() if path is not None}
+    made_of = run.read(meta_graph=options.weights_file, latency_table=options.table_file, menu=options.menu)
     run.bind(**{split: bandits[split].image_set for split in splits})
     state = run.restore()
     if state is None:
-        state = {"made_of": made_of, "masks": table_masks(bandit, options)}
+        state = {"masks": table_masks(bandit, options)}
         run.checkpoint({"masks": len(state["masks"])}, state)
-    if changed := [name for name, value in made_of.items() if state["made_of"].get(name) != value]:
-        raise ValueError(f"out: {run.path} was begun with another {', '.join(changed)}; choose another file")
     masks = state["masks"]
     image_sets = {split: bandits[split].image_set for split in options.split}
     packed = {

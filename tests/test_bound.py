@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +69,27 @@ def test_a_run_of_an_older_version_takes_the_images_that_come(tmp_path):
     again.checkpoint({"epoch": 1}, {})
     with pytest.raises(ValueError, match="holds a run on other images"):
         run(tmp_path).bind(val=CHANGES[0][0])
+
+
+def test_a_run_refuses_another_file_behind_the_same_name(tmp_path):
+    """What goes on must read what it began with; a file that nobody named then may come."""
+    teacher, other = tmp_path / "teacher", tmp_path / "other"
+    teacher.write_bytes(b"weights")
+    other.write_bytes(b"weights")
+    first = run(tmp_path / "run")
+    assert first.read(teacher=teacher, start=None) == {"teacher": hashlib.sha256(b"weights").hexdigest()[:32]}
+    first.claim()
+    run(tmp_path / "run").read(teacher=other, start=other)  # the bytes count, not the place
+    run(tmp_path / "run").claim()
+    teacher.write_bytes(b"Weights")
+    again = run(tmp_path / "run")
+    with pytest.raises(ValueError, match=f"^out: {tmp_path / 'run'} holds a run that read another teacher; "):
+        again.read(teacher=teacher)
+    with pytest.raises(FileNotFoundError):
+        again.read(teacher=tmp_path / "absent")
+    again.read(teacher=other)
+    again.claim()
+    assert load_json(tmp_path / "run" / "config.json") == again.config
 
 
 def test_a_call_that_binds_no_images_keeps_the_record(tmp_path):

@@ -14,9 +14,9 @@ import torch
 
 import instanas_env  # noqa: F401  (registers the environments)
 from instanas_env.build import shipped
-from instanas_env.storage import load_checkpoint
+from instanas_env.storage import file_fingerprint, load_checkpoint
 from instanas_env.tabular import TABLE
-from instanas_env.tabulated import Tabulated, file_fingerprint
+from instanas_env.tabulated import Tabulated
 from instanas_env.wrappers.menu import save_menu
 from scripts.comparison import tabulated
 from scripts.comparison.tabulated import distinct
@@ -158,7 +158,7 @@ def test_parts_of_another_table_are_refused(options, tmp_path):
     with pytest.raises(ValueError, match="^out: .*parts holds a run with other masks; choose another folder"):
         main(replace(begun, masks=5))
     save_menu(menu, SPACE, SPACE.mobilenet_v2_mask()[None])
-    with pytest.raises(ValueError, match="^out: .*parts was begun with another menu; choose another file"):
+    with pytest.raises(ValueError, match="^out: .*parts holds a run that read another menu; "):
         main(begun)
     assert sorted(path.name for path in (tmp_path / "table.safetensors.parts").iterdir()) == kept
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instanas_env.storage import load_weights, save_weights
-from instanas_env.tabulated import Tabulated, file_fingerprint, pack
+from instanas_env.storage import file_fingerprint, load_weights, save_weights
+from instanas_env.tabulated import Tabulated, pack
 from tests.tools.tables import SPACE, drawn_table, four_images, table_of
 
 

@@ -12,15 +12,20 @@ import torch
 
 from instanas_env.atomic import remove_abandoned, write_atomic
 from instanas_env.data import ImageSet
-from instanas_env.storage import load_checkpoint, load_json, save_checkpoint, save_json
+from instanas_env.storage import file_fingerprint, load_checkpoint, load_json, save_checkpoint, save_json
 from instanas_env.training.bound import IMAGE_SETS, SETS, described, difference
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.hold import hold
+from instanas_env.validation import mapping, text
 
 FREE = ("out", "data_dir", "device")
 """Options of a run that change nothing in its result but rounding: it may go on elsewhere."""
+FILES = "files"
+"""The key of a run's config under which the fingerprints of the files stand that it read."""
 PLACE = "data_dir"
 """Where the images are: recorded, so that nobody has to say it again, but another place is no other run."""
+
+_FINGERPRINTS = mapping(text())
 
 
 class RunDirectory:
@@ -61,6 +66,25 @@ class RunDirectory:
             self.config[IMAGE_SETS] = {split: described(images) for split, images in splits.items()}
             self._check()
 
+    def read(self, **files: Path | None) -> dict[str, str]:
+        """Tie the run to files that it reads, by the option that names them; :meth:`claim` records them.
+
+        Args:
+            files: those that are None are left out.
+
+        Returns:
+            Their fingerprints.
+
+        Raises:
+            FileNotFoundError: a file that is not there.
+            ValueError: earlier calls read other bytes; the message says of which option.
+        """
+        found = {name: file_fingerprint(path) for name, path in files.items() if path is not None}
+        if self.world.is_main and found:
+            self.config[FILES] = found
+            self._check()
+        return found
+
     def claim(self) -> None:
         """Make the directory this run's, once all is there that the run needs.
 
@@ -82,7 +106,7 @@ class RunDirectory:
         return self.path / "config.json"
 
     def _check(self) -> None:
-        """Compare with what an earlier call has recorded; takes over its images if there are none yet."""
+        """Compare with what an earlier call has recorded; takes over what it says of images and files."""
         if not self.world.is_main or not self._file.exists():
             return
         before = load_json(self._file)
@@ -92,11 +116,20 @@ class RunDirectory:
         sets: dict[str, Any] = self.config.setdefault(IMAGE_SETS, recorded)
         if not sets:
             del self.config[IMAGE_SETS]
-        options = {name: value for name, value in self.config.items() if name != IMAGE_SETS}
+        read: dict[str, str] = _FINGERPRINTS(before.pop(FILES, {}), f"out: {self._file}: {FILES}")
+        files: dict[str, str] = self.config.setdefault(FILES, read)
+        if not files:
+            del self.config[FILES]
+        options = {name: value for name, value in self.config.items() if name not in (IMAGE_SETS, FILES)}
         names = changed_options(before, options)
         if names:
             raise ValueError(
                 f"out: {self.path} holds a run with other {', '.join(names)}; choose another folder"
+            )
+        if others := sorted(name for name, found in files.items() if read.get(name, found) != found):
+            raise ValueError(
+                f"out: {self.path} holds a run that read another {', '.join(others)}; bring that file"
+                " back, or choose another folder"
             )
         for split in (name for name in sets if name in recorded):
             changed = difference(recorded[split], sets[split])

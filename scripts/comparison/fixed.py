@@ -63,11 +63,17 @@ def one_shot_search(val: InstanceBandit, run: Path | None, count: int, seed: int
     return search
 
 
-def load_frontier(path: Path, space: SearchSpace) -> Tensor:
-    """The masks ``(K, num_cells, num_modules)`` that a run left; ``path`` is its directory or the file."""
+def frontier_file(path: Path) -> Path:
+    """The file of a one-shot search; ``path`` is its run's directory or the file itself."""
     file = path / FRONTIER if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"one_shot: no such file: {file}; `instanas oneshot` makes it")
+    return file
+
+
+def load_frontier(path: Path, space: SearchSpace) -> Tensor:
+    """The masks ``(K, num_cells, num_modules)`` that a run left; ``path`` is its directory or the file."""
+    file = frontier_file(path)
     content = load_json(file)
     try:
         checked = _CONTENT(content, "content")

@@ -23,8 +23,7 @@ from agents.evaluation.over_seeds import by_policy, mean_interval, over_seeds
 from agents.evaluation.picks import hypervolume
 from agents.evaluation.replay import Replay
 from agents.files import CLASSES, load_agent
-from instanas_env.storage import load_json, save_json
-from instanas_env.tabulated import file_fingerprint
+from instanas_env.storage import file_fingerprint, load_json, save_json
 from scripts.comparison.contest import Contest
 from scripts.comparison.learning import let_learn
 from scripts.comparison.policies import enter
