@@ -55,9 +55,13 @@ def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> Sea
 
 
 def changes_rewards(env: gym.vector.VectorEnv) -> bool:
-    """Whether one of the wrappers around an environment is a reward wrapper."""
+    """Whether one of the wrappers around an environment changes rewards."""
+    kinds = (
+        gym.vector.VectorRewardWrapper,
+        gym.wrappers.vector.NormalizeReward,
+    )  # the latter is none of those
     while isinstance(env, gym.vector.VectorWrapper):
-        if isinstance(env, gym.vector.VectorRewardWrapper):
+        if isinstance(env, kinds):
             return True
         env = env.env
     return False

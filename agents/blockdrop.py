@@ -132,7 +132,8 @@ class BlockDrop(SelfCriticalReinforce):
             space=space,
             world=world,
         )
-        self._advance()
+        if curriculum_timesteps is not None:
+            self.controller.free.copy_(free_blocks(~self.space.needs_module, 0))
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """As :class:`SelfCriticalReinforce`; the statistics tell how many blocks were free."""
@@ -145,7 +146,8 @@ class BlockDrop(SelfCriticalReinforce):
         """Free the blocks that the curriculum frees at this point."""
         if self.curriculum_timesteps is not None:
             progress = self.num_timesteps / self.curriculum_timesteps
-            self.controller.free.copy_(free_blocks(~self.space.needs_module, progress))
+            # A loaded agent counts from 0 again, and keeps the blocks that it had free.
+            self.controller.free |= free_blocks(~self.space.needs_module, progress)
 
     @staticmethod
     def _network(space: SearchSpace, num_classes: int, generator: torch.Generator) -> BlockController:

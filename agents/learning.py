@@ -78,6 +78,11 @@ class LearningAgent(Agent):
         if inner.form.shape != (inner.bandit.space.num_bits,):
             raise ValueError(f"env: got actions of shape {inner.form.shape}; actions='bits' will do")
         bandit, world = inner.bandit, self.world
+        named, classes = getattr(self, "num_classes", 0), len(bandit.image_set.classes)
+        if named and named != classes:
+            raise ValueError(
+                f"env: its images have {classes} classes; this agent names {named} (num_classes)"
+            )
         if (bandit.shard, bandit.shards) != (world.rank, world.size):
             shard = (bandit.shard, bandit.shards)
             raise ValueError(f"env: got shard {shard}; this agent's, {(world.rank, world.size)}, will do")

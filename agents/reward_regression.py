@@ -191,6 +191,8 @@ class RewardRegression(LearningAgent):
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
+        if self.latencies is None:
+            raise ValueError("env: this agent was made without one, and knows no latencies; make it with env")
         for _ in range(self._steps(total_timesteps)):
             if self.anneal_timesteps is not None:
                 remaining = max(0.0, 1 - self.num_timesteps / self.anneal_timesteps)
@@ -212,7 +214,7 @@ class RewardRegression(LearningAgent):
         count, tries = len(images) * self.world.size, self.masks_per_image
         if self.num_timesteps < self.random_timesteps:
             return self.arms.random(tries, count, self.generator)
-        assert self.latencies is not None  # an environment came with a table
+        assert self.latencies is not None
         gains = self.world.gather(self.controller.eval()(images)[1])
         spread = (self.controller.spread(gains, self.latencies, self.generator) for _ in range(tries))
         return torch.stack([self.arms.explore(choices, self.flip, self.generator) for choices in spread])

@@ -8,6 +8,7 @@ data.json                class names, mean and deviation of the training images,
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +76,19 @@ def save_data(
         table.save(Path(folder) / TABLE)
 
 
+def table_file(folder: PathLike, space: SearchSpace) -> Path | None:
+    """The file of :func:`table_of`."""
+    own = Path(folder) / TABLE
+    with contextlib.suppress(NotMeasured):  # nobody measured this space
+        return own if own.is_file() else shipped_table(space)
+    return None
+
+
 def table_of(folder: PathLike, space: SearchSpace) -> LatencyTable | None:
     """The table in a run's folder, or else the one shipped for this space, or else None."""
-    own = Path(folder) / TABLE
-    try:
-        table = LatencyTable.load(own if own.is_file() else shipped_table(space))
-    except NotMeasured:  # nobody measured this space
-        return None
-    return table if table.space == space else None
+    file = table_file(folder, space)
+    table = None if file is None else LatencyTable.load(file)
+    return table if table is not None and table.space == space else None
 
 
 def load_run(folder: PathLike, prefer: Pick | None = None, latency_table: PathLike | None = None) -> SavedRun:

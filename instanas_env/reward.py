@@ -38,7 +38,8 @@ def latency_reward(latency: Tensor, bounds: RewardBounds) -> Tensor:
 
 def task_reward(correct: Tensor, correct_reward: float, wrong_reward: float) -> Tensor:
     """R_T of each answer, float64: one number for correct, one for wrong."""
-    return torch.where(correct, correct_reward, wrong_reward).double()
+    values = torch.tensor([wrong_reward, correct_reward], dtype=torch.float64, device=correct.device)
+    return values[correct.long()]
 
 
 def combine(reward_task: Tensor, reward_latency: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ which ``--verify`` scores again; `instanas report` draws the frontier and the le
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -58,6 +59,11 @@ FILES = ("data_dir", "meta_graph", "latency_table", "table")
 MAY_CHANGE = ("seeds", "policies", "trust", "clock", "jobs", "verify")
 """Options that change no row that is there already."""
 
+UNTOLD = ("out", "jobs", "verify", "device")
+"""Options that change no figure."""
+TOLD = ("policies", "seeds", "steps")
+"""Those that are told even where they are the defaults."""
+
 
 def environment(options: Options) -> dict[str, str]:
     """Keyword arguments of the environment; paths as strings, so that they are JSON."""
@@ -77,10 +83,15 @@ def check(options: Options, device: str = "cpu") -> None:
 
 
 def command(options: Options) -> str:
-    """What to type for the same leaderboard."""
-    told = f"instanas benchmark --policies {' '.join(options.policies)} --seeds {options.seeds}"
-    told += f" --steps {options.steps}"
-    return told + (f" --env {TWIN}" if options.env == TWIN else f" --dataset {options.dataset}")
+    """What to type for the same leaderboard: all options but those that change no figure."""
+    told = ["instanas", "benchmark"]
+    for entry in fields(options):
+        value = getattr(options, entry.name)
+        if entry.name in UNTOLD or (value == entry.default and entry.name not in TOLD):
+            continue
+        words = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+        told += [f"--{entry.name.replace('_', '-')}", *([] if value is True else words)]
+    return shlex.join(told)
 
 
 def main(options: Options) -> None:
@@ -94,7 +105,7 @@ def main(options: Options) -> None:
     contest = Contest.of(options, environment(options), device)
     for name in options.policies:
         policies.maker(contest, name)
-    run.read(meta_graph=options.weights_file, latency_table=options.table_file)
+    run.read(**contest.files)
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     seeds = range(options.seed, options.seed + options.seeds)

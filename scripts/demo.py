@@ -70,6 +70,7 @@ def rows(options: Options, test: InstanceBandit) -> Iterator[tuple[str, dict[str
     run = RunDirectory(options.out, options, free=(*FREE, "stopwatch_images"))
     device, budget = str(test.device), Budget.of(options)
     contest = Contest(options.out, EMBEDDED, budget, options.seed, progress=True, device=device)
+    run.read(**contest.files)
     run.bind(val=contest.val.image_set, test=contest.test.image_set)
     run.claim()
     for row in ranking.rows(contest, tuple(NAMES), (options.seed,)):

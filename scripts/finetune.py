@@ -24,7 +24,7 @@ from agents.evaluation.picks import Pick
 from agents.evaluation.scores import choose_masks, spread_over
 from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
-from agents.saved import TYPICAL, save_data, table_of
+from agents.saved import TYPICAL, save_data, table_file, table_of
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import write_atomic
@@ -88,9 +88,14 @@ def main(options: Options, world: World = ALONE) -> None:
     source, agent = fixed_agent(options, meta_graph.space)
     if isinstance(agent, LearningAgent):
         agent.world = world
-    one_shot = options.one_shot and frontier_file(options.one_shot)
-    run.read(run=options.run / META_GRAPH, controller=source, teacher=options.teacher, one_shot=one_shot)
     space = agent.space
+    files = {"run": options.run / META_GRAPH, "controller": source, "teacher": options.teacher}
+    if options.one_shot is not None:  # the table chooses among its masks
+        files |= {
+            "one_shot": frontier_file(options.one_shot),
+            "latency_table": table_file(options.run, space),
+        }
+    run.read(**files)
     if options.from_scratch:
         meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))
     train, val = images_to_train(options, space.resolution, run)

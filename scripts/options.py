@@ -143,7 +143,9 @@ def filled(options: T, runs: Sequence[Path] = ()) -> T:
     for run in runs[:1]:
         config = _config(run)
         known = {name: config[name] for name in ("dataset", "data_dir") if config.get(name)}
-        if config.get("run"):  # fine-tuned: its search knows what both began with
+        seen = {run}
+        while config.get("run") and Path(config["run"]) not in seen:  # fine-tuned: its search knows the rest
+            seen.add(Path(config["run"]))
             config = _config(Path(config["run"]))
         if config.get("meta_graph"):
             known["meta_graph"] = Path(config["meta_graph"])

@@ -21,7 +21,9 @@ from instanas_env.deploy.profiling import profile_table
 from instanas_env.deploy.timing import Backend
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.networks.modules import fold_batch_norm
+from instanas_env.search_space import MOBILENET_V2_BLOCK
 from instanas_env.seeding import generator_for
+from instanas_env.training.distributed import ALONE
 from instanas_env.training.run_directory import machine
 from scripts.options import Space
 
@@ -77,7 +79,7 @@ def main(options: Options) -> None:
             options.backend,
             partial(progress.advance, task),
         )
-    record = {**table.record, **machine(), "threads": 1, "device": options.device}
+    record = {**table.record, **machine(ALONE.on(device)), "threads": 1}
     if options.children:
         record["estimate"] = {
             "children": options.children,
@@ -90,6 +92,6 @@ def main(options: Options) -> None:
             f"estimated against real: r = {quality.correlation:.4f}, median error {quality.median_error:.1%}"
         )
     dataclasses.replace(table, record=record).save(options.out)
-    for name in ("full", "mobilenet_v2", "cheapest"):
+    for name in ("full", *(["mobilenet_v2"] if MOBILENET_V2_BLOCK in space.modules else []), "cheapest"):
         print(f"{name:13s} {table.reference(name):7.3f} ms")
     print(f"{'controller':13s} {table.controller:7.3f} ms\nwrote {options.out}")

@@ -185,6 +185,15 @@ def test_five_policies_over_seeds_with_one_command(tmp_path, monkeypatch):
     assert low < mean < high
     assert [point[0] for point in ranked["plugged:Torch"]["curve"]] == [256, 512]
     assert [name for name in policies if "clock_ms" in ranked[name]] == ["shipped"]
+    command = load_json(tmp_path / "run" / "benchmark.json")["command"]
+    told = "instanas benchmark --steps 512 --masks 6 --menu 3 --gradient-steps 2 --policies"
+    assert command == f"{told} {' '.join(policies)} --seeds 2 --trust --clock 2"
+    # A class that was edited is another policy.
+    before = sorted((tmp_path / "run" / "policies").glob("plugged_Torch*_0.json"))
+    (tmp_path / "plugged.py").write_text(PLUGGED + "\n")
+    benchmark.main(benchmark.Options(out=tmp_path / "run", policies=policies, **given))
+    after = sorted((tmp_path / "run" / "policies").glob("plugged_Torch*_0.json"))
+    assert len(before) == 1 and len(after) == 2
     assert "ms by the clock" in (tmp_path / "run" / "leaderboard.md").read_text()
     benchmark.main(benchmark.Options(verify=tmp_path / "run" / "benchmark.json"))
 

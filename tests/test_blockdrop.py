@@ -179,6 +179,9 @@ def test_save_and_load_predict_the_same(tmp_path):
     images = envs.unwrapped.bandit.image_set.images
     assert torch.equal(loaded.masks(images), agent.masks(images))
     assert loaded.masks(images)[:, ~loaded.controller.free, 2].all()
+    loaded.env = envs
+    loaded.learn(16)
+    assert loaded.controller.free.sum() == 7, "it counts from 0 again, and keeps what was free"
 
 
 def test_a_resumed_run_reaches_the_same_weights(tmp_path):

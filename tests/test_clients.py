@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import instanas_env  # noqa: F401  (registers InstaNAS-v1)
+from agents.reinforce import SelfCriticalReinforce
 from instanas_env.observations import features
 from tests.tools.scratch import SCRATCH
 
@@ -136,6 +137,9 @@ def test_gymnasiums_wrappers_work_on_the_native_environment():
     envs = NormalizeReward(TransformReward(make(), lambda reward: reward + 100))
     envs.reset(seed=0)
     assert np.isfinite(envs.step(zeros())[1]).all()
+    for changed in (NormalizeReward(make()), TransformReward(make(), lambda reward: reward)):
+        with pytest.raises(ValueError, match="^env: a wrapper changes its rewards"):
+            SelfCriticalReinforce(changed)
     for mode in ("NextStep", "Disabled"):
         envs = GrayscaleObservation(make(layout="HWC", autoreset_mode=mode))
         assert envs.single_observation_space.shape == (32, 32)

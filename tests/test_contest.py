@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from agents.one_shot import Candidate
 from agents.predicting import Predicting, form_of, observer_of
 from agents.reward_regression import RewardRegression
 from agents.static import StaticAgent
-from instanas_env.build import build_bandit
+from instanas_env.build import build_bandit, shipped_table
+from instanas_env.latency import LatencyTable
+from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from scripts.comparison.contest import Budget, Contest, worth
 from scripts.comparison.learning import let_learn
-from scripts.comparison.policies import TRADE_OFFS, best_trade_off, enter
+from scripts.comparison.policies import TRADE_OFFS, best_trade_off, enter, maker, trade_offs
 from scripts.comparison.ranking import mean_curve, seeded
 from tests.tools.pipeline_fixtures import image_folder
 
@@ -48,6 +51,25 @@ def contest(tmp_path_factory: pytest.TempPathFactory) -> Contest:
 def test_a_policy_that_is_none_is_refused(contest, name, told):
     with pytest.raises(ValueError, match=f"^policies: .*{told}"):
         enter(contest, name, 0)
+
+
+def test_a_policy_of_another_space_is_refused_before_any_learns(contest, tmp_path):
+    StaticAgent(SearchSpace.preset("lite", 2), SearchSpace.preset("lite", 2).full_mask()).save(
+        tmp_path / "wide.safetensors"
+    )
+    with pytest.raises(ValueError, match=r"^policies: .*wide\.safetensors: made for the search space .*2"):
+        maker(contest, str(tmp_path / "wide.safetensors"))
+
+
+def test_where_networks_take_longer_a_millisecond_weighs_less():
+    """cifar@0.5 takes 2.9 times as long as lite: its table's 4.25 ms over 1.48."""
+    spaces = SearchSpace.preset("lite"), SearchSpace.preset("cifar", 0.5)
+    tables = [LatencyTable.load(shipped_table(space)) for space in spaces]
+    lite, cifar = (trade_offs(SimpleNamespace(cost_table=table)) for table in tables)
+    assert tuple(lite) == TRADE_OFFS
+    ratio = tables[1].reference("full") / tables[0].reference("full")
+    assert ratio == pytest.approx(2.9, abs=0.1)
+    assert cifar == pytest.approx([each / ratio for each in lite])
 
 
 ANSWERS = {"linucb": 256, "dqn": 256, "trpo": 2048, "convnet-aig": 256, "blockdrop": 512, "paper": 512}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights, save_json
 from scripts.finetune import Options, main
+from scripts.options import DataOfRun, Weights, filled
 from tests.tools.pipeline_fixtures import history, image_folder, kill_after_first_checkpoint, searched
 
 # In three epochs the window falls faster than a controller can follow; that is what the warning is for.
@@ -244,3 +245,24 @@ def test_a_directory_without_a_search_is_named(tmp_path):
     nothing = Options(run=tmp_path / "nothing", out=tmp_path / "out", threads=1)
     with pytest.raises(FileNotFoundError, match="nothing/meta_graph"):
         main(nothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Weights, DataOfRun):
+    """What a run is to tell."""
+
+
+def test_a_run_fine_tuned_twice_knows_what_its_search_began_with(tmp_path):
+    """Not the package's weights, silently."""
+    weights = tmp_path / "weights.safetensors"
+    weights.touch()
+    for name, config in {
+        "search": {"meta_graph": str(weights)},
+        "first": {"run": str(tmp_path / "search")},
+        "second": {"run": str(tmp_path / "first")},
+        "circle": {"run": str(tmp_path / "circle")},
+    }.items():
+        (tmp_path / name).mkdir()
+        save_json(tmp_path / name / "config.json", config)
+    assert filled(Asked(), [tmp_path / "second"]).meta_graph == weights
+    assert filled(Asked(), [tmp_path / "circle"]).meta_graph is None

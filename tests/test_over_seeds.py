@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from agents.evaluation.over_seeds import gains, over_seeds
+from agents.evaluation.over_seeds import gain_interval, gains, over_seeds
 from scripts.comparison.tables import gains_told, table
 
 
@@ -40,6 +41,20 @@ def test_means_and_intervals_golden_values():
     found = gains(ROWS)
     assert found["ours, dial 0.5", "theirs"] == pytest.approx((0.02, -0.0048, 0.0448), abs=1e-4)
     assert found["theirs", "ours, dial 0.5"] == pytest.approx((-0.02, -0.0448, 0.0048), abs=1e-4)
+
+
+def test_a_gain_counts_images_and_seeds():
+    """Two seeds, four images: gains 0, 0, 1, 1 and 1, 0, 1, 0, so 0.5 each; over images 0.5, 0, 1, 0.5.
+
+    Over images: deviation sqrt(1/6) = 0.408, Student's t of 3 degrees 3.1824, +- 3.1824 * 0.408 / 2 = 0.650;
+    over seeds +- 0. A third seed, 1, 1, 1, 1: over images 2/3, 1/3, 1, 2/3, deviation 0.272, +- 0.433; over
+    seeds 0.5, 0.5, 1, deviation 0.289, t of 2 degrees 4.3027, +- 0.717; together sqrt(0.433^2 + 0.717^2).
+    """
+    two = np.array([[0.0, 0, 1, 1], [1, 0, 1, 0]])
+    assert gain_interval(two) == pytest.approx((0.5, 0.5 - 0.650, 0.5 + 0.650), abs=1e-3)
+    three = np.vstack([two, np.ones(4)])
+    assert gain_interval(three) == pytest.approx((2 / 3, 2 / 3 - 0.838, 2 / 3 + 0.838), abs=1e-3)
+    assert gain_interval(two[:1]) == pytest.approx((0.5, 0.5 - 0.919, 0.5 + 0.919), abs=1e-3)
 
 
 def test_one_seed_has_the_interval_over_images_and_several_have_that_over_seeds():

@@ -92,11 +92,11 @@ def test_a_folder_of_ones_own_is_looked_at():
 
 
 def test_on_a_laptop_all_are_trained_for_as_long():
-    """20 epochs from scratch, each network alone, and what the searches found."""
+    """16 epochs from scratch, each network alone, and what the searches found."""
     laptop = PRESETS["laptop-cifar10"]
-    assert laptop.finetune.from_scratch and laptop.finetune.epochs == laptop.mobilenet_v2.epochs == 20
+    assert laptop.finetune.from_scratch and laptop.finetune.epochs == laptop.mobilenet_v2.epochs == 16
     assert laptop.finetune.learning_rate == laptop.mobilenet_v2.learning_rate
-    assert replace(laptop.mobilenet_v2, epochs=10, learning_rate=0.05) == laptop.pretrain
+    assert replace(laptop.mobilenet_v2, epochs=12, learning_rate=0.05) == laptop.pretrain
     assert laptop.resnet18.epochs == laptop.shufflenet_v2.epochs == laptop.mobilenet_v2.epochs
     space = parse_search_space(laptop.search_space)
     assert (space.stem_channels, space.stem_stride, space.resolution) == (16, 1, 32), "half of 32 channels"

@@ -105,6 +105,19 @@ def test_sub_networks_are_judged_in_spaces_without_mobilenet_v2(modules):
     assert "all" in scores and all(0 <= score <= 1 for score in scores.values())
 
 
+def test_a_finished_call_leaves_its_weights_as_they_are(tmp_path):
+    """Later runs are tied to the bytes, in which the machine stands too."""
+    given = dataclasses.replace(options(tmp_path), epochs=1)
+    main(given)
+    weights = tmp_path / "meta_graph.safetensors"
+    before, written = weights.read_bytes(), weights.stat().st_mtime_ns
+    main(given)
+    assert weights.stat().st_mtime_ns == written
+    weights.unlink()
+    main(given)
+    assert weights.read_bytes() == before, "what is gone is written again"
+
+
 def test_a_directory_refuses_other_options(tmp_path):
     """Resuming under other options would mix two runs; where the data lie does not matter."""
     chosen = options(tmp_path)

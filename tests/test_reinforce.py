@@ -277,3 +277,19 @@ def test_what_the_controller_names_changes_no_mask(tmp_path):
     with torch.no_grad():
         agent.controller.output.bias[85:] += 100.0
     assert torch.equal(agent.masks(images), loaded.masks(images))
+
+
+def test_an_agent_made_without_environment_says_what_it_lacks_to_learn():
+    envs = gym.make_vec("InstaNAS-v1", num_envs=2)
+    space = envs.unwrapped.bandit.space
+    for agent, told in (
+        (SelfCriticalReinforce(None, space=space), "num_classes: got 0"),
+        (SelfCriticalReinforce(None, space=space, num_classes=5), "env: its images have 10 classes"),
+        (RewardRegression(None, space=space), "env: this agent was made without one, and knows no latencies"),
+    ):
+        agent.env = envs
+        with pytest.raises(ValueError, match=f"^{told}"):
+            agent.learn(2)
+    whole = SelfCriticalReinforce(None, space=space, num_classes=10)
+    whole.env = envs
+    assert whole.learn(2).num_timesteps == 2

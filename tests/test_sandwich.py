@@ -35,6 +35,23 @@ def test_from_the_largest_to_the_smallest():
     assert (shares - 0.2).abs().max() < 0.04, "every module serves the smallest networks"
 
 
+def test_one_mask_a_batch_is_of_every_kind_in_turn():
+    """Of 400 batches about a quarter has all modules, three eighths one a cell at most."""
+    generator = generator_for(0)
+    masks = torch.cat([sandwich_masks(LITE, 1, 1.0, generator) for _ in range(400)])
+    full = masks.all((1, 2)).double().mean().item()
+    paths = (masks.sum(2) <= 1).all(1).double().mean().item()
+    assert full == pytest.approx(1 / 4, abs=0.08) and paths == pytest.approx(3 / 8, abs=0.08)
+
+
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_a_space_without_mobilenet_v2s_module_has_none_at_first(progress):
+    space = LITE.only(0, 1)
+    masks = sandwich_masks(space, 40, progress, generator_for(0))
+    assert masks.shape == (40, 17, 2) and torch.equal(space.repair(masks), masks)
+    assert masks[30:].all() and not masks[:30].all((1, 2)).any()
+
+
 def test_at_first_all_cells_have_mobilenet_v2s_module():
     """But for the quarter with all modules; half way to the end of the ramp half of the cells have it."""
     masks = sandwich_masks(LITE, 800, 0.0, generator_for(0))

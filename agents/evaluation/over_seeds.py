@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from itertools import permutations
 from typing import Any
@@ -24,6 +25,20 @@ def mean_interval(values: list[float]) -> Interval:
     if len(array) < 2:
         return mean, None, None
     half = float(t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    return mean, mean - half, mean + half
+
+
+def gain_interval(gains: np.ndarray) -> Interval:
+    """Mean of gains ``(seeds, images)`` and its 95 % interval over both: of other images and trainings.
+
+    The half-widths over images (of the seeds' mean on each) and over seeds (of each one's mean) are added in
+    squares; one seed has the former alone.
+    """
+    mean, low, _ = mean_interval(gains.mean(0).tolist())
+    if low is None:
+        return mean, None, None
+    _, lowest, _ = mean_interval(gains.mean(1).tolist())
+    half = math.hypot(mean - low, 0.0 if lowest is None else mean - lowest)
     return mean, mean - half, mean + half
 
 

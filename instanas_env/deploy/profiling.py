@@ -15,7 +15,15 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from instanas_env.deploy.timing import Backend, deployed, low, random_image, time_interleaved, time_networks
+from instanas_env.deploy.timing import (
+    Backend,
+    check_backend,
+    deployed,
+    low,
+    random_image,
+    time_interleaved,
+    time_networks,
+)
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.drop_path import sandwich_masks
 from instanas_env.networks.meta_graph import MetaGraph
@@ -67,8 +75,10 @@ def profile_table(
         progress: called with the number of children that were timed once more.
 
     Raises:
-        ValueError: so few children that their noise would be fitted, with most modules at no cost.
+        ValueError: so few children that their noise would be fitted, with most modules at no cost; or a
+            backend that does not run on the meta-graph's device.
     """
+    check_backend(backend, next(meta_graph.parameters()).device)  # not after all children are timed
     space = meta_graph.space
     enough = -(-3 * space.num_bits // 2)
     if fitted < enough:

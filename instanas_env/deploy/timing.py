@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -54,7 +55,8 @@ def time_interleaved(
         device: a GPU is waited for before and after each call.
         progress: called after every round with the number of calls.
     """
-    wait = torch.cuda.synchronize if device is not None and device.type == "cuda" else lambda: None
+    on_gpu = device is not None and device.type == "cuda"
+    wait: Callable[[], object] = partial(torch.cuda.synchronize, device) if on_gpu else lambda: None
     for call in calls:
         for _ in range(WARM_UP):
             call()
@@ -75,6 +77,12 @@ def low(elapsed: Tensor) -> Tensor:
     return elapsed.quantile(PERCENTILE, dim=1)
 
 
+def check_backend(backend: str, device: torch.device) -> None:
+    """``ValueError`` for an unknown backend, and for onnxruntime on a GPU."""
+    if backend not in BACKENDS or (backend == "onnx" and device.type != "cpu"):
+        raise ValueError(f"backend: got {backend!r} on {device.type}; eager, or onnx on the cpu, will do")
+
+
 def deployed(network: nn.Module, example: Tensor, backend: Backend) -> Callable[[], object]:
     """A call of ``network`` as the backend runs it, on one image.
 
@@ -86,9 +94,7 @@ def deployed(network: nn.Module, example: Tensor, backend: Backend) -> Callable[
     Raises:
         ValueError: an unknown backend, or onnxruntime for a GPU.
     """
-    device = example.device.type
-    if backend not in BACKENDS or (backend == "onnx" and device != "cpu"):
-        raise ValueError(f"backend: got {backend!r} on {device}; eager, or onnx on the cpu, will do")
+    check_backend(backend, example.device)
     if backend == "eager":
         return lambda: network(example)
     from instanas_env.deploy.onnx_graph import to_onnx

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from instanas_env import checks, paper
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import MOBILENET_V2_BLOCK, SearchSpace
 
 Schedule = Literal["paper", "spread", "sandwich"]
+FEW_MASKS = 4
+"""With fewer, a batch of the sandwich cannot have all kinds of masks."""
 
 
 def drop_rate(progress: float, schedule: Schedule = "paper") -> float:
@@ -85,12 +87,15 @@ def sandwich_masks(space: SearchSpace, count: int, progress: float, generator: t
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
 
-    kind = ((torch.arange(count) + 0.5) / count).view(-1, 1, 1)
+    # Few masks are of kinds drawn at random, so that over many batches all kinds come.
+    offset = 0.5 if count >= FEW_MASKS else torch.rand(1, generator=generator)
+    kind = ((torch.arange(count) + offset) / count).view(-1, 1, 1)
     empty = uniform(count, space.num_cells, 1) < paper.SANDWICH_EMPTY * uniform(count, 1, 1)
     paths = one_random_module() & ~empty
     dense = uniform(count, *space.mask_shape) < 0.5 * uniform(count, 1, 1)
     masks = torch.where(kind < paper.SANDWICH_PATHS, paths, dense)
     masks |= one_random_module() & (space.needs_module & ~masks.any(-1)).unsqueeze(-1)
     untouched = uniform(count, space.num_cells, 1) >= progress / paper.SANDWICH_RAMP
-    masks = torch.where(untouched, space.mobilenet_v2_mask(), masks)
+    if MOBILENET_V2_BLOCK in space.modules:
+        masks = torch.where(untouched, space.mobilenet_v2_mask(), masks)
     return masks | (kind >= 1 - paper.SANDWICH_FULL)

@@ -105,6 +105,7 @@ def fit(
         meta_graph.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     run.claim()
+    finished = len(run.history) >= recipe.epochs and (run.path / file).is_file()
     for epoch in range(len(run.history), recipe.epochs):
         start = time.perf_counter()
         row: dict[str, Any] = {
@@ -117,7 +118,7 @@ def fit(
         if world.is_main:
             print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()), flush=True)
         run.checkpoint(row, {"model": meta_graph.state_dict(), "optimizer": optimizer.state_dict()})
-    if world.is_main:
+    if world.is_main and not finished:  # later runs are tied to the bytes
         record = {"options": run.config, "machine": machine(world), "history": run.history[-1:]}
         save(run.path / file, record)
         print(f"wrote {run.path / file}")

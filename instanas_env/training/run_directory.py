@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from instanas_env import checks
 from instanas_env.atomic import remove_abandoned, write_atomic
 from instanas_env.data import ImageSet
 from instanas_env.storage import file_fingerprint, load_checkpoint, load_json, save_checkpoint, save_json
@@ -63,8 +64,7 @@ class RunDirectory:
             ValueError: earlier calls were on other images; the message says what has changed.
         """
         if self.world.is_main:
-            self.config[IMAGE_SETS] = {split: described(images) for split, images in splits.items()}
-            self._check()
+            self._record(IMAGE_SETS, {split: described(images) for split, images in splits.items()})
 
     def read(self, **files: Path | None) -> dict[str, str]:
         """Tie the run to files that it reads, by the option that names them; :meth:`claim` records them.
@@ -79,11 +79,19 @@ class RunDirectory:
             FileNotFoundError: a file that is not there.
             ValueError: earlier calls read other bytes; the message says of which option.
         """
-        found = {name: file_fingerprint(path) for name, path in files.items() if path is not None}
+        given = {name: path for name, path in files.items() if path is not None}
+        found = {name: file_fingerprint(checks.file(name, path)) for name, path in given.items()}
         if self.world.is_main and found:
-            self.config[FILES] = found
-            self._check()
+            self._record(FILES, found)
         return found
+
+    def _record(self, key: str, value: dict[str, Any]) -> None:
+        self.config[key] = value
+        self._check()
+        # In one order, whether they were taken over or given: killed runs end with the bytes of others.
+        self.config.update(
+            {name: self.config.pop(name) for name in (IMAGE_SETS, FILES) if name in self.config}
+        )
 
     def claim(self) -> None:
         """Make the directory this run's, once all is there that the run needs.

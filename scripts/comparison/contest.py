@@ -169,12 +169,16 @@ class Contest:
         """The masks "best" ``(1, ...)`` or "menu" ``(K, num_cells, num_modules)``."""
         return torch.tensor(self.fixed[name]).bool().view(-1, self.space.num_cells, self.space.num_modules)
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """What the environment reads, by the argument that names it."""
+        names = ("table",) if self.twin else ("meta_graph", "latency_table")
+        return {name: Path(self.environment.get(name) or self._shipped(name)) for name in names}
+
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """What a replay needs to be the same: images, weights and latencies, or the twin's table."""
-        names = ("table",) if self.twin else ("meta_graph", "latency_table")
-        files = {name: self.environment.get(name) or self._shipped(name) for name in names}
-        hashes = {name: sha256(Path(path).read_bytes()).hexdigest() for name, path in files.items()}
+        hashes = {name: sha256(path.read_bytes()).hexdigest() for name, path in self.files.items()}
         return {"images": self.test.image_set.fingerprint, **hashes}
 
     def _shipped(self, argument: str) -> Path:

@@ -33,8 +33,10 @@ from agents.linucb import LinUCB
 from agents.reinforce import PAPER_SETTINGS, SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.static import RandomAgent, StaticAgent
-from instanas_env.build import shipped
+from instanas_env.build import shipped, shipped_table
 from instanas_env.contextual import ContextualBandit
+from instanas_env.latency import LatencyTable
+from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from scripts.comparison.contest import NUM_ENVS, TWIN, Contest
 from scripts.comparison.learning import Entry
@@ -44,7 +46,8 @@ Maker = Callable[[Contest, int], Entry]
 RANDOM_KEEP = 0.2
 """One module a cell on average, as MobileNetV2's path has."""
 TRADE_OFFS = tuple(np.geomspace(30.0, 0.3, 11).tolist())
-"""Logits per ms between which regression's dial is set."""
+"""Logits per ms between which regression's dial is set, in "lite"; where all modules take longer, one
+weighs less."""
 
 
 class RandomMenu(Agent):
@@ -86,9 +89,11 @@ def maker(contest: Contest, name: str) -> Maker:
             raise ValueError(f"policies: {name!r} chooses any mask, {TWIN} has arms; {will_do} will do")
         if name in SB3:
             algorithm(name)
+        if name == "shipped":
+            return _saved(contest, name, shipped("reference/controller.safetensors"))
         return MAKERS[name]
     if name.endswith(".safetensors"):
-        return lambda contest, seed: Entry(load_agent(name))
+        return _saved(contest, name, Path(name))
     if name.endswith(".zip"):
         if not contest.trust:
             raise ValueError(
@@ -103,6 +108,12 @@ def maker(contest: Contest, name: str) -> Maker:
         f"policies: unknown {name!r}; choose from {', '.join(names)}, or give a .safetensors"
         " file, a .zip of Stable-Baselines3 or module:Class"
     )
+
+
+def _saved(contest: Contest, name: str, file: Path) -> Maker:
+    """What reads an agent from its file, which is seen to be of the contest's space now, not after hours."""
+    contest.space.expect(**{f"policies: {name}": load_agent(file).space})
+    return lambda contest, seed: Entry(load_agent(file))
 
 
 # --- ours --------------------------------------------------------------------------------------------
@@ -152,15 +163,22 @@ def _regression(contest: Contest, seed: int) -> Entry:
     return entry
 
 
+def trade_offs(bandit: ContextualBandit) -> list[float]:
+    """:data:`TRADE_OFFS` in the latencies of a bandit's space."""
+    lite = LatencyTable.load(shipped_table(SearchSpace.preset("lite"))).reference("full")
+    scale = lite / bandit.cost_table.reference("full")
+    return [each * scale for each in TRADE_OFFS]
+
+
 def best_trade_off(agent: RewardRegression, val: ContextualBandit) -> float:
-    """The lambda of :data:`TRADE_OFFS` under which the policy earns most on the validation images."""
+    """The lambda of :func:`trade_offs` under which the policy earns most on the validation images."""
 
     def earned(trade_off: float) -> float:
         agent.trade_off = trade_off
         masks = val.space.repair(choose_masks(agent, val.image_set))
         return float(score_masks(val, masks).reward.mean())
 
-    return max(TRADE_OFFS, key=earned)
+    return max(trade_offs(val), key=earned)
 
 
 def _linucb(contest: Contest, seed: int) -> Entry:

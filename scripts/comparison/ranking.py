@@ -7,9 +7,10 @@ Besides what all rows have (:mod:`scripts.comparison.rows`), one of a benchmark 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ import torch
 
 from agents.evaluation.awareness import measure
 from agents.evaluation.clock import time_policy
-from agents.evaluation.over_seeds import by_policy, mean_interval, over_seeds
+from agents.evaluation.over_seeds import by_policy, gain_interval, mean_interval, over_seeds
 from agents.evaluation.picks import hypervolume
 from agents.evaluation.replay import Replay
 from agents.files import CLASSES, load_agent
 from instanas_env.storage import file_fingerprint, load_json, save_json
 from scripts.comparison.contest import Contest
 from scripts.comparison.learning import let_learn
+from scripts.comparison.plugged import imported
 from scripts.comparison.policies import enter
 from scripts.comparison.workers import in_processes
 
@@ -77,8 +79,12 @@ def _once(name: str) -> bool:
 
 def _file(contest: Contest, name: str, seed: int) -> Path:
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-    if Path(name).is_file():  # another content is another policy
-        plain += f"_{file_fingerprint(name)[:8]}"
+    source = Path(name)
+    if ":" in name:
+        with suppress(TypeError):  # a class that no file holds
+            source = Path(inspect.getsourcefile(imported(name)) or name)
+    if source.is_file():  # another content is another policy
+        plain += f"_{file_fingerprint(source)[:8]}"
     return contest.out / "policies" / f"{plain}_{seed}.json"
 
 
@@ -91,7 +97,7 @@ def make_row(contest: Contest, name: str, seed: int) -> None:
         entry.tune(contest.val)
         on_val, _ = measure(contest.val, entry.agent)
         on_test, outcome = measure(contest.test, entry.agent)
-    if isinstance(entry.agent, CLASSES):
+    if type(entry.agent) in CLASSES:  # a class of the user's own would not be read again
         entry.agent.save(file.with_suffix(".safetensors"))
     Replay.of(outcome, name, seed, contest.fingerprints).save(file.with_suffix(".npz"))
     volume = hypervolume([on_test.accuracy], [on_test.latency_ms], contest.slowest_ms)
@@ -174,7 +180,7 @@ def ranked(contest: Contest, results: list[dict[str, Any]], limits: dict[str, fl
     """A line for each policy, see :func:`over_seeds`, the one with the most reward first.
 
     ``over_fixed_reward`` and ``over_fixed_accuracy`` are over the best fixed mask on the same images, with
-    intervals over images (paired; the seeds' mean on each image).
+    intervals over images and seeds, see :func:`gain_interval`.
     """
     judged, bits = [], contest.space.num_bits
     for row in results:
@@ -184,8 +190,8 @@ def ranked(contest: Contest, results: list[dict[str, Any]], limits: dict[str, fl
     for line, members in zip(lines, by_policy(results).values(), strict=True):
         replays = [Replay.load(contest.out / row["replay"], bits) for row in members]
         for figure, of in (("reward", "reward"), ("accuracy", "correct")):
-            gains = np.mean([getattr(each, of) * 1.0 - getattr(fixed, of) for each in replays], axis=0)
-            line[f"over_fixed_{figure}"] = mean_interval(gains.tolist())
+            gains = np.array([getattr(each, of) * 1.0 - getattr(fixed, of) for each in replays])
+            line[f"over_fixed_{figure}"] = gain_interval(gains)
         line |= {key: float(np.mean([row[key] for row in members])) for key in ("steps", "seconds")}
         line["curve"] = mean_curve(members)
     return sorted(lines, key=lambda line: -line["reward"][0])

@@ -45,7 +45,7 @@ COLUMNS: dict[str, tuple[Callable[[Line], str], str]] = {
     "over fixed": (
         _cell("over_fixed_reward", lambda gain: _long(gain) if any(gain) else ""),
         "Over fixed: reward beyond that of the best fixed mask on the same images; its interval is over"
-        " images, paired.",
+        " images, paired, and seeds.",
     ),
     "right, %": (_cell("accuracy", points), ""),
     "ms": (_cell("latency_ms", _long), "ms: deployed, by the table, with the controller's time."),

@@ -100,7 +100,7 @@ def as_found(preset: Preset, data_dir: Path | None) -> Preset:
     train = len(sets[0])
     batch = min(128, max(16, train // 20))
     epochs = min(60, max(4, STEPS * batch // train))
-    shorter, envs = max(3, epochs // 4), min(256, batch)
+    shorter, envs = max(3, epochs // 4), min(256, batch, train)
     computed = dict.fromkeys(("pretrain", "mobilenet_v2"), {"epochs": epochs, "batch_size": batch})
     computed |= {"finetune": {"epochs": shorter, "batch_size": batch}}
     computed |= dict.fromkeys(SEARCHES, {"epochs": shorter, "num_envs": envs})
