@@ -159,9 +159,10 @@ class SelfCriticalReinforce(LearningAgent):
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
+        self._native()
         if self.naming_coefficient > 0 and self.num_classes == 0:
             raise ValueError(
-                "num_classes: got 0, as this agent was made without env; it needs those of the images to learn"
+                "num_classes: got 0, as this agent was made without env; 10, say, will do to learn"
             )
         world = self.world
         begun = 0 if self.horizon else self.num_timesteps

@@ -191,6 +191,7 @@ class RewardRegression(LearningAgent):
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
+        self._native()
         if self.latencies is None:
             raise ValueError("env: this agent was made without one, and knows no latencies; make it with env")
         for _ in range(self._steps(total_timesteps)):
