@@ -78,10 +78,10 @@ class LearningAgent(Agent):
         if inner.form.shape != (inner.bandit.space.num_bits,):
             raise ValueError(f"env: got actions of shape {inner.form.shape}; actions='bits' will do")
         bandit, world = inner.bandit, self.world
-        named, classes = getattr(self, "num_classes", 0), len(bandit.image_set.classes)
-        if named and named != classes:
+        named, last = getattr(self, "num_classes", 0), int(bandit.image_set.labels.max())
+        if 0 < named <= last:
             raise ValueError(
-                f"env: its images have {classes} classes; this agent names {named} (num_classes)"
+                f"env: its images have labels up to {last}; num_classes of this agent is {named}"
             )
         if (bandit.shard, bandit.shards) != (world.rank, world.size):
             shard = (bandit.shard, bandit.shards)

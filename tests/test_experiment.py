@@ -140,6 +140,9 @@ def test_the_rival_of_a_pick_is_the_best_fixed_mask_that_takes_no_longer():
     assert alone.pop("one_shot") == str(out / "one_shot") and tuned.pop("one_shot") is None
     for config in (alone, tuned):
         config.pop("sha256", None)  # of what the folder holds
+    own, begun = alone.pop("files"), tuned.pop("files")
+    assert own.keys() - begun.keys() == {"one_shot", "latency_table"}, "what chose its mask"
+    assert {name: own[name] for name in begun} == begun
     assert alone == tuned
     rival = load_agent(out / "fixed_alone_reinforce_balanced" / "controller.safetensors")
     table = LatencyTable.load(out / "latency.json")

@@ -284,7 +284,10 @@ def test_an_agent_made_without_environment_says_what_it_lacks_to_learn():
     space = envs.unwrapped.bandit.space
     for agent, told in (
         (SelfCriticalReinforce(None, space=space), "num_classes: got 0"),
-        (SelfCriticalReinforce(None, space=space, num_classes=5), "env: its images have 10 classes"),
+        (
+            SelfCriticalReinforce(None, space=space, num_classes=5),
+            "env: its images have labels up to 9; num_classes of this agent is 5",
+        ),
         (RewardRegression(None, space=space), "env: this agent was made without one, and knows no latencies"),
     ):
         agent.env = envs

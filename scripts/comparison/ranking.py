@@ -81,7 +81,7 @@ def _file(contest: Contest, name: str, seed: int) -> Path:
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
     source = Path(name)
     if ":" in name:
-        with suppress(TypeError):  # a class that no file holds
+        with suppress(TypeError, ValueError):  # a class that no file holds, or none
             source = Path(inspect.getsourcefile(imported(name)) or name)
     if source.is_file():  # another content is another policy
         plain += f"_{file_fingerprint(source)[:8]}"
