@@ -12,7 +12,9 @@ from torch import Tensor
 
 from instanas_env.storage import load_checkpoint, load_json, load_json_lines, load_weights
 
-TIMES = ("seconds",)  # fields that a run measures with a clock
+TIMES = ("seconds", "files")
+"""Fields that a run measures with a clock; "files" are fingerprints of files in which such fields stand, and
+which are compared themselves."""
 OUTPUTS = (".safetensors", ".json", ".jsonl", ".pt")
 
 
