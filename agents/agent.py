@@ -56,10 +56,8 @@ def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> Sea
 
 def changes_rewards(env: gym.vector.VectorEnv) -> bool:
     """Whether one of the wrappers around an environment changes rewards."""
-    kinds = (
-        gym.vector.VectorRewardWrapper,
-        gym.wrappers.vector.NormalizeReward,
-    )  # the latter is none of those
+    # NormalizeReward is no VectorRewardWrapper.
+    kinds = (gym.vector.VectorRewardWrapper, gym.wrappers.vector.NormalizeReward)
     while isinstance(env, gym.vector.VectorWrapper):
         if isinstance(env, kinds):
             return True

@@ -38,6 +38,8 @@ class LearningAgent(Agent):
 
     controller: nn.Module
     optimizer: torch.optim.Optimizer
+    num_classes: int = 0
+    """So many classes the controller also learns to name; 0 where it learns none."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class LearningAgent(Agent):
         if inner.form.shape != (inner.bandit.space.num_bits,):
             raise ValueError(f"env: got actions of shape {inner.form.shape}; actions='bits' will do")
         bandit, world = inner.bandit, self.world
-        named, last = getattr(self, "num_classes", 0), int(bandit.image_set.labels.max())
+        named, last = self.num_classes, int(bandit.image_set.labels.max())
         if 0 < named <= last:
             raise ValueError(
                 f"env: its images have labels up to {last}; num_classes of this agent is {named}"

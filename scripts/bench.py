@@ -16,7 +16,8 @@ from rich.console import Console
 
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import machine
-from scripts.bench_parts.around import children, environment, kept_memory, learning, memory, twin
+from scripts.bench_parts.around import children, environment, learning, twin
+from scripts.bench_parts.memory import kept_memory, memory
 from scripts.bench_parts.meta_graph import batch_sizes, evaluation, training
 from scripts.bench_parts.one_file import one_file
 from scripts.bench_parts.ratios import Figure, Options
