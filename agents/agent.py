@@ -19,10 +19,14 @@ from instanas_env import arrays, checks
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_weights, save_weights
-from instanas_env.validation import json_object, record
+from instanas_env.validation import integer, json_object, record
 from instanas_env.vector_env import InstaNASVectorEnv
 
-_CONFIG = record({"search_space": SearchSpace.from_config, "hyperparameters": json_object}, more=True)
+_CONFIG = record(
+    {"search_space": SearchSpace.from_config, "hyperparameters": json_object},
+    {"num_timesteps": integer(0, 10**18)},  # older files have none
+    more=True,
+)
 
 
 def native(env: gym.vector.VectorEnv) -> InstaNASVectorEnv:
@@ -46,7 +50,10 @@ def env_to_learn_from(env: gym.vector.VectorEnv | None) -> gym.vector.VectorEnv:
 
 
 def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> SearchSpace:
-    """``space``, or else the environment's; ``ValueError`` if there is neither."""
+    """``space``, or else the environment's; ``ValueError`` if there is neither.
+
+    Whether two that are given agree is checked where ``agent.env`` is set.
+    """
     if space is None and env is None:
         raise ValueError("env: got None and no space; one of the two is needed")
     if space is not None:
@@ -54,15 +61,19 @@ def space_of(env: gym.vector.VectorEnv | None, space: SearchSpace | None) -> Sea
     return native(env).bandit.space  # type: ignore[arg-type]
 
 
-def changes_rewards(env: gym.vector.VectorEnv) -> bool:
-    """Whether one of the wrappers around an environment changes rewards."""
+def check_wrappers(env: gym.vector.VectorEnv) -> None:
+    """``ValueError`` if a wrapper around an environment changes what ``score()`` is asked or answers."""
+    actions = gym.vector.VectorActionWrapper
     # NormalizeReward is no VectorRewardWrapper.
-    kinds = (gym.vector.VectorRewardWrapper, gym.wrappers.vector.NormalizeReward)
+    rewards = (gym.vector.VectorRewardWrapper, gym.wrappers.vector.NormalizeReward)
     while isinstance(env, gym.vector.VectorWrapper):
-        if isinstance(env, kinds):
-            return True
+        if isinstance(env, (actions, *rewards)):
+            what = "actions" if isinstance(env, actions) else "rewards"
+            kind = type(env).__name__
+            raise ValueError(
+                f"env: a wrapper changes its {what}, {kind}, but score() knows nothing of it; unwrap it"
+            )
         env = env.env
-    return False
 
 
 class Agent(ABC):
@@ -74,6 +85,8 @@ class Agent(ABC):
     """
 
     controller: nn.Module | None = None
+    num_timesteps: int = 0
+    """So many images it has learnt from."""
     hyperparameters: ClassVar[tuple[str, ...]] = ()
     """Names of attributes that ``save`` keeps beside the weights."""
 
@@ -97,7 +110,7 @@ class Agent(ABC):
         Args:
             observation: uint8 image or images, of the search space's size.
             state, episode_start: part of SB3's surface; without meaning here.
-            deterministic: False asks a stochastic agent for a sample.
+            deterministic: False asks a stochastic agent for a sample. In SB3 that is the default.
         """
         images, is_batch = arrays.images("observation", observation, self.space.resolution)
         actions = self.masks(images, deterministic).flatten(1).to(torch.int8).cpu().numpy()
@@ -120,31 +133,44 @@ class Agent(ABC):
         )
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
-        """Write the agent as safetensors: its weights, if it has any, and its hyperparameters."""
+        """Write the agent as safetensors: its weights, if it has any, its hyperparameters and the count of
+        images learnt from.
+
+        To predict, and to learn on with a fresh optimizer. The optimizer's state, and a memory that is
+        trained on again, are in ``state_dict`` only.
+        """
         config = {
             "agent": type(self).__name__,
             "search_space": self.space.config,
             "hyperparameters": {name: getattr(self, name) for name in self.hyperparameters},
+            "num_timesteps": self.num_timesteps,
             "record": record,
         }
         save_weights(path, self._weights(), config)
 
     @classmethod
     def load(cls, path: PathLike, env: gym.vector.VectorEnv | None = None) -> Self:
-        """Read an agent; ``ValueError`` if the file holds something else or belongs to another space."""
+        """Read an agent; ``ValueError`` if the file holds something else or ``env`` does not fit it."""
         weights, config = load_weights(path)
         if config.get("agent") != cls.__name__:
             raise ValueError(f"path: {path} holds {config.get('agent', 'no agent')!r}, not {cls.__name__!r}")
         with checks.explained(f"path: {path} holds no agent"):
             checked = _CONFIG(config, "config")
         space = checked["search_space"]
-        if env is not None and native(env).bandit.space != space:
-            raise ValueError(f"env: its search space is not the agent's, {space.config}")
+        if env is not None:
+            cls._check_env(env, space)
         wrong = (KeyError, TypeError, IndexError, AttributeError)
         with checks.explained(f"path: {path} has other hyperparameters", *wrong):
             agent = cls._restore(env, space, checked["hyperparameters"])
         agent._take(weights, path)
+        agent.num_timesteps = checked.get("num_timesteps", 0)
         return agent
+
+    @classmethod
+    def _check_env(cls, env: gym.vector.VectorEnv, space: SearchSpace) -> None:
+        """``ValueError`` unless ``env`` is one of ours and of this search space."""
+        if native(env).bandit.space != space:
+            raise ValueError(f"env: its search space is not the agent's, {space.config}")
 
     @classmethod
     def _restore(

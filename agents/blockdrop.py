@@ -146,7 +146,7 @@ class BlockDrop(SelfCriticalReinforce):
         """Free the blocks that the curriculum frees at this point."""
         if self.curriculum_timesteps is not None:
             progress = self.num_timesteps / self.curriculum_timesteps
-            # A loaded agent counts from 0 again, and keeps the blocks that it had free.
+            # An agent of an older file counts from 0 again, and keeps the blocks that it had free.
             self.controller.free |= free_blocks(~self.space.needs_module, progress)
 
     @staticmethod

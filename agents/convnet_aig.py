@@ -161,9 +161,17 @@ class ConvNetAIG(LearningAgent):
 
     def _adopt(self) -> None:
         """Let the optimizer have the environment's meta-graph too, where that is to be trained."""
-        if self.meta_graph_learning_rate and len(self.optimizer.param_groups) == 1:
-            weights = list(self._native().bandit.meta_graph.parameters())
-            self.optimizer.add_param_group({"params": weights, "lr": self.meta_graph_learning_rate})
+        if not self.meta_graph_learning_rate:
+            return
+        weights = list(self._native().bandit.meta_graph.parameters())
+        others = self.optimizer.param_groups[1:]
+        if others and others[0]["params"][0] is weights[0]:
+            return
+        for group in others:  # the meta-graph of another environment
+            for weight in group["params"]:
+                self.optimizer.state.pop(weight, None)
+        del self.optimizer.param_groups[1:]
+        self.optimizer.add_param_group({"params": weights, "lr": self.meta_graph_learning_rate})
 
     def _parameters(self) -> list[Tensor]:
         """All parameters that are trained."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from agents.agent import Agent, env_to_learn_from, native
+from agents.agent import Agent, check_wrappers, env_to_learn_from, native
 from instanas_env import checks
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
@@ -40,6 +40,8 @@ class LearningAgent(Agent):
     optimizer: torch.optim.Optimizer
     num_classes: int = 0
     """So many classes the controller also learns to name; 0 where it learns none."""
+    _env: gym.vector.VectorEnv | None = None
+    _begun = False  # whether this agent has reset that environment
 
     def __init__(
         self,
@@ -50,22 +52,48 @@ class LearningAgent(Agent):
         world: World = ALONE,
     ):
         super().__init__(space)
-        self.env = env
         self.controller = controller
         self.seed = seed
         self.generator = generator_for(seed, 1)
         self.world = checks.instance("world", world, World)
         world.synchronise(controller)
         self.num_timesteps = 0
-        self._begun = False
+        self.env = env
+
+    @property
+    def env(self) -> gym.vector.VectorEnv | None:
+        """What it learns from; another one, which is reset before the first step there, can be assigned.
+
+        Raises:
+            ValueError: another search space, other actions than bits, or a wrapper that changes actions or
+                rewards.
+        """
+        return self._env
+
+    @env.setter
+    def env(self, env: gym.vector.VectorEnv | None) -> None:
+        if env is not None:
+            self._check_env(env, self.space)
+        if env is not self._env:
+            self._begun = False
+        self._env = env
+
+    @classmethod
+    def _check_env(cls, env: gym.vector.VectorEnv, space: SearchSpace) -> None:
+        super()._check_env(env, space)
+        check_wrappers(env)
+        shape = env.single_action_space.shape
+        if shape != (space.num_bits,):
+            raise ValueError(f"env: got actions of shape {shape}; InstaNAS-v1 with actions='bits' will do")
 
     @abstractmethod
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """Learn from ``total_timesteps`` further images, yielding statistics after every step."""
 
-    def learn(self, total_timesteps: int, progress_bar: bool = False) -> Self:
+    def learn(self, total_timesteps: int, *, progress_bar: bool = False) -> Self:
         """Learn from ``total_timesteps`` further images (rounded up to whole steps of the environment)."""
         checks.whole("total_timesteps", total_timesteps, 1, MOST_TIMESTEPS)
+        checks.flag("progress_bar", progress_bar)
         steps: Any = self.train(total_timesteps)
         if progress_bar:
             from rich.progress import track
@@ -75,10 +103,26 @@ class LearningAgent(Agent):
             pass
         return self
 
+    @torch.no_grad()
+    def names(self, images: Tensor) -> Tensor:
+        """The classes ``(B,)`` that the controller itself takes images ``(B, 3, H, W)`` for.
+
+        Raises:
+            ValueError: it learns no names.
+        """
+        if self.num_classes == 0:
+            raise ValueError(
+                "names: this agent learns none; a SelfCriticalReinforce or RewardRegression made with"
+                " num_classes=10, say, will do"
+            )
+        return self._name_logits(images).argmax(1)
+
+    def _name_logits(self, images: Tensor) -> Tensor:
+        """Logits of the names, ``(B, num_classes)``, of an agent that learns some."""
+        raise NotImplementedError
+
     def _native(self) -> InstaNASVectorEnv:
         inner = native(env_to_learn_from(self.env))
-        if inner.form.shape != (inner.bandit.space.num_bits,):
-            raise ValueError(f"env: got actions of shape {inner.form.shape}; actions='bits' will do")
         bandit, world = inner.bandit, self.world
         named, last = self.num_classes, int(bandit.image_set.labels.max())
         if 0 < named <= last:

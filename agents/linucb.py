@@ -61,19 +61,33 @@ class LinUCB:
         seed: int = 0,
         shape: tuple[int, int] | None = None,
     ):
-        self.env = env
         self.alpha = checks.number("alpha", alpha, 0)
         self.ridge = checks.number("ridge", ridge, 0, above=True)
         self.seed = checks.whole("seed", seed)
         self.features, self.arms = shape if env is None and shape is not None else _shape(env)
+        self._env, self._begun = env, False
         self.rng = np.random.default_rng(self.seed)
         size = self.features + 1
         self.covariance = np.tile(self.ridge * np.eye(size), (self.arms, 1, 1))
         self.target = np.zeros((self.arms, size))
         self._inverse, self._theta = np.empty_like(self.covariance), np.empty_like(self.target)
         self.num_timesteps = 0
-        self._begun = False
         self._solve(np.arange(self.arms))
+
+    @property
+    def env(self) -> gym.vector.VectorEnv | None:
+        """What it learns from; another one can be assigned, ``ValueError`` if that has another shape."""
+        return self._env
+
+    @env.setter
+    def env(self, env: gym.vector.VectorEnv | None) -> None:
+        shape = (self.features, self.arms)
+        if env is not None and _shape(env) != shape:
+            raise ValueError(
+                f"env: got (features, arms) {_shape(env)}; those of this agent, {shape}, will do"
+            )
+        if env is not self._env:
+            self._env, self._begun = env, False
 
     # --- the algorithm ---------------------------------------------------------------------------
 
@@ -102,12 +116,13 @@ class LinUCB:
 
     # --- the surface of an agent -----------------------------------------------------------------
 
-    def learn(self, total_timesteps: int, progress_bar: bool = False) -> Self:
+    def learn(self, total_timesteps: int, *, progress_bar: bool = False) -> Self:
         """Learn from ``total_timesteps`` further images (rounded up to whole steps of the environment).
 
         Raises:
             ValueError: no environment, or one whose autoreset is not SAME_STEP.
         """
+        checks.flag("progress_bar", progress_bar)
         env = env_to_learn_from(self.env)
         total = checks.whole("total_timesteps", total_timesteps, 1)
         steps: Any = range(-(-total // env.num_envs))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import torch
 from torch import Tensor
 
@@ -129,6 +130,11 @@ class OneShotSearch(Agent):
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write that mask, as a :class:`StaticAgent`."""
         StaticAgent(self.space, self.best(self.limit_ms).mask).save(path, record)
+
+    @classmethod
+    def load(cls, path: PathLike, env: gym.vector.VectorEnv | None = None) -> StaticAgent:  # type: ignore[override]
+        """Read what :meth:`save` wrote: the mask, as the :class:`StaticAgent` that it then is."""
+        return StaticAgent.load(path, env)
 
     def best(self, limit_ms: float) -> Candidate:
         """The most accurate candidate of at most ``limit_ms``; the fastest one if there is none."""

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agents.agent import changes_rewards, native, space_of
+from agents.agent import native, space_of
 from agents.controller import Controller, outputs_to_onnx
 from agents.exploration import encourage, greedy, linear_schedule, sample
 from agents.learning import LearningAgent
@@ -127,8 +127,6 @@ class SelfCriticalReinforce(LearningAgent):
             "log_probability_under", log_probability_under, get_args(LogProbability)
         )
         self.naming_coefficient = checks.number("naming_coefficient", naming_coefficient, 0)
-        if env is not None and changes_rewards(env):
-            raise ValueError("env: a wrapper changes its rewards, but score() knows nothing of it; unwrap it")
         space = space_of(env, space)
         named = native(env).bandit.image_set.classes if env is not None and naming_coefficient > 0 else ()
         asked = len(named) if num_classes is None else num_classes
@@ -146,16 +144,8 @@ class SelfCriticalReinforce(LearningAgent):
         choices = greedy(probabilities) if deterministic else sample(probabilities, self.generator)
         return self._actions(choices).view(-1, *self.space.mask_shape)
 
-    @torch.no_grad()
-    def names(self, images: Tensor) -> Tensor:
-        """The classes ``(B,)`` that the controller itself takes images ``(B, 3, H, W)`` for.
-
-        Raises:
-            ValueError: it learns no names.
-        """
-        if self.num_classes == 0:
-            raise ValueError("names: this agent learns none; a naming_coefficient of 0.3, say, will do")
-        return self._outputs(self.controller.eval(), images)[1].argmax(1)
+    def _name_logits(self, images: Tensor) -> Tensor:
+        return self._outputs(self.controller.eval(), images)[1]
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""

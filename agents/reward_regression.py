@@ -152,15 +152,8 @@ class RewardRegression(LearningAgent):
             surplus = graph.op("Sub", surplus, dialled)
         return self.arms.best_to_onnx(graph, surplus)
 
-    @torch.no_grad()
-    def names(self, images: Tensor) -> Tensor:
-        """The classes ``(B,)`` that the controller itself takes images ``(B, 3, H, W)`` for.
-
-        An agent without ``num_classes`` learns no names: ``ValueError``.
-        """
-        if self.num_classes == 0:
-            raise ValueError("names: this agent learns none; num_classes=10, say, when it is made, will do")
-        return self.controller.eval()(images)[2].argmax(1)
+    def _name_logits(self, images: Tensor) -> Tensor:
+        return self.controller.eval()(images)[2]
 
     @torch.no_grad()
     def dial(self, images: Tensor, latency_ms: float) -> float:
@@ -202,12 +195,11 @@ class RewardRegression(LearningAgent):
             choices = self.world.own(self._explore(images), dim=1)
             actions = self.arms.masks(choices).flatten(2)
             others = [self._native().score(actions[1:].numpy()).correct] if len(actions) > 1 else []
-            _, info = self._step(actions[0])
+            reward, info = self._step(actions[0])
             answers = torch.from_numpy(np.concatenate([info["correct"][None], *others]))
             self._memory.append((images, choices, answers, torch.from_numpy(np.asarray(info["label"]))))
             losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
-            loss, reward = sum(losses) / len(losses), float(info["reward_task"].mean())
-            yield self._means(info, loss=loss, reward=reward)
+            yield self._means(info, loss=sum(losses) / len(losses), reward=float(reward.mean()))
 
     @torch.no_grad()
     def _explore(self, images: Tensor) -> Tensor:

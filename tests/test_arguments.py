@@ -10,6 +10,7 @@ import torch
 
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
+from agents.linucb import LinUCB
 from agents.one_shot import OneShotSearch
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
@@ -74,6 +75,15 @@ def test_arguments_of_agents(agent, name):
 def test_how_long_to_learn(steps):
     with pytest.raises(ValueError, match="^total_timesteps: got "):
         SelfCriticalReinforce(None, space=SPACE).learn(steps)
+
+
+@pytest.mark.parametrize("agent", [SelfCriticalReinforce(None, space=SPACE), LinUCB(None, shape=(3, 4))])
+def test_learn_takes_no_callback_for_a_progress_bar(agent):
+    with pytest.raises(TypeError, match="positional"):
+        agent.learn(8, lambda *_: True)
+    for value in (None, 1, "yes", print):
+        with pytest.raises(ValueError, match="^progress_bar: got "):
+            agent.learn(8, progress_bar=value)
 
 
 def test_a_dial_is_set_to_milliseconds():

@@ -195,6 +195,18 @@ def test_the_meta_graph_is_trained_only_if_asked(rate):
     assert torch.allclose(folded, bandit.meta_graph(images, masks), atol=1e-4)
 
 
+def test_in_another_environment_its_meta_graph_is_trained():
+    """And no longer the first one's; the optimizer's state can still be taken."""
+    one, other = real_envs(), real_envs()
+    graphs = [each.unwrapped.bandit.meta_graph for each in (one, other)]
+    agent = ConvNetAIG(one, meta_graph_learning_rate=1e-3).learn(8)
+    first, second = map(flat_weights, graphs)
+    agent.env = other
+    agent.learn(8)
+    assert torch.equal(flat_weights(graphs[0]), first) and not torch.equal(flat_weights(graphs[1]), second)
+    assert len(agent.state_dict()["optimizer"]["param_groups"]) == 2
+
+
 def test_save_and_load_predict_the_same(tmp_path):
     agent = ConvNetAIG(toy_envs(), target=[0.1] * 17, weight=2.0, temperature=0.5).learn(64)
     agent.save(tmp_path / "a.safetensors")

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+import agents.agent as agent_module
+import agents.files as files_module
 from agents.files import AGENTS, load_agent
 from agents.learning import LearningAgent
 from agents.reward_regression import RewardRegression
@@ -70,6 +72,24 @@ def test_an_unknown_class_is_named(tmp_path):
     save_weights(path, {"weight": torch.ones(1)}, {"agent": "Clairvoyant"})
     with pytest.raises(ValueError, match="holds 'Clairvoyant'; known agents are .*RewardRegression"):
         load_agent(path)
+
+
+def test_only_a_file_that_nobody_changed_is_called_unknown(lite_space, tmp_path):
+    """A flipped bit in the class's name: the checksum tells."""
+    path = tmp_path / "a.safetensors"
+    trained("BlockDrop", lite_space).save(path)
+    path.write_bytes(path.read_bytes().replace(b"BlockDrop", b"BlockDrnp", 1))
+    with pytest.raises(ValueError, match="changed since it was written"):
+        load_agent(path)
+
+
+def test_the_tensors_are_read_once(lite_space, tmp_path, monkeypatch):
+    path, read = tmp_path / "a.safetensors", []
+    trained("BlockDrop", lite_space).save(path)
+    for module in (agent_module, files_module):
+        monkeypatch.setattr(module, "load_weights", lambda path: read.append(path) or load_weights(path))
+    load_agent(path)
+    assert read == [path]
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers.vector import TransformReward
 
 import instanas_env  # noqa: F401  (registers InstaNASTabular-v1)
 from agents.linucb import LinUCB
@@ -138,6 +139,21 @@ def test_wrong_files_are_refused(tmp_path, change, message):
     save_weights(path, tensors, config)
     with pytest.raises(ValueError, match=f"path: .*{message}"):
         LinUCB.load(path)
+
+
+def test_another_environment_is_begun_with_the_seed():
+    """And one of another shape is refused; wrappers may change rewards, as only those are learnt from."""
+    agent, other = LinUCB(Linear(), seed=3).learn(16), TransformReward(Linear(8), lambda reward: reward + 9)
+    small = Linear()
+    small.single_observation_space, small.single_action_space = spaces.Box(0, 1, (2,)), spaces.Discrete(3)
+    agent.env = other
+    assert agent.learn(8).num_timesteps == 24 and other.env.np_random_seed == 3
+    assert agent.expected(np.ones((1, 3))).max() > 3
+    with pytest.raises(
+        ValueError, match=r"^env: got \(features, arms\) \(2, 3\); those of this agent, \(3, 4\),"
+    ):
+        agent.env = small
+    assert agent.env is other
 
 
 def test_wrong_arguments_are_named(tmp_path):

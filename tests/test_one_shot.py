@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.one_shot import Candidate, OneShotSearch, best_layers
+from agents.static import StaticAgent
 from instanas_env.bandit import InstanceBandit
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
@@ -104,6 +105,15 @@ def test_the_agent_plays_the_best_mask_within_its_limit(bandit):
         actions = search.predict(IMAGES)[0].reshape(6, 17, 5)
         assert (actions == search.best(limit).mask.numpy()).all()
     assert (actions == fastest.mask.numpy()).all()
+
+
+def test_what_a_search_saved_is_its_mask(bandit, tmp_path):
+    search, path = OneShotSearch(bandit, seed=3).search(4), tmp_path / "agent.safetensors"
+    search.save(path)
+    loaded = OneShotSearch.load(path)
+    assert type(loaded) is StaticAgent and np.array_equal(
+        loaded.predict(IMAGES)[0], search.predict(IMAGES)[0]
+    )
 
 
 def test_the_seed_decides_the_search(bandit):
