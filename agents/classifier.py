@@ -133,8 +133,8 @@ class InstaNASClassifier:
         """Classify one image or a batch.
 
         Args:
-            images: uint8 ``(3, H, W)`` or ``(B, 3, H, W)``, tensor or array; or a PIL image, or the path of
-                one, which is converted to RGB and resized.
+            images: array or tensor ``(3, H, W)`` or ``(B, 3, H, W)`` of 0 to 255, or channels last, of the
+                search space's size; or a PIL image or the path of one, which is converted to RGB and resized.
 
         Raises:
             ValueError: another type or shape, or an empty batch.

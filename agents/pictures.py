@@ -10,18 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from instanas_env import checks
+from instanas_env import arrays, checks
 from instanas_env.data.decoding import decode, square
 
-FORMS = "a uint8 tensor or array (3, {side}, {side}) or (B, 3, {side}, {side}), a PIL image or a path will do"
+FORMS = "an array or tensor (3, {side}, {side}) or (B, 3, {side}, {side}), a PIL image or a path"
 
 
 def as_batch(images: Any, side: int) -> tuple[Tensor, bool]:
     """Images uint8 ``(B, 3, side, side)`` on the CPU, and whether it was a single one.
 
     Args:
-        images: uint8 tensor or array ``(3, side, side)`` or ``(B, 3, side, side)``; or a PIL image or the
-            path of one, which is read as those of an image folder are, see
+        images: an array or tensor as :func:`instanas_env.arrays.images` takes it; or a PIL image or the path
+            of one, which is read as those of an image folder are, see
             :func:`instanas_env.data.decoding.square`.
         side: of the square, px.
 
@@ -36,16 +36,13 @@ def as_batch(images: Any, side: int) -> tuple[Tensor, bool]:
         try:
             return _as_tensor(square(images, side)[0]), True
         except Exception as error:  # Pillow reads a file late, and raises what it likes
-            raise ValueError(f"images: no whole picture ({error}); {will_do}") from error
-    if not isinstance(images, (Tensor, np.ndarray)):
-        raise ValueError(f"images: got {type(images).__name__}; {will_do}")
-    shape = tuple(images.shape)
-    fits = len(shape) in (3, 4) and shape[-3:] == (3, side, side) and shape[0] > 0
-    without_data = isinstance(images, Tensor) and images.is_meta
-    if images.dtype not in (torch.uint8, np.dtype(np.uint8)) or not fits or without_data:
-        raise ValueError(f"images: got {images.dtype} {shape}; {will_do}")
-    batch = images.cpu() if isinstance(images, Tensor) else torch.from_numpy(images.copy())
-    return (batch, False) if batch.ndim == 4 else (batch.unsqueeze(0), True)
+            raise ValueError(f"images: no whole picture ({error}); {will_do} will do") from error
+    if not isinstance(images, (Tensor, np.ndarray, list, tuple)):
+        raise checks.refuse("images", checks.Shown(type(images).__name__), will_do)
+    batch, several = arrays.images("images", images, side)
+    if not len(batch):
+        raise checks.refuse("images", checks.Shown("an empty batch"), will_do)
+    return batch, not several
 
 
 def _as_tensor(pixels: np.ndarray) -> Tensor:

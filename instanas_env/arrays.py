@@ -100,4 +100,5 @@ def images(name: str, value: Any, side: int) -> tuple[Tensor, bool]:
     batch = array if array.ndim == 4 else array[None]
     if batch.shape[-3:] != first:
         batch = batch.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(batch, np.uint8)), array.ndim == 4
+    copy = np.array(batch, np.uint8, order="C")  # torch wants it writable and without negative strides
+    return torch.from_numpy(copy), array.ndim == 4

@@ -1,6 +1,6 @@
 """The contextual bandit behind both environments: draws images, turns masks into rewards.
 
-This is the one place where an action becomes a reward:
+This is the one place where an action of the live environment becomes a reward:
 actions -> repair -> meta-graph -> correct -> R_T; table -> z -> R_A(z; U_t, L_t); equation (2).
 """
 

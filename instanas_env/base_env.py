@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
 from instanas_env import checks
@@ -14,7 +15,7 @@ from instanas_env.build import build_bandit
 from instanas_env.contextual import Contexts, Outcome
 from instanas_env.hooks import CallbackList, EnvCallback
 from instanas_env.observations import Observer
-from instanas_env.wrappers.forms import ActionForm, action_form
+from instanas_env.wrappers.forms import ActionForm, action_form, recorded
 
 MINARI = "minari_autoseed"
 """An option of Minari's ``DataCollector``, which hands it on to the environment that it wraps."""
@@ -52,13 +53,26 @@ class BaseEnv:
 
     bandit: Any
     render_mode: str | None
+    _spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """Gymnasium's record of how the environment was made; a menu's masks are lists, for JSON."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and "actions" in spec.kwargs:
+            spec.kwargs["actions"] = recorded(spec.kwargs["actions"], self.form)
+        self._spec = spec
 
     def _assemble(self, parts: Parts) -> None:
         """The environment out of its parts."""
         self.bandit, self.observer, self.form = parts
         self._callbacks = CallbackList()
         self._contexts: Contexts | None = None
-        self._outcome: Outcome | None = None
+        self._acted_on: Contexts | None = None  # the images of the outcome
+        self._outcome: Outcome | None = None  # of the last step, until a reset
 
     def add_callback(self, callback: EnvCallback) -> None:
         """Run ``callback`` after every step and every pass over the split.
@@ -74,10 +88,11 @@ class BaseEnv:
             raise ResetNeeded(f"no image is shown yet: call reset() before {method}()")
         return self._contexts
 
-    def _frames(self, outcome: Outcome | None) -> list[np.ndarray] | None:
-        """A picture of each present image; None where nothing is to be rendered."""
+    def _frames(self) -> list[np.ndarray] | None:
+        """A picture of each image acted on, or that waits; None where nothing is to be rendered."""
         if self.render_mode is None:
             return None
         from instanas_env.render import frames
 
-        return frames(self.bandit, self._present("render"), outcome)
+        contexts = self._acted_on if self._outcome is not None else None
+        return frames(self.bandit, contexts or self._present("render"), self._outcome)

@@ -101,6 +101,8 @@ def build_bandit(
         shipped_table(space) if latency_table is None else checks.file("latency_table", latency_table)
     )
     space.expect(meta_graph=graph.space, latency_table=table.space)
+    if table.unit != "ms":
+        raise checks.refuse("latency_table", checks.Shown(f"a table in {table.unit}"), "one in ms")
     counts = {"flops": count_macs, "params": count_parameters}
     return InstanceBandit(
         graph,

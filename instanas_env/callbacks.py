@@ -35,6 +35,8 @@ class MetaGraphUpdate(EnvCallback):
     statistics, optimizer and mode are put back, the record is kept, and the environment tries again before
     its next step.
 
+    One that has trained a meta-graph and comes to another trains that with a new optimizer.
+
     Attributes:
         learning_rate: of SGD with Nesterov momentum, at the first epoch.
         final_learning_rate: at the last epoch; in between it falls linearly.
@@ -84,6 +86,7 @@ class MetaGraphUpdate(EnvCallback):
         self.seed = checks.whole("seed", self.seed)
         self._indices: list[Tensor] = []
         self._masks: list[Tensor] = []
+        self._meta_graph: nn.Module | None = None  # whose the next two are
         self._optimizer: torch.optim.SGD | None = None
         self._replica: nn.Module | None = None
 
@@ -103,12 +106,18 @@ class MetaGraphUpdate(EnvCallback):
         bandit = env.bandit
         if bandit.epoch >= self.frozen_epochs:
             index, masks = torch.cat(self._indices), torch.cat(self._masks)
+            self._turn_to(bandit.meta_graph)
             with self._whole_or_not_at_all(bandit.meta_graph):
                 row = self._train(bandit, index, masks)
                 bandit.meta_graph.eval()
                 bandit.refresh()
             self.history.append(row)
         self._indices, self._masks = [], []
+
+    def _turn_to(self, meta_graph: nn.Module) -> None:
+        """Begin with a new optimizer and replica where another meta-graph is to be trained than before."""
+        if self._meta_graph is not meta_graph:
+            self._meta_graph, self._optimizer, self._replica = meta_graph, None, None
 
     @contextmanager
     def _whole_or_not_at_all(self, meta_graph: nn.Module) -> Iterator[None]:
@@ -175,8 +184,11 @@ class MetaGraphUpdate(EnvCallback):
         return {"optimizer": optimizer, "history": list(self.history)}
 
     def load_state_dict(self, state: dict[str, Any], bandit: InstanceBandit) -> None:
-        """Go on where another callback of the same make stood."""
+        """Go on where another callback of the same make stood; what was recorded since is dropped."""
         self.history = list(state["history"])
+        self._indices, self._masks = [], []
+        self._turn_to(bandit.meta_graph)
+        self._optimizer = None
         if state["optimizer"] is not None:
             self._optimizer = sgd(bandit.meta_graph, self.learning_rate, self.momentum, self.weight_decay)
             self._optimizer.load_state_dict(state["optimizer"])

@@ -49,8 +49,8 @@ class InstaNASEnv(BaseEnv, gym.Env[np.ndarray, np.ndarray]):
     reset cannot know has a placeholder: see :mod:`instanas_env.infos`.
 
     ## Arguments
-    * ``actions``: the form of the action: "bits", "multi_discrete", "cells", "blocks", or the path of a menu;
-      see :mod:`instanas_env.wrappers.forms`.
+    * ``actions``: the form of the action: "bits", "multi_discrete", "cells", "blocks", or a menu, its path
+      or its masks; see :mod:`instanas_env.wrappers.forms`.
     * ``layout``: "CHW", or "HWC", which Gymnasium's image wrappers expect.
     * ``observation``: "image", or "features", 24 numbers for linear bandits; see
       :func:`instanas_env.observations.features`.
@@ -129,7 +129,7 @@ class InstaNASEnv(BaseEnv, gym.Env[np.ndarray, np.ndarray]):
         self._callbacks.settle(self)
         outcome, ended_epoch = self.bandit.act(self._contexts, choice[None])
         self._waiting = False
-        self._outcome = outcome
+        self._acted_on, self._outcome = self._contexts, outcome
         self._callbacks.after_step(self, outcome, ended_epoch)
         return self._observation(), float(outcome.reward[0]), True, False, first(step_info(outcome))
 
@@ -148,7 +148,7 @@ class InstaNASEnv(BaseEnv, gym.Env[np.ndarray, np.ndarray]):
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """The image, the mask of the last step and its latency as an RGB picture ``(H, W, 3)``."""
-        pictures = self._frames(self._outcome)
+        pictures = self._frames()
         return None if pictures is None else pictures[0]
 
     def _observation(self) -> np.ndarray:

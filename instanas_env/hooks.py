@@ -24,7 +24,8 @@ class EnvCallback:
     * The step has happened: its images are counted once, the next ones wait, other callbacks are told. Only
       the returned values are lost; ``reset()`` shows what waits. An ``on_step`` is not called again for it.
     * The end of an epoch stays due: the next ``step`` or ``reset`` first calls the ``on_epoch_end`` that
-      raised and those after it. Once all have returned, the bounds move. A seeded ``reset`` drops it.
+      raised and those after it. Once all have returned, the bounds move. A seeded ``reset`` and
+      ``load_state_dict`` drop it.
     """
 
     trains = False
@@ -61,9 +62,13 @@ class CallbackList:
         """Whether the end of an epoch has failed so far."""
         return self._due is not None
 
+    def drop(self) -> None:
+        """Forget what is still to happen: the bandit stands elsewhere now."""
+        self._untold, self._due = [], None
+
     def after_restart(self, env: BanditEnv) -> None:
         """Tell all callbacks that the bandit starts again; then raise the first error, if any."""
-        self._untold, self._due = [], None
+        self.drop()
         _tell_all(list(self.callbacks), lambda callback: callback.on_restart(env))
 
     def after_step(self, env: BanditEnv, outcome: Outcome, ended_epoch: bool) -> None:

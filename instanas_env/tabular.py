@@ -1,4 +1,4 @@
-"""InstaNASTabular-v1: the same bandit from a table, a million steps a second, with exact regret."""
+"""InstaNASTabular-v1: the same bandit from a table, up to a million steps a second, with exact regret."""
 
 from __future__ import annotations
 
@@ -127,7 +127,8 @@ class InstaNASTabularEnv(InstaNASEnv):
     ## Observation Space
     The image, as in InstaNAS-v1. ``observation="features"``: ``Box(0, 1, (24,), float32)``, see
     :func:`instanas_env.observations.features`. "index": ``Discrete(N)``, the image's number in the split, for
-    agents that have features of their own. These two need not copy images: a million steps a second.
+    agents that have features of their own. These two need not copy images: a million steps a
+    second with 1,000 environments.
 
     ## Rewards, Starting State, Episode End
     As in InstaNAS-v1; under the same seed the same images come.

@@ -32,7 +32,8 @@ class InstaNASVectorEnv(BaseEnv, VectorEnv):
       after the step, as TorchRL and RLlib call it, keeps the images that wait: a pass shows each once.
     * NEXT_STEP: the images acted on; the next step ignores its actions (it looks at their shape), draws new
       images, which a plain ``reset()`` keeps too, and rewards 0.
-    * DISABLED: the images acted on, until ``reset``; ``options={"reset_mask": ...}`` resets some.
+    * DISABLED: the images acted on, until ``reset``; ``options={"reset_mask": ...}`` resets some. It is meant
+      for this mode: in NEXT_STEP, where all images are new or none, a step wants the others reset as well.
 
     One seed is for all images: they come from one order without replacement, so a list of seeds, as
     ``SyncVectorEnv`` takes it, would have nothing to seed and is refused.
@@ -103,7 +104,7 @@ class InstaNASVectorEnv(BaseEnv, VectorEnv):
             self._callbacks.settle(self)
         if restart or options or not self._autodrawn:
             self._show(marked, index)
-        self._autodrawn = False
+        self._outcome, self._autodrawn = None, False
         if restart:
             self._callbacks.after_restart(self)
         return self.observation(), self._info(marked)
@@ -137,7 +138,7 @@ class InstaNASVectorEnv(BaseEnv, VectorEnv):
             self._autodrawn = True
         else:
             self._waiting[:] = self._autodrawn = False
-        self._outcome = outcome
+        self._acted_on, self._outcome = acted_on, outcome
         self._callbacks.after_step(self, outcome, ended_epoch)
         info = with_marks(step_info(outcome), everyone)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -181,16 +182,19 @@ class InstaNASVectorEnv(BaseEnv, VectorEnv):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand where another environment of the same make stood."""
+        """Stand where another environment of the same make stood; what hooks still had to do is dropped."""
+        self._callbacks.drop()
+        self._outcome = None
         self.bandit.load_state_dict(state["bandit"])
         self._contexts = None if state["contexts"] is None else Contexts(**state["contexts"])
         self._waiting = np.array(state["waiting"], bool)
         self._autodrawn = bool(state.get("autodrawn", False))
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """A picture ``(H, W, 3)`` of each image, with its mask and latency if it was acted on."""
-        new = self.autoreset_mode is AutoresetMode.SAME_STEP
-        pictures = self._frames(None if new else self._outcome)
+        """A picture ``(H, W, 3)`` of each image: after a step those acted on, with mask and latency, in
+        SAME_STEP too; otherwise those that wait.
+        """
+        pictures = self._frames()
         return None if pictures is None else tuple(pictures)
 
     # --- inside ----------------------------------------------------------------------------------

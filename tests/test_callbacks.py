@@ -204,6 +204,56 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path):
     assert whole.history == resumed.history and len(whole.history) == 4
 
 
+def test_a_callback_that_trained_another_meta_graph_begins_anew():
+    """In another environment, or where the bandit is given another meta-graph: as a new callback would."""
+
+    def trained(update: MetaGraphUpdate) -> dict[str, Tensor]:
+        envs = make(update=update)
+        actions = torch.rand(4, N, 85, generator=generator_for(5)) < 0.5
+        for action in actions[:2]:
+            envs.step(action)
+        bandit = envs.unwrapped.bandit
+        bandit.meta_graph = copy.deepcopy(untrained)
+        bandit.refresh()
+        for action in actions[2:]:
+            envs.step(action)
+        return weights(envs)
+
+    untrained, used = make().unwrapped.bandit.meta_graph, MetaGraphUpdate()
+    first = trained(used)
+    assert not equal(first, untrained.state_dict())
+    assert equal(trained(used), first)
+    assert len(used.history) == 4
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_rewind_drops_what_came_after_it(at_the_end):
+    """An epoch's end that failed, or half an epoch, is not settled on the state that was loaded."""
+    update, twin = MetaGraphUpdate(), MetaGraphUpdate()
+    envs, other = make(update=update), make(update=twin)
+    failing = EnvCallback()
+    failing.on_epoch_end = lambda env: 1 / 0
+    before = weights(envs)
+    saved = copy.deepcopy((envs.unwrapped.state_dict(), update.state_dict()))
+    step(envs, 1)
+    if at_the_end:
+        envs.unwrapped.add_callback(failing)
+        with pytest.raises(ZeroDivisionError):
+            step(envs, 1)
+        failing.on_epoch_end = lambda env: None
+    bandit = envs.unwrapped.bandit
+    bandit.meta_graph.load_state_dict(before)
+    bandit.refresh()
+    envs.unwrapped.load_state_dict(saved[0])
+    update.load_state_dict(saved[1], bandit)
+    actions = torch.rand(2, N, 85, generator=generator_for(5)) < 0.5
+    for each in (envs, other):
+        for action in actions:
+            each.step(action)
+    assert str(envs.unwrapped.state_dict()["bandit"]) == str(other.unwrapped.state_dict()["bandit"])
+    assert equal(weights(envs), weights(other)) and update.history == twin.history
+
+
 def test_a_teacher_is_imitated():
     """One that is sure of a class that is never said without it: after two epochs the meta-graph says it."""
     path = gym.make("InstaNAS-v1", **SCRATCH).unwrapped.bandit.space.mobilenet_v2_mask()

@@ -18,6 +18,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import instanas_env
+from instanas_env.networks.counting import count_macs, count_parameters
 from instanas_env.render import BACKGROUND, GAP, LINE, OFF, ON, SIDE, TILE
 from tests.tools.scratch import SCRATCH
 
@@ -247,6 +248,14 @@ def test_files_of_another_space_are_named(tiny_graph, tiny_space, tmp_path):
         with pytest.raises(ValueError, match=f"^{name}: made for the search space .*'width': 0.5"):
             make(**{name: path})
     assert make(search_space="lite@0.5", **files).action_space.n == 85
+
+
+@pytest.mark.parametrize("count", [count_macs, count_parameters])
+def test_a_table_of_another_unit_is_named(lite_space, tmp_path, count):
+    count(lite_space, 10).save(tmp_path / "t.json")
+    message = "^latency_table: got a table in (MMACs|parameters); one in ms will do"
+    with pytest.raises(ValueError, match=message):
+        make(latency_table=str(tmp_path / "t.json"))
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])

@@ -110,7 +110,7 @@ def test_each_client_acts_on_each_image_once(name, acted, few_images):
 @pytest.mark.skipif(IN_FULL, reason="runs in full")
 @pytest.mark.parametrize("name", TWINS)
 def test_bandits_lose_regret_on_the_twin(name, acted):
-    """At least a tenth of what they begin with; a pass is 4,500 images here."""
+    """At least a tenth of what they begin with; a pass is 4,000 images here."""
     before, after = example(name)(steps=10_000)
     assert 0 <= after < 0.9 * before
     assert_each_pass_shows_each_image_once(acted, 9_000)

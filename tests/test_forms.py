@@ -26,6 +26,7 @@ from instanas_env.wrappers import (
 )
 from tests.tools.scratch import SCRATCH
 
+pytestmark = pytest.mark.usefixtures("one_meta_graph")
 N = 4
 SPACE = SearchSpace.preset("lite")
 MENU = SPACE.random_masks(6, 0.3, generator_for(0))
@@ -197,6 +198,26 @@ def test_a_menu_file(tmp_path):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(ValueError, match="^actions: .*bad.json"):
             load_menu(tmp_path / "bad.json", SPACE)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor], ids=lambda kind: kind.__name__)
+def test_a_menu_comes_in_any_container_and_the_spec_survives_json(kind, flat):
+    masks = kind((MENU.flatten(1) if flat else MENU).int().tolist())
+    made = gym.make("InstaNAS-v1", actions=masks, **SCRATCH)
+    wrapped = ActionFormWrapper(gym.make("InstaNAS-v1", **SCRATCH), masks)
+    for env in (made, wrapped, gym.make_vec("InstaNAS-v1", num_envs=2, actions=masks, **SCRATCH)):
+        form = env.get_wrapper_attr("form") if isinstance(env, gym.Env) else env.unwrapped.form
+        assert torch.equal(form.masks, SPACE.repair(MENU))
+        json.loads(env.spec.to_json())
+    again = gym.make(EnvSpec.from_json(made.spec.to_json()))
+    assert torch.equal(again.unwrapped.form.masks, SPACE.repair(MENU))
+
+
+@pytest.mark.parametrize("shape", [(17, 5), (6, 84), (0, 85), (6, 5, 17), (1, 6, 17, 5)], ids=str)
+def test_a_menu_of_another_shape_is_named(shape):
+    with pytest.raises(ValueError, match=r"^actions: got shape .*; \(K, 85\) or \(K, 17, 5\) with K from"):
+        gym.make("InstaNAS-v1", actions=np.zeros(shape), **SCRATCH)
 
 
 @pytest.mark.parametrize("actions", ["bit", "", None, 5, [], [[0, 1]], "no/menu.json", "x" * 5000, "\0"])

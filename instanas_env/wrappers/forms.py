@@ -6,17 +6,19 @@
 | "multi_discrete" | MultiDiscrete([2] * 85) | the same bits |
 | "cells" | MultiDiscrete([32] * 17)| one number a cell; bit m of it (value ``2**m``) is module m |
 | "blocks" | MultiBinary(17) | BlockDrop's: keep a cell's MobileNetV2 block (MBConv k3 F6) |
-| a menu (path, masks)| Discrete(K) | the number of a mask of the menu |
+| a menu (path, masks) | Discrete(K) | the number of a mask of the menu |
 
 In "blocks" a cell that changes shape cannot be dropped: its bit has no effect.
 """
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -135,7 +137,8 @@ def action_form(actions: Any, space: SearchSpace) -> ActionForm:
 
     Args:
         actions: one of :data:`NAMES`, the path of a menu file (:mod:`instanas_env.wrappers.menu`), or the
-            masks of a menu themselves, ``(K, num_bits)`` of 0 and 1.
+            masks of a menu themselves, ``(K, num_bits)`` or ``(K, num_cells, num_modules)`` of 0 and 1, in an
+            array, tensor or list.
         space: the search space.
 
     Raises:
@@ -145,10 +148,17 @@ def action_form(actions: Any, space: SearchSpace) -> ActionForm:
         if actions in ("bits", "multi_discrete"):
             return Bits(space, multi_discrete=actions == "multi_discrete")
         return Cells(space) if actions == "cells" else Blocks(space)
-    if isinstance(actions, (list, tuple)):
+    if isinstance(actions, (list, tuple, np.ndarray, Tensor)):
         return Menu(menu_masks("actions", actions, space))
     if not checks.path("actions", actions).is_file():
         raise ValueError(
             f"actions: unknown {actions!r}; choose from {', '.join(NAMES)}, or the path of a menu"
         )
     return Menu(load_menu(actions, space))
+
+
+def recorded(actions: Any, form: ActionForm) -> Any:
+    """The keyword ``actions`` of ``form`` as specs record it: a menu's masks as lists, for JSON."""
+    if isinstance(form, Menu) and not isinstance(actions, (str, os.PathLike)):
+        return form.masks.flatten(1).int().tolist()
+    return actions

@@ -23,12 +23,14 @@ SAFETENSORS = ".safetensors"
 
 
 def menu_masks(name: str, masks: Any, space: SearchSpace) -> Tensor:
-    """``masks`` ``(K, num_bits)`` of 0 and 1 as repaired bool ``(K, num_cells, num_modules)``."""
+    """``masks`` ``(K, num_bits)`` or ``(K, num_cells, num_modules)`` of 0 and 1, in an array, tensor or list,
+    as repaired bool ``(K, num_cells, num_modules)``.
+    """
     shape = arrays.shape(name, masks)
-    if len(shape) != 2 or shape[1] != space.num_bits or not 1 <= shape[0] <= MOST:
-        raise ValueError(f"{name}: got shape {shape}; (K, {space.num_bits}) with K from 1 to {MOST} will do")
-    bits = arrays.whole_numbers(name, masks, 1).bool()
-    return space.repair(bits.unflatten(1, space.mask_shape))
+    if shape[1:] not in ((space.num_bits,), space.mask_shape) or not 1 <= shape[0] <= MOST:
+        forms = f"(K, {space.num_bits}) or (K, {space.num_cells}, {space.num_modules})"
+        raise checks.refuse(name, checks.Shown(f"shape {shape}"), f"{forms} with K from 1 to {MOST}")
+    return space.repair(arrays.whole_numbers(name, masks, 1).bool().view(-1, *space.mask_shape))
 
 
 def save_menu(path: PathLike, space: SearchSpace, masks: Tensor) -> None:

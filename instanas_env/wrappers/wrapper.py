@@ -10,7 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from instanas_env.wrappers.forms import ActionForm, action_form
+from instanas_env.wrappers.forms import ActionForm, action_form, recorded
 
 
 class ActionFormWrapper(gym.ActionWrapper, RecordConstructorArgs):
@@ -22,9 +22,10 @@ class ActionFormWrapper(gym.ActionWrapper, RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env, actions: Any):
-        RecordConstructorArgs.__init__(self, actions=actions)
+        form = _form(env, env.action_space.shape, actions)
+        RecordConstructorArgs.__init__(self, actions=recorded(actions, form))
         gym.ActionWrapper.__init__(self, env)
-        self.form = _form(env, env.action_space.shape, actions)
+        self.form = form
         self.action_space = self.form.space
 
     def action(self, action: Any) -> np.ndarray:
