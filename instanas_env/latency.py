@@ -5,7 +5,7 @@ The same table holds other additive costs, MACs or parameters, for ``cost="flops
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -71,10 +71,6 @@ class LatencyTable:
         """The mask that costs least: in each cell that needs a module, its cheapest one."""
         mask = self.space.path(self.modules.argmin(1).tolist())
         return mask & self.space.needs_module.unsqueeze(1)
-
-    def only(self, *modules: int) -> LatencyTable:
-        """The table of ``space.only(*modules)``."""
-        return replace(self, space=self.space.only(*modules), modules=self.modules[:, list(modules)])
 
     def reference(self, name: str) -> float:
         """Cost of a reference network: "full" (all modules), "mobilenet_v2" or "cheapest"."""

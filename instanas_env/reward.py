@@ -102,12 +102,6 @@ class BoundsSchedule:
             epochs = checks.whole("epochs", config.get("epochs", 1), 1, 10**9)
             return cls(_levels(config["upper"]), lower, best, epochs)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """Inverse of :meth:`from_config`."""
-        given = {"upper": self.upper, "lower": self.lower, "best": self.best, "epochs": self.epochs}
-        return {name: value for name, value in given.items() if value is not None}
-
     def at(self, epoch: int, table: References) -> RewardBounds:
         """The window at ``epoch`` (from 0) in the unit of ``table``; ``ValueError`` where U <= L."""
         progress = min(1.0, epoch / max(1, self.epochs - 1))

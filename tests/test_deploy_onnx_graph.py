@@ -33,16 +33,6 @@ def test_the_controller_too(tiny_space):
     torch.testing.assert_close(logits, controller(images), atol=1e-5, rtol=1e-4)
 
 
-def test_a_saved_model_is_the_model(tiny_graph, tiny_space, tmp_path):
-    network = OnnxNetwork(
-        to_onnx(tiny_graph.child(tiny_space.mobilenet_v2_mask()), torch.zeros(1, 3, 32, 32))
-    )
-    network.save(tmp_path / "child.onnx")
-    images = torch.randn(2, 3, 32, 32, generator=generator_for(2))
-    again = OnnxNetwork((tmp_path / "child.onnx").read_bytes())
-    assert torch.equal(again(images), network(images))
-
-
 def test_children_are_timed_with_onnxruntime(tiny_graph, tiny_space):
     masks = torch.stack([tiny_space.mobilenet_v2_mask(), tiny_space.full_mask()])
     controller = fold_batch_norm(Controller(tiny_space).eval())

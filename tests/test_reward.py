@@ -174,8 +174,8 @@ def test_a_window_that_inverts_on_the_way_is_refused():
 
 
 @pytest.mark.parametrize("schedule", [FALLING, BoundsSchedule()])
-def test_config_round_trip_through_json(schedule):
-    assert BoundsSchedule.from_config(json.loads(json.dumps(schedule.config))) == schedule
+def test_config_from_json(schedule):
+    assert BoundsSchedule.from_config(json.loads(json.dumps(vars(schedule)))) == schedule
 
 
 def test_a_single_level_stands_for_a_bound_that_does_not_move():

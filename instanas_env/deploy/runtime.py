@@ -9,8 +9,6 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from instanas_env.storage import PathLike, write_atomic
-
 
 def session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     """A session on the CPU; it has no threads of its own if ``threads`` is 1."""
@@ -45,10 +43,6 @@ class OnnxNetwork:
     def outputs(self, images: np.ndarray) -> list[np.ndarray]:
         """All outputs of the model, as arrays."""
         return self.session.run(None, {self._input: images})
-
-    def save(self, path: PathLike) -> None:
-        """Write the model, to be run anywhere."""
-        write_atomic(path, self.model)
 
     def __reduce__(self) -> tuple[type[OnnxNetwork], tuple[bytes, int]]:
         return type(self), (self.model, self.threads)

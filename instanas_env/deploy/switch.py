@@ -55,13 +55,6 @@ class Switch:
         pattern = sum(1 << module for module, bit in enumerate(row) if bit)
         return self.order.index(pattern if pattern in self.order else ANY)
 
-    def forks(self, row: Sequence[bool]) -> int:
-        """How many forks are on the way to the case of a cell's modules."""
-        code, tree, passed = self.code(row), self.tree, 0
-        while isinstance(tree, Fork):
-            tree, passed = (tree.left if code < tree.code else tree.right), passed + 1
-        return passed
-
 
 def switches(space: SearchSpace, masks: Tensor | None = None) -> list[Switch]:
     """The switch of each cell.
