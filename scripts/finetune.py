@@ -96,6 +96,7 @@ def main(options: Options, world: World = ALONE) -> None:
             "latency_table": table_file(options.run, space),
         }
     run.read(**files)
+    new = options.from_scratch and options.optimizer == "sgd"  # then as `pretrain` and `baseline` begin
     if options.from_scratch:
         meta_graph = MetaGraph(space, meta_graph.num_classes, generator_for(options.seed))
     train, val = images_to_train(options, space.resolution, run)
@@ -122,7 +123,7 @@ def main(options: Options, world: World = ALONE) -> None:
         lambda: {"policy": accuracy(meta_graph, val, val_masks, world)},
         meta_graph.save,
         run,
-        Recipe.of(options, warmup_epochs=0, optimizer=options.optimizer),
+        Recipe.of(options, warmup_epochs=int(new), optimizer=options.optimizer),
         load_teacher(options.teacher, meta_graph.num_classes, world.device),
     )
     if world.is_main and source is not None:

@@ -51,12 +51,13 @@ def test_the_mobilenet_v2_of_the_space_comes_first_and_equal_names_get_their_fol
     assert [is_of(network, tiny_space) for network in networks] == [True, False, False]
 
 
-def test_its_latency_is_the_tables_or_scaled_by_the_clock(tmp_path, tiny_space):
+def test_its_latency_is_the_tables_or_scaled_by_the_clock(tmp_path, tiny_space, monkeypatch):
     """19 ms from the table; another width takes 19 times the ratio of what was measured."""
     paths = [saved(tmp_path / str(w), SearchSpace.preset("lite", w).only(2)) for w in (0.5, 2.0)]
     networks = load_all(paths, tiny_space, 10)
     images = load_images("embedded", "val").take(torch.arange(2))
     bandit = InstanceBandit(MetaGraph(tiny_space, 10), images, counting_table(tiny_space))
+    monkeypatch.setattr("agents.evaluation.alone.OTHERS", 2)
     own, other = latencies(networks, bandit, generator_for(0), repetitions=3)
     assert own == (19.0, {"latency_from": "table"})
     latency_ms, source = other

@@ -287,6 +287,17 @@ def test_the_papers_other_controllers_are_compared(agent, tmp_path):
         assert not masks.reshape(-1, 17, 5)[:, :, [0, 1, 3, 4]].any()
 
 
+def test_what_was_trained_anew_has_no_controls_on_its_own_weights(tmp_path):
+    """Nobody trained a fixed mask there. What its masks lose when exchanged is told all the same."""
+    shutil.copy(searched("reinforce") / "controller.safetensors", tmp_path)
+    graph = MetaGraph.load(searched("reinforce") / "meta_graph.safetensors")
+    graph.save(tmp_path / "meta_graph.safetensors", {"options": {"from_scratch": True}})
+    rows = compare(small(tmp_path / "out", runs=(tmp_path,), one_shot_limits=())).rows
+    (row,) = (row for row in rows if row["group"] == tmp_path.name)
+    assert "controls" not in row and "over_static_accuracy" not in row["test"]
+    assert "shuffled_accuracy" in row["test"] and len(row["masks"]) > 1
+
+
 def test_the_masks_of_a_menu_are_among_the_controls(lite_space):
     menu = lite_space.random_masks(3, 0.3, generator_for(0))
     assert torch.equal(menu_of(RewardRegression(None, space=lite_space, menu=menu)), menu)

@@ -64,6 +64,16 @@ def module_weights(path: Path) -> dict[tuple[int, int], Tensor]:
     }
 
 
+@pytest.mark.parametrize(
+    ("from_scratch", "optimizer", "epochs"), [(True, "sgd", 1), (True, "adam", 0), (False, "sgd", 0)]
+)
+def test_new_weights_warm_up_as_networks_alone_do(from_scratch, optimizer, epochs, tmp_path, monkeypatch):
+    recipes = []
+    monkeypatch.setattr("scripts.finetune.fit", lambda *given: recipes.append(given[6]))
+    main(options(tmp_path, "reinforce", from_scratch=from_scratch, optimizer=optimizer))
+    assert [recipe.warmup_epochs for recipe in recipes] == [epochs]
+
+
 @both_agents
 @pytest.mark.parametrize("from_scratch", [False, True], ids=["tuned", "from scratch"])
 def test_only_modules_that_a_mask_uses_are_trained(agent, from_scratch, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from instanas_env import paper
 from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
+from instanas_env.storage import save_json
 from scripts.experiment.plan import Options, Plan
 from scripts.experiment.presets import PRESETS
 from scripts.experiment.run import as_found, parse
@@ -96,10 +97,27 @@ def test_on_a_laptop_all_are_trained_for_as_long():
     laptop = PRESETS["laptop-cifar10"]
     assert laptop.finetune.from_scratch and laptop.finetune.epochs == laptop.mobilenet_v2.epochs == 16
     assert laptop.finetune.learning_rate == laptop.mobilenet_v2.learning_rate
-    assert replace(laptop.mobilenet_v2, epochs=12, learning_rate=0.05) == laptop.pretrain
+    assert replace(laptop.mobilenet_v2, epochs=10, learning_rate=0.05) == laptop.pretrain
     assert laptop.resnet18.epochs == laptop.shufflenet_v2.epochs == laptop.mobilenet_v2.epochs
     space = parse_search_space(laptop.search_space)
     assert (space.stem_channels, space.stem_stride, space.resolution) == (16, 1, 32), "half of 32 channels"
+    assert laptop.resnet18.stem_stride == laptop.shufflenet_v2.stem_stride == 1, "all see whole images"
+
+
+def test_searches_are_compared_beside_what_was_trained_anew(tmp_path):
+    """Trained on from a search's weights, a run stands for the search; from new ones, both are compared."""
+    for name, run in (("reinforce", None), ("reinforce_finetuned_balanced", tmp_path / "reinforce")):
+        for file in ("controller.safetensors", "meta_graph.safetensors"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / file).touch()
+        save_json(tmp_path / name / "config.json", {} if run is None else {"run": str(run)})
+    for preset, names in (
+        ("embedded", ["reinforce_finetuned_balanced"]),
+        ("laptop-cifar10", ["reinforce", "reinforce_finetuned_balanced"]),
+    ):
+        plan = Plan(Options(PRESETS[preset], tmp_path, Path("data")))
+        (stage,) = (stage for stage in plan.stages() if stage.name == "evaluate")
+        assert [path.name for path in stage.options.runs] == names
 
 
 def test_further_seeds_go_to_other_places(tmp_path):

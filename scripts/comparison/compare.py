@@ -21,6 +21,7 @@ from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import shipped
 from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.storage import load_config
 from instanas_env.training.bound import check_same_images
 from instanas_env.training.distributed import ALONE
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
@@ -62,7 +63,8 @@ def compare(options: Any, device: torch.device = ALONE.device) -> Comparison:
             seed=options.seed,
         )
         dial = () if is_pick(folder / CONTROLLER) else options.dial
-        comparison.add_search(name, agent, bandits[0], bandits[1], dial, controls)
+        made = None if trained_anew(folder) else controls
+        comparison.add_search(name, agent, bandits[0], bandits[1], dial, made)
     return comparison
 
 
@@ -71,6 +73,16 @@ def menu_of(agent: Agent) -> Tensor:
     if isinstance(agent, RewardRegression) and isinstance(agent.arms, MenuArms):
         return agent.arms.menu
     return agent.space.full_mask()[None][:0]
+
+
+def trained_anew(folder: Path) -> bool:
+    """Whether a run's meta-graph was trained from new weights under its controller.
+
+    Its modules then know the images that the controller sent them and no others: fixed masks on them would
+    be controls that nobody trained. Its rival is a fixed mask trained as long, see `instanas finetune`.
+    """
+    record = load_config(folder / META_GRAPH).get("record") or {}
+    return bool(record.get("options", {}).get("from_scratch"))
 
 
 def uses_shipped(options: Any) -> bool:

@@ -91,7 +91,7 @@ class Comparison:
         val: InstanceBandit,
         test: InstanceBandit,
         dial: Sequence[float],
-        controls: Callable[..., Controls],
+        controls: Callable[..., Controls] | None,
     ) -> None:
         """Add a row for each setting of a controller's dial, with its controls.
 
@@ -102,7 +102,8 @@ class Comparison:
             agent: the controller.
             val, test: the meta-graph of its search on two splits.
             dial: settings, in multiples of MobileNetV2's latency.
-            controls: makes the controls of ``val``, ``test``, and the masks on validation at each setting.
+            controls: makes the controls of ``val``, ``test``, and the masks on validation at each setting;
+                None where there are none.
         """
         settled, unit = [], val.latency_table.reference("mobilenet_v2")
         for latency_ms in settings(agent, val, [factor * unit for factor in dial]):
@@ -111,7 +112,7 @@ class Comparison:
             if agent.controller is not None:
                 on_val = val.space.repair(choose_masks(agent, val.image_set))
                 settled.append((self.rows[-1], on_val, correct))
-        if not settled:
+        if not settled or controls is None:
             return
         made = controls(val, test, [on_val for _, on_val, _ in settled])
         for row, on_val, correct in settled:

@@ -178,8 +178,9 @@ class Plan:
         finished = (path.parent for path in self.out.glob(f"*/{CONTROLLER}"))
         runs = sorted(path for path in finished if (path / META_GRAPH).exists())
         sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
-        last = tuple(path for path in runs if path not in sources)  # a search, unless it was fine-tuned
-        numbers = self.preset.evaluate
+        numbers, anew = self.preset.evaluate, self.preset.finetune.from_scratch
+        # A search, unless it was trained on; where others were trained anew, they stand beside it.
+        last = tuple(path for path in runs if anew or path not in sources)
         alone = (*(stage.options.out for stage in self._alone()), *numbers.alone)
         given = {
             "out": self.out,

@@ -124,7 +124,7 @@ def laptop_cifar10() -> Preset:
     """
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.25)
     alone = Pretrain(epochs=16, augmentation=augmentation)
-    torchvision = Baseline(epochs=alone.epochs, augmentation=augmentation)
+    torchvision = Baseline(epochs=alone.epochs, stem_stride=1, augmentation=augmentation)
     searching = Search(epochs=2, meta_graph_learning_rate=0.05)
     return Preset(
         dataset="folder",
@@ -135,15 +135,15 @@ def laptop_cifar10() -> Preset:
         fine_tuned=("reinforce/balanced", "regression"),
         rivals=("reinforce/balanced",),
         taught=True,
-        pretrain=replace(alone, epochs=12, learning_rate=0.05),
+        pretrain=replace(alone, epochs=10, learning_rate=0.05),
         mobilenet_v2=alone,
         widths=(0.5, 0.75),
         resnet18=replace(torchvision, network="resnet18", width=0.25),
         shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5", width=0.5),
         reinforce=searching,
         blockdrop=replace(searching, agent=BlockDropOptions()),
-        convnet_aig=replace(searching, agent=ConvNetAIGOptions()),
-        regression=replace(searching, agent=Regression(), frozen_epochs=1),
+        convnet_aig=replace(searching, agent=ConvNetAIGOptions(), num_envs=64),  # keeps all modules
+        regression=replace(searching, agent=Regression(), epochs=3, frozen_epochs=1),
         finetune=Finetune(
             from_scratch=True,
             epochs=alone.epochs,
@@ -151,7 +151,7 @@ def laptop_cifar10() -> Preset:
             augmentation=augmentation,
         ),
         one_shot=OneShot(masks=500, images=250, finalists=30),
-        evaluate=Evaluate(control_masks=15, control_networks=12),
+        evaluate=Evaluate(dial=(0.4, 0.6, 1.0), control_masks=15, control_networks=12),
     )
 
 

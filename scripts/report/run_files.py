@@ -130,7 +130,9 @@ def _read(file: Path) -> dict[str, Any]:
 def claimed(learned: list[dict[str, Any]]) -> dict[str, Any]:
     """The policy that the page is about: the one with most networks, the user's before a shipped one.
 
+    Those with controls come first: a policy whose meta-graph was trained anew has none (see compare.py).
     The rule looks at neither accuracy nor time, so that the claim is not the luckiest of several.
     """
     own = [row for row in learned if len(row["masks"]) > 1 and "(shipped)" not in row["policy"]]
-    return max(own or learned, key=lambda row: len(row["masks"]))
+    controlled = [row for row in own if "controls" in row]
+    return max(controlled or own or learned, key=lambda row: len(row["masks"]))
