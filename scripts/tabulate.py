@@ -56,7 +56,7 @@ def tabulate(options: Options, world: World = ALONE) -> Tabulated:
     Raises:
         ValueError: what lies there belongs to a table of other options, files or images.
     """
-    run = RunDirectory(parts_of(options.out), options, free=(*FREE, "threads"))
+    run = RunDirectory(parts_of(options.out), options, free=FREE)
     splits = list(dict.fromkeys((*options.split, "val")))  # masks are chosen on validation images
     bandits = dict(zip(splits, frozen_bandits(options, splits, world.device), strict=True))
     bandit, table = bandits["val"], bandits["val"].latency_table

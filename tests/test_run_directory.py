@@ -53,6 +53,25 @@ def test_a_refusal_names_the_options_that_changed(tmp_path, changes, names):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_a_file_is_told_by_its_bytes_and_not_by_where_it_lies(tmp_path):
+    """The path may change, the content may not; nor may it be left out."""
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"other")):
+        (tmp_path / name).write_bytes(content)
+
+    def opened(run: Path | None) -> RunDirectory:
+        directory = RunDirectory(tmp_path / "out", dataclasses.replace(options(tmp_path), run=run), FREE)
+        directory.read(run=run)
+        directory.claim()
+        return directory
+
+    assert opened(tmp_path / "a").config["run"] == str(tmp_path / "a")
+    assert opened(tmp_path / "b").config["run"] == str(tmp_path / "b")
+    with pytest.raises(ValueError, match="^out: .* holds a run that read another run; bring that file back"):
+        opened(tmp_path / "c")
+    with pytest.raises(ValueError, match="holds a run with other run; choose another folder"):
+        opened(None)
+
+
 def test_free_options_may_change(tmp_path):
     RunDirectory(tmp_path, options(tmp_path), FREE).claim()
     moved = dataclasses.replace(options(tmp_path / "moved"), data_dir=Path("/data"))

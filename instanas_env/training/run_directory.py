@@ -19,7 +19,7 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.hold import hold
 from instanas_env.validation import mapping, text
 
-FREE = ("out", "data_dir", "device")
+FREE = ("out", "data_dir", "device", "threads")
 """Options of a run that change nothing in its result but rounding: it may go on elsewhere."""
 FILES = "files"
 """The key of a run's config under which the fingerprints of the files stand that it read."""
@@ -129,7 +129,9 @@ class RunDirectory:
         if not files:
             del self.config[FILES]
         options = {name: value for name, value in self.config.items() if name not in (IMAGE_SETS, FILES)}
-        names = changed_options(before, options)
+        # A file that both calls read is compared by its bytes, below: where it lies is free.
+        same = {name for name in read if before.get(name) and options.get(name)}
+        names = [name for name in changed_options(before, options) if name not in same]
         if names:
             raise ValueError(
                 f"out: {self.path} holds a run with other {', '.join(names)}; choose another folder"
