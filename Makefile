@@ -14,7 +14,7 @@ BIN := .venv/bin
 demo: setup
 	$(BIN)/instanas demo
 
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(PYTEST) -m "not slow"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
 
+from instanas_env import build
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 
@@ -19,6 +21,19 @@ settings.load_profile("instanas")
 # One thread: with two on a busy machine of two cores the same tests took 30 times as long. `make processors`
 # asks for two.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+LONGEST = (
+    *("experiment", "benchmark", "search", "evaluate", "finetune", "report"),
+    *("profiling", "forms", "clients"),
+)
+"""Files that take longest; the searches that four of them share are made once where one process has them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left with one at the end."""
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 RandomiseBatchNorm = Callable[[nn.Module, int], nn.Module]
 
@@ -67,3 +82,37 @@ def tiny_graph(tiny_space: SearchSpace, randomise_batch_norm: RandomiseBatchNorm
     meta_graph = MetaGraph(tiny_space, 10, torch.Generator().manual_seed(1))
     randomise_batch_norm(meta_graph, 2)
     return meta_graph
+
+
+@pytest.fixture(scope="module")
+def one_meta_graph() -> Iterator[None]:
+    """Environments with the shipped or untrained weights share them in this file, built and folded once.
+
+    Building takes most of what a small test takes. Nothing may train or write them: the end would see it.
+    """
+    kept: dict[Any, MetaGraph] = {}
+    folds: dict[int, MetaGraph] = {}
+    build_graph, fold = build._meta_graph, MetaGraph.folded
+
+    def shared(source: Any, *others: Any) -> MetaGraph:
+        if source not in (None, "random"):
+            return build_graph(source, *others)
+        key = (source, *others)
+        if key not in kept:
+            kept[key] = build_graph(*key)
+            folds[id(kept[key])] = fold(kept[key])
+        return kept[key]
+
+    def folded(graph: MetaGraph) -> MetaGraph:
+        return folds.get(id(graph)) or fold(graph)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "_meta_graph", shared)
+        patch.setattr(MetaGraph, "folded", folded)
+        yield
+    for key, graph in kept.items():
+        fresh = build_graph(*key)
+        for one, other in ((graph, fresh), (folds[id(graph)], fold(fresh))):
+            assert not one.training, "put into training mode"
+            expected = other.state_dict()
+            assert all(torch.equal(tensor, expected[name]) for name, tensor in one.state_dict().items())

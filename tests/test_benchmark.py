@@ -19,7 +19,7 @@ from instanas_env.seeding import generator_for
 from instanas_env.storage import load_json, save_json
 from scripts import benchmark
 from scripts.report import run_report
-from tests.tools.pipeline_fixtures import ROOT
+from tests.tools.pipeline_fixtures import ROOT, image_folder
 
 TINY = {"masks": 6, "menu": 3, "steps": 1024, "gradient_steps": 2, "seeds": 1}
 PLUGGED = """
@@ -59,6 +59,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (out / "plugged.py").write_text(PLUGGED)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(out)
+        patch.setattr("scripts.comparison.policies.TRADE_OFFS", (30.0, 3.0, 0.3))  # test_contest has them all
         benchmark.main(benchmark.Options(out=out, policies=POLICIES, **TINY))
     return out
 
@@ -166,15 +167,17 @@ def test_five_policies_over_seeds_with_one_command(tmp_path, monkeypatch):
     sb3 = pytest.importorskip("stable_baselines3")
     from agents.sb3 import ControllerPolicy, NativeVecEnv
     from scripts.comparison.contest import Budget, Contest
+    from scripts.comparison.ranking import row_file
 
     monkeypatch.chdir(tmp_path)
-    envs = Contest(tmp_path, {"dataset": "embedded"}, Budget(256, 4, 2, 1)).envs()
+    images = {"dataset": "folder", "data_dir": image_folder()}
+    envs = Contest(tmp_path, {**images, "data_dir": str(image_folder())}, Budget(256, 4, 2, 1)).envs()
     for name in ("PPO", "A2C"):
         model = getattr(sb3, name)(ControllerPolicy, NativeVecEnv(envs), device="cpu", seed=0)
         model.save(tmp_path / f"{name.lower()}_of_mine.zip")
     (tmp_path / "plugged.py").write_text(PLUGGED)
     policies = ("ppo_of_mine.zip", "a2c_of_mine.zip", "plugged:Torch", "random", "shipped")
-    given = {**TINY, "seeds": 2, "steps": 512, "trust": True, "clock": 2}
+    given = {**TINY, "seeds": 2, "steps": 160, "trust": True, "clock": 2, **images}
     sys.modules.pop("plugged", None)
     benchmark.main(benchmark.Options(out=tmp_path / "run", policies=policies, **given))
     ranked = {row["policy"]: row for row in load_json(tmp_path / "run" / "benchmark.json")["policies"]}
@@ -183,17 +186,17 @@ def test_five_policies_over_seeds_with_one_command(tmp_path, monkeypatch):
     }  # fmt: skip
     mean, low, high = ranked["random"]["reward"]
     assert low < mean < high
-    assert [point[0] for point in ranked["plugged:Torch"]["curve"]] == [256, 512]
+    assert [point[0] for point in ranked["plugged:Torch"]["curve"]] == [80, 160]
     assert [name for name in policies if "clock_ms" in ranked[name]] == ["shipped"]
     command = load_json(tmp_path / "run" / "benchmark.json")["command"]
-    told = "instanas benchmark --steps 512 --masks 6 --menu 3 --gradient-steps 2 --policies"
+    told = f"instanas benchmark --dataset folder --data-dir {image_folder()} --steps 160"
+    told += " --masks 6 --menu 3 --gradient-steps 2 --policies"
     assert command == f"{told} {' '.join(policies)} --seeds 2 --trust --clock 2"
     # A class that was edited is another policy.
-    before = sorted((tmp_path / "run" / "policies").glob("plugged_Torch*_0.json"))
+    contest = Contest(tmp_path / "run", {}, Budget())
+    assert row_file(contest, "plugged:Torch", 0).exists()
     (tmp_path / "plugged.py").write_text(PLUGGED + "\n")
-    benchmark.main(benchmark.Options(out=tmp_path / "run", policies=policies, **given))
-    after = sorted((tmp_path / "run" / "policies").glob("plugged_Torch*_0.json"))
-    assert len(before) == 1 and len(after) == 2
+    assert not row_file(contest, "plugged:Torch", 0).exists()
     assert "ms by the clock" in (tmp_path / "run" / "leaderboard.md").read_text()
     benchmark.main(benchmark.Options(verify=tmp_path / "run" / "benchmark.json"))
 

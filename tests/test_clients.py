@@ -25,6 +25,7 @@ from agents.reinforce import SelfCriticalReinforce
 from instanas_env.observations import features
 from tests.tools.scratch import SCRATCH
 
+pytestmark = pytest.mark.usefixtures("one_meta_graph")
 N = 3
 SAME_STEP_SYNC = {"vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": "SameStep"}}
 

@@ -47,7 +47,7 @@ def tiny() -> Preset:
         reinforce=replace(preset.reinforce, num_envs=16),
         choose=replace(preset.choose, dials=4),
         finetune=replace(preset.finetune, batch_size=40),
-        profile=replace(preset.profile, fitted=150, children=3, repetitions=5),
+        profile=replace(preset.profile, fitted=128, children=3, repetitions=2),
         one_shot=replace(preset.one_shot, masks=40, images=20, finalists=5),
         evaluate=replace(preset.evaluate, dial=(0.5,), control_masks=3, control_networks=2),
     )
@@ -61,7 +61,11 @@ def options(out: Path, **changes) -> Options:
 def finished() -> Path:
     """The directory of an experiment that ran all its stages."""
     out = home() / "experiment"
-    with mock.patch("instanas_env.deploy.profiling.WITH_CONTROLLER", 2):  # each is a network to build
+    with (
+        mock.patch("instanas_env.deploy.profiling.WITH_CONTROLLER", 2),  # each is a network to build
+        mock.patch("instanas_env.deploy.timing.WARM_UP", 1),
+        mock.patch("agents.evaluation.alone.OTHERS", 2),
+    ):
         main(options(out))
     return out
 
@@ -202,7 +206,8 @@ def test_a_stage_that_was_stopped_is_called_again(tmp_path):
 
 def test_stages_at_a_time_end_as_one_after_the_other(tmp_path, capsys):
     """What they print is in their logs; the weights are those of the unbroken experiment to the bit."""
-    main(options(tmp_path, workers=2, stages=("pretrain",)))
+    one_width = replace(tiny(), widths=())
+    main(Options(one_width, tmp_path, image_folder(), workers=2, stages=("pretrain",)))
     shown = capsys.readouterr().out
     for name in ("meta_graph", "mobilenet_v2"):
         (own, _), (expected, _) = (

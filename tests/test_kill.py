@@ -124,7 +124,7 @@ def test_workers_end_with_their_parent(tmp_path, initializer, live_on):
     script.write_text(WORKERS.replace("INITIALIZER", initializer))
     with Life([sys.executable, str(script), str(ROOT), str(run)], run) as life:
         assert life.kill_after(0.5, while_writing=False)
-        assert life.orphans(patience_seconds=5.0) is live_on
+        assert life.orphans(patience_seconds=2.0 if live_on else 5.0) is live_on
 
 
 def test_a_stage_that_fails_is_no_run(tmp_path):

@@ -18,10 +18,16 @@ from instanas_env.deploy.profiling import (
     random_children,
     time_children,
 )
-from instanas_env.deploy.timing import WARM_UP, low, one_thread, time_interleaved
+from instanas_env.deploy.timing import low, one_thread, time_interleaved
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
+
+
+@pytest.fixture(autouse=True)
+def few_warm_ups(monkeypatch):
+    """Two calls of each network before those that count, where ten take most of a test's time."""
+    monkeypatch.setattr(timing, "WARM_UP", 2)
 
 
 @pytest.fixture
@@ -47,11 +53,11 @@ def test_every_call_is_made_once_a_round_in_changing_order():
     elapsed = time_interleaved(
         calls, 6, generator_for(0), progress=lambda count: rounds.append((count, len(log)))
     )
-    assert Counter(log) == dict.fromkeys("abcd", WARM_UP + 6)
-    measured = ["".join(log[start : start + 4]) for start in range(4 * WARM_UP, len(log), 4)]
+    assert Counter(log) == dict.fromkeys("abcd", timing.WARM_UP + 6)
+    measured = ["".join(log[start : start + 4]) for start in range(4 * timing.WARM_UP, len(log), 4)]
     assert all(sorted(order) == list("abcd") for order in measured)
     assert len(set(measured)) > 1
-    assert rounds == [(4, 4 * WARM_UP + 4 * (k + 1)) for k in range(6)]
+    assert rounds == [(4, 4 * timing.WARM_UP + 4 * (k + 1)) for k in range(6)]
     assert elapsed.shape == (4, 6) and elapsed.dtype == torch.float64
 
 
@@ -74,7 +80,7 @@ def test_times_are_milliseconds_of_their_own_call():
 def test_timing_keeps_no_gradients():
     seen = []
     time_interleaved([lambda: seen.append(torch.is_inference_mode_enabled())], 1, generator_for(0))
-    assert seen == [True] * (WARM_UP + 1)
+    assert seen == [True] * (timing.WARM_UP + 1)
 
 
 def test_a_low_percentile_counts():
@@ -95,7 +101,7 @@ def test_profile_table_times_children_and_the_controller(tiny_graph, tiny_space,
     assert table.space == tiny_space and table.unit == "ms"
     assert (table.modules >= 0).all() and table.fixed >= 0 and table.reference("full") > 0
     assert table.controller > 0, "a time of its own, no difference of two"
-    assert seen == [((1, 3, 32, 32), torch.uint8, 1)] * (50 * (WARM_UP + 2))
+    assert seen == [((1, 3, 32, 32), torch.uint8, 1)] * (50 * (timing.WARM_UP + 2))
     assert rounds == [136, 136]
     assert quality.estimated_ms.shape == quality.measured_ms.shape == (6,)
     assert torch.get_num_threads() == 2
@@ -168,7 +174,7 @@ def test_children_are_timed_with_the_controller_before_them(tiny_graph, tiny_spa
     alone = time_children(tiny_graph, masks, generator_for(1), 2, backend="eager")
     for milliseconds in (with_controller, alone):
         assert milliseconds.shape == (3,) and milliseconds.isfinite().all() and (milliseconds > 0).all()
-    assert seen == [torch.uint8] * (3 * (WARM_UP + 2))
+    assert seen == [torch.uint8] * (3 * (timing.WARM_UP + 2))
     assert torch.get_num_threads() == 2
 
 

@@ -23,6 +23,7 @@ from agents.static import RandomAgent, StaticAgent
 from instanas_env.wrappers import VectorActionFormWrapper
 from tests.tools.scratch import SCRATCH
 
+pytestmark = pytest.mark.usefixtures("one_meta_graph")
 N = 4
 POLICY = {"features_extractor_class": ControllerFeatures, "normalize_images": False}
 

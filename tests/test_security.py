@@ -15,7 +15,7 @@ from agents.classifier import InstaNASClassifier
 from instanas_env.build import shipped
 from instanas_env.data import load_images, sources
 from scripts.comparison.contest import Budget, Contest
-from scripts.comparison.ranking import _file
+from scripts.comparison.ranking import row_file
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "security.md").read_text()
@@ -58,5 +58,5 @@ def test_the_embedded_images_are_not_unpickled(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["../../x:Y", "/etc/x.zip", "a:../b", "..", "a\\..\\b", "x\0y", "a\nb"])
 def test_a_policy_is_written_into_its_folder_alone(name):
-    file = _file(Contest(Path("out"), {}, Budget(1, 1, 1, 1)), name, 0)
+    file = row_file(Contest(Path("out"), {}, Budget(1, 1, 1, 1)), name, 0)
     assert not set(file.name) & {"/", "\\", "\0", "\n"} and file.parent == Path("out/policies")

@@ -53,20 +53,20 @@ def rows(
     """
     named = dict.fromkeys(policies)  # each once
     tasks = [(name, seed) for seed in seeds for name in named if seed == seeds[0] or not _once(name)]
-    done = [task for task in tasks if _file(contest, *task).exists()]
+    done = [task for task in tasks if row_file(contest, *task).exists()]
     for task in done:
-        yield load_json(_file(contest, *task))
+        yield load_json(row_file(contest, *task))
     missing = [task for task in tasks if task not in done]
     if jobs == 1:
         for task in missing:
             make_row(contest, *task)
-            yield load_json(_file(contest, *task))
+            yield load_json(row_file(contest, *task))
         return
     _ = contest.fixed  # searched for once, before there are several who need it
     fresh, failed = replace(contest, progress=False), []  # a copy that has loaded nothing
     for (_, name, seed), code in in_processes(make_row, [(fresh, *task) for task in missing], jobs, threads):
         if code == 0:
-            yield load_json(_file(contest, name, seed))
+            yield load_json(row_file(contest, name, seed))
         else:
             failed.append(f"{name} seed {seed} ended with {code}")
     if failed:
@@ -77,7 +77,8 @@ def _once(name: str) -> bool:
     return name in ("fixed", "shipped") or name.endswith((".safetensors", ".zip"))
 
 
-def _file(contest: Contest, name: str, seed: int) -> Path:
+def row_file(contest: Contest, name: str, seed: int) -> Path:
+    """Where the row of a policy and seed is kept; one whose source was edited has another."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
     source = Path(name)
     if ":" in name:
@@ -90,7 +91,7 @@ def _file(contest: Contest, name: str, seed: int) -> Path:
 
 def make_row(contest: Contest, name: str, seed: int) -> None:
     """Train a policy; write its replay, the policy where that is possible, and last its figures."""
-    file = _file(contest, name, seed)
+    file = row_file(contest, name, seed)
     with seeded(seed):
         entry = enter(contest, name, seed)
         learning = let_learn(contest, entry)
@@ -135,7 +136,7 @@ def clocked(contest: Contest, row: dict[str, Any], images: int) -> dict[str, Any
 
     Only of policies that were saved, and that the file can hold; kept beside the row.
     """
-    policy = _file(contest, row["policy"], row["seed"]).with_suffix(".safetensors")
+    policy = row_file(contest, row["policy"], row["seed"]).with_suffix(".safetensors")
     if contest.twin or not policy.is_file():
         return row
     file = policy.with_suffix(f".clock{images}.json")
