@@ -17,15 +17,13 @@ assert sys.argv[1] == "gives back" or keep_freed_memory()
 network = MetaGraph(SearchSpace.preset("cifar", 0.5).only(2), 10, generator_for(0)).train()
 images = torch.rand(64, 3, 32, 32, generator=generator_for(1))
 masks = network.space.full_mask().expand(64, -1, -1)
-def faults():
-    losses = []
-    for _ in range(2):
-        losses.append(network(images, masks).square().mean())
-        losses[-1].backward()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt, losses[-1].item()
-before, _ = faults()
-after, loss = faults()
-print(after - before, loss)
+counts = []
+for _ in range(4):
+    loss = network(images, masks).square().mean()
+    loss.backward()
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+# The least of a step: the kernel may take pages back, or join them, at any time.
+print(min(after - before for before, after in zip(counts, counts[1:])), loss.item())
 """
 
 
@@ -38,4 +36,4 @@ def test_kept_memory_is_not_cleared_again_and_changes_no_result():
         for how in ("gives back", "keeps")
     )
     assert loss == same_loss
-    assert int(kept) < int(given_back) / 4  # 0 and 43,202 where pages have 4 KiB
+    assert int(kept) < int(given_back) / 4  # 0 to 3,000 and 24,000 to 59,000 in six runs
