@@ -96,7 +96,7 @@ def _tell_all(queue: list[T], tell: Callable[[T], None]) -> None:
     while queue:
         try:
             tell(queue.pop(0))
-        except Exception as error:
+        except Exception as error:  # whatever a hook of the user raises: the others are told first
             failed = failed or error
     if failed is not None:
         raise failed

@@ -144,4 +144,4 @@ def test_a_loaded_regression_does_not_begin_with_random_masks_again(tmp_path, mo
     made(RewardRegression, make(), random_timesteps=N).learn(N).save(path)
     loaded = RewardRegression.load(path, make())
     monkeypatch.setattr(loaded.arms, "random", lambda *_: pytest.fail("random masks"))
-    loaded.learn(N)
+    assert loaded.learn(N).num_timesteps == 2 * N
