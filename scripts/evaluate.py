@@ -7,12 +7,13 @@ Fixed policies on a meta-graph, networks trained alone, and the controllers in `
 meta-graph beside it. By default the meta-graph is the shipped one, and what else the package holds
 (MobileNetV2 trained alone, the long searches) is compared as well; the search space is that of its file.
 What is chosen (the best static masks) is chosen on the validation split. Run it on a quiet machine if the
-real latencies matter.
+real latencies matter. Killed and called again, it goes on with the policies that are missing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from instanas_env.storage import save_json
 from instanas_env.training.bound import IMAGE_SETS, described
 from instanas_env.training.run_directory import machine
 from scripts.begin import begin
-from scripts.comparison.compare import compare
+from scripts.comparison.compare import PARTS, compare
 from scripts.comparison.tables import gains_told, table
 from scripts.options import Compute, DataOfRun, Folder, Weights, filled
 
@@ -81,7 +82,7 @@ def main(options: Options) -> None:
     """Compare, write, print."""
     world = begin(options)
     options = filled(options, options.runs)
-    comparison = compare(options, world.device)
+    comparison = compare(options, world)
     config = {name: as_typed(value) for name, value in dataclasses.asdict(options).items()}
     # The record is of no use without the results, which come last and so mark a finished comparison.
     record = make_record(comparison.image_set, comparison.choices, options.seed)
@@ -93,6 +94,7 @@ def main(options: Options) -> None:
         "machine": machine(world),
     }
     save_json(options.out / "results.json", {**made, "policies": lines, "rows": comparison.rows})
+    shutil.rmtree(options.out / PARTS)
     table(lines).show()
     print("\n".join(gains_told(comparison.rows)))
     print(f"wrote {options.out}/results.json, images.safetensors; `instanas report {options.out}` draws them")

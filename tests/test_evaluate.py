@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -273,6 +274,33 @@ def test_further_seeds_of_a_policy_are_rows_of_their_own_and_one_line(tmp_path):
     (line,) = (line for line in over_seeds(comparison.rows) if line["policy"] == "search")
     accuracy = found[0]["test"]["accuracy"]
     assert line["seeds"] == 2 and line["accuracy"] == pytest.approx((accuracy,) * 3)
+
+
+def test_what_a_killed_comparison_has_finished_is_not_made_again(tmp_path, capsys):
+    """It ends with the rows and choices of one that was never stopped. Another controller is made anew."""
+    runs = tuple(tmp_path / name for name in ("first", "second"))
+    for run in runs:
+        shutil.copytree(searched("reinforce"), run)
+    graph = searched("reinforce") / "meta_graph.safetensors"
+    stopped = small(tmp_path / "stopped", runs=runs, one_shot_limits=(1.0,), meta_graph=graph)
+    compare(dataclasses.replace(stopped, runs=runs[:1]))
+    capsys.readouterr()
+    resumed = compare(stopped)
+    kept = [line for line in capsys.readouterr().out.splitlines() if "kept from an earlier call" in line]
+    assert [line.split(":")[0] for line in kept] == ["frontier", "fixed", "search first"]
+    whole = compare(dataclasses.replace(stopped, out=tmp_path / "whole"))
+    assert resumed.rows == whole.rows and resumed.choices.keys() == whole.choices.keys() == {
+        "first",
+        "second",
+    }
+    for name, chosen in whole.choices.items():
+        assert torch.equal(resumed.choices[name].network, chosen.network)
+        assert torch.equal(resumed.choices[name].correct, chosen.correct)
+
+    RewardRegression(None, space=SearchSpace.preset("lite")).save(runs[0] / "controller.safetensors")
+    capsys.readouterr()
+    assert compare(dataclasses.replace(stopped, dial=(0.5,))).rows != whole.rows
+    assert "search" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("agent", ["blockdrop", "convnet-aig"])

@@ -82,11 +82,16 @@ class LoneNetwork:
         return predict_classes(network, image_set, nothing) == image_set.labels
 
 
+def weights_of(path: Path) -> Path:
+    """The weights file that ``path`` is, or that the run directory ``path`` holds."""
+    if not path.is_dir():
+        return path
+    return path / (NETWORK if (path / NETWORK).is_file() else META_GRAPH)
+
+
 def load_lone(path: Path) -> LoneNetwork:
     """The network of a weights file, or of the run directory that holds one."""
-    file = path
-    if path.is_dir():
-        file = path / (NETWORK if (path / NETWORK).is_file() else META_GRAPH)
+    file = weights_of(path)
     return _of_torchvision(file) if "network" in load_config(file) else _mobilenet_v2(file)
 
 

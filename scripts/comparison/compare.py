@@ -1,8 +1,13 @@
-"""Everything that `instanas evaluate` compares: fixed masks, networks trained alone, and controllers."""
+"""Everything that `instanas evaluate` compares: fixed masks, networks trained alone, and controllers.
+
+At the paper's scale that takes hours. What has finished is kept, in parts, until the results are written.
+"""
 
 from __future__ import annotations
 
 import filecmp
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +18,7 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.arms import MenuArms
-from agents.evaluation.alone import is_of, load_all, load_lone, short_names
+from agents.evaluation.alone import is_of, load_all, load_lone, short_names, weights_of
 from agents.evaluation.controls import Controls
 from agents.evaluation.picks import is_pick
 from agents.files import load_agent
@@ -21,42 +26,57 @@ from agents.reward_regression import RewardRegression
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import shipped
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.storage import load_config
-from instanas_env.training.bound import check_same_images
-from instanas_env.training.distributed import ALONE
+from instanas_env.storage import file_fingerprint, load_config
+from instanas_env.training.bound import check_same_images, described
+from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
+from instanas_env.training.run_directory import machine
 from scripts.begin import frozen_bandits
-from scripts.comparison.fixed import add_networks, add_static, one_shot_search
+from scripts.comparison.fixed import add_networks, add_static, frontier_file, one_shot_search
+from scripts.comparison.kept import Kept, Made
 from scripts.comparison.rows import Comparison
 
+PARTS = "parts"
+"""The folder of what has finished, in that of the comparison."""
+SEARCHED = ("dial", "control_masks", "control_networks", "control_images")
+"""Options that the rows of searches depend on, and no others."""
 
-def compare(options: Any, device: torch.device = ALONE.device) -> Comparison:
+
+def compare(options: Any, world: World = ALONE) -> Comparison:
     """Score all policies.
 
     Args:
         options: those of :mod:`scripts.evaluate`, filled.
-        device: where the networks compute.
+        world: on whose device the networks compute.
     """
-    found = searches(options)
+    found, device = searches(options), world.device
     val, test = frozen_bandits(options, ("val", "test"), device, found.values())
     check_same_images(found.values(), options.dataset, "val", val.image_set)
-    alone = load_all(options.alone, val.space, len(test.image_set.classes))
+    alone, weights = load_all(options.alone, val.space, len(test.image_set.classes)), list(options.alone)
     if uses_shipped(options):
-        lone = load_lone(shipped("mobilenet_v2.safetensors"))
+        weights.append(shipped("mobilenet_v2.safetensors"))
+        lone = load_lone(weights[-1])
         alone.append(replace(lone, name="MobileNetV2 trained alone", family="fixed"))
-    one_shot = one_shot_search(val, options.one_shot, options.one_shot_masks, options.seed)
     losses = next((lone.losses(test.image_set, device) for lone in alone if is_of(lone, val.space)), None)
     backend = options.backend if options.time_real else None
     comparison = Comparison(test.image_set, options.seed, backend, losses)
-    add_networks(comparison, test, alone)
-    add_static(comparison, test, one_shot, options.one_shot_limits)
-    frontier = torch.stack([candidate.mask for candidate in one_shot.frontier])
+    kept = kept_parts(options, (val, test), world)
+    frontier = frontier_of(options, val, kept)
+
+    def add_fixed() -> None:
+        add_networks(comparison, test, alone)
+        add_static(comparison, test, **frontier, limits=options.one_shot_limits)
+
+    files = {str(path): file_fingerprint(weights_of(path)) for path in weights}
+    comparison.part(kept, "fixed", {"alone": files, "limits": options.one_shot_limits}, add_fixed)
+    numbers = {name: getattr(options, name) for name in SEARCHED}
+    hard = None if losses is None else hashlib.sha256(losses.numpy().tobytes()).hexdigest()
     for name, folder in found.items():
         graph, agent = MetaGraph.load(folder / META_GRAPH).to(device), load_agent(folder / CONTROLLER)
-        bandits = [InstanceBandit(graph, split.image_set, val.latency_table) for split in (val, test)]
+        own = [InstanceBandit(graph, split.image_set, val.latency_table) for split in (val, test)]
         controls = partial(
             Controls,
-            others=torch.cat([frontier, menu_of(agent)]),
+            others=torch.cat([frontier["masks"], menu_of(agent)]),
             num_masks=options.control_masks,
             num_networks=options.control_networks,
             num_images=options.control_images,
@@ -64,8 +84,39 @@ def compare(options: Any, device: torch.device = ALONE.device) -> Comparison:
         )
         dial = () if is_pick(folder / CONTROLLER) else options.dial
         made = None if trained_anew(folder) else controls
-        comparison.add_search(name, agent, bandits[0], bandits[1], dial, made)
+        files = {file: file_fingerprint(folder / file) for file in (CONTROLLER, META_GRAPH)}
+        add = partial(comparison.add_search, name, agent, own[0], own[1], dial, made)
+        comparison.part(kept, f"search {name}", {"files": files, "losses": hard, **numbers}, add)
     return comparison
+
+
+def kept_parts(options: Any, bandits: Sequence[InstanceBandit], world: World) -> Kept:
+    """The folder of the parts, which all depend on the images, the shared files, and the machine's clock."""
+    files = {"meta_graph": options.weights_file, "latency_table": options.table_file}
+    if options.one_shot is not None:
+        files["one_shot"] = frontier_file(options.one_shot)
+    common = {
+        "images": [described(bandit.image_set) for bandit in bandits],
+        "files": {name: file_fingerprint(file) for name, file in files.items()},
+        "machine": machine(world),
+        **{name: getattr(options, name) for name in ("one_shot_masks", "time_real", "backend", "seed")},
+    }
+    return Kept(options.out / PARTS, common)
+
+
+def frontier_of(options: Any, val: InstanceBandit, kept: Kept) -> dict[str, Tensor]:
+    """The best fixed masks of the shared meta-graph, and what they reach on validation: a part by itself.
+
+    Returns:
+        ``masks``, ``(K, num_cells, num_modules)``, and ``accuracy``, ``(K,)``.
+    """
+
+    def search() -> Made:
+        found = one_shot_search(val, options.one_shot, options.one_shot_masks, options.seed).frontier
+        accuracy = torch.tensor([candidate.accuracy for candidate in found], dtype=torch.float64)
+        return {"masks": torch.stack([candidate.mask for candidate in found]), "accuracy": accuracy}, {}
+
+    return kept.get("frontier", {}, search)[0]
 
 
 def menu_of(agent: Agent) -> Tensor:

@@ -119,12 +119,19 @@ def ranked(search: OneShotSearch, count: int) -> OneShotSearch:
 
 
 def add_static(
-    comparison: Comparison, bandit: InstanceBandit, search: OneShotSearch, limits: Sequence[float]
+    comparison: Comparison, bandit: InstanceBandit, masks: Tensor, accuracy: Tensor, limits: Sequence[float]
 ) -> None:
-    """The rows of the best fixed masks within some multiples of MobileNetV2's latency."""
+    """The rows of the best of fixed masks within some multiples of MobileNetV2's latency.
+
+    Args:
+        masks, accuracy: ``(K, num_cells, num_modules)`` and ``(K,)``, on validation.
+        limits: the multiples.
+    """
+    latency_ms = bandit.latency_table.lookup(masks)
     for factor in limits:
-        limit = factor * bandit.latency_table.reference("mobilenet_v2")
-        best = search.best(limit)
-        if best.latency_ms <= limit:
+        limit_ms = factor * bandit.latency_table.reference("mobilenet_v2") + ROUNDING_MS
+        affordable = (latency_ms <= limit_ms).nonzero().flatten()
+        if len(affordable):
+            best = masks[affordable[accuracy[affordable].argmax()]]
             name = f"best static <= {factor:g} MobileNetV2"
-            comparison.add("static", name, bandit, StaticAgent(bandit.space, best.mask))
+            comparison.add("static", name, bandit, StaticAgent(bandit.space, best))

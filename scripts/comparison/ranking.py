@@ -26,6 +26,7 @@ from agents.evaluation.replay import Replay
 from agents.files import CLASSES, load_agent
 from instanas_env.storage import file_fingerprint, load_json, save_json
 from scripts.comparison.contest import Contest
+from scripts.comparison.kept import file_name
 from scripts.comparison.learning import let_learn
 from scripts.comparison.plugged import imported
 from scripts.comparison.policies import enter
@@ -79,8 +80,7 @@ def _once(name: str) -> bool:
 
 def row_file(contest: Contest, name: str, seed: int) -> Path:
     """Where the row of a policy and seed is kept; one whose source was edited has another."""
-    plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-    source = Path(name)
+    plain, source = file_name(name), Path(name)
     if ":" in name:
         with suppress(TypeError, ValueError):  # a class that no file holds, or none
             source = Path(inspect.getsourcefile(imported(name)) or name)

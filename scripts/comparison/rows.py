@@ -9,7 +9,7 @@ a network trained alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +32,7 @@ from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import Backend, time_networks
 from instanas_env.seeding import generator_for
+from scripts.comparison.kept import Kept, Made
 
 SEED = re.compile(r"_seed(\d+)")
 """In the name of a policy that was made again with another seed."""
@@ -48,7 +49,6 @@ class Comparison:
 
     Attributes:
         rows: for results.json.
-        choices: which image got which network, of each policy with a controller (its first seed).
     """
 
     def __init__(
@@ -63,7 +63,48 @@ class Comparison:
         self.seed = seed
         self.backend = backend
         self.rows: list[dict[str, Any]] = []
-        self.choices: dict[str, Choices] = {}
+        self._chosen: list[Choices | None] = []  # beside each row
+
+    @property
+    def choices(self) -> dict[str, Choices]:
+        """Which image got which network, of each policy with a controller (its first seed)."""
+        first: dict[str, Choices] = {}
+        for row, chosen in sorted(
+            zip(self.rows, self._chosen, strict=True), key=lambda pair: pair[0]["seed"]
+        ):
+            if chosen is not None:
+                first.setdefault(row["policy"], chosen)
+        return first
+
+    def part(self, kept: Kept, name: str, depends: Mapping[str, Any], add: Callable[[], None]) -> None:
+        """The rows that ``add`` adds to this comparison, or those that an earlier call has kept.
+
+        Args:
+            kept: where they are kept.
+            name: of this part.
+            depends: what its rows depend on besides what all parts do.
+            add: calls other methods of this comparison.
+        """
+        start = len(self.rows)
+
+        def make() -> Made:
+            add()
+            tensors = {
+                f"{number}.{field}": tensor
+                for number, chosen in enumerate(self._chosen[start:])
+                if chosen is not None
+                for field, tensor in vars(chosen).items()
+            }
+            return tensors, {"rows": self.rows[start:]}
+
+        tensors, made = kept.get(name, depends, make)
+        self.rows[start:] = made["rows"]
+        self._chosen[start:] = [
+            Choices(tensors[f"{number}.network"], tensors[f"{number}.correct"])
+            if f"{number}.network" in tensors
+            else None
+            for number in range(len(made["rows"]))
+        ]
 
     def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Outcome:
         """Score a policy and keep its row; gives what became of each image."""
@@ -79,9 +120,8 @@ class Comparison:
         if agent.controller is None:
             self._keep(group, name, scores)
         else:
-            row = self._keep(group, name, scores, masks=networks(outcome))
-            if all(row["seed"] <= other["seed"] for other in self.rows if other["policy"] == row["policy"]):
-                self.choices[row["policy"]] = choices(outcome)
+            self._keep(group, name, scores, masks=networks(outcome))
+            self._chosen[-1] = choices(outcome)
         return outcome
 
     def add_search(
@@ -146,12 +186,12 @@ class Comparison:
         scores = replace(scores, latency_ms=latency_ms, reward=float(earned.mean()))
         self._keep(lone.family, lone.name, scores, parameters=lone.parameters, mmacs=lone.mmacs, **source)
 
-    def _keep(self, group: str, name: str, scores: Scores, **more: Any) -> dict[str, Any]:
+    def _keep(self, group: str, name: str, scores: Scores, **more: Any) -> None:
         policy, group = (SEED.sub("", text) for text in (name, group))
         seed = int(found[1]) if (found := SEED.search(name)) else 0
         row = {"policy": policy, "seed": seed, "group": group, "test": scores.known(), **more}
         self.rows.append(row)
-        return row
+        self._chosen.append(None)
 
 
 def settings(agent: Agent, val: InstanceBandit, latencies_ms: Sequence[float]) -> Iterator[float | None]:

@@ -1,0 +1,57 @@
+"""What a long verb has finished is kept as it goes, so that a call that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from instanas_env.storage import load_weights, save_weights
+
+Made = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors, and what JSON can hold."""
+
+
+class Kept:
+    """A folder of what was made, a file each, beside what it depends on.
+
+    Args:
+        folder: made when the first is kept.
+        common: what all depend on, such as fingerprints of files; JSON can hold it.
+    """
+
+    def __init__(self, folder: Path, common: Mapping[str, Any]):
+        self.folder = folder
+        self.common = common
+
+    def get(self, name: str, depends: Mapping[str, Any], make: Callable[[], Made]) -> Made:
+        """What ``make`` gives, as it is read back; or what an earlier call has kept.
+
+        A file that was damaged, or that depends on something else, is made anew.
+
+        Args:
+            name: tells it from the others in the folder.
+            depends: what it depends on besides what all do.
+            make: makes it.
+        """
+        file = self.folder / f"{file_name(name)}.safetensors"
+        on = json.loads(json.dumps({**self.common, **depends}))
+        if file.exists():
+            with suppress(ValueError):
+                tensors, config = load_weights(file)
+                if config.get("depends") == on:
+                    print(f"{name}: kept from an earlier call", flush=True)
+                    return tensors, config["made"]
+        tensors, made = make()
+        save_weights(file, tensors, {"depends": on, "made": made})
+        tensors, config = load_weights(file)
+        return tensors, config["made"]
+
+
+def file_name(name: str) -> str:
+    """A name as a file can have it on any system."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
