@@ -26,7 +26,7 @@ from instanas_env.training.bound import IMAGE_SETS, described
 from instanas_env.training.run_directory import machine
 from scripts.begin import begin
 from scripts.comparison.compare import PARTS, compare
-from scripts.comparison.tables import gains_told, table
+from scripts.comparison.tables import pairs, table
 from scripts.options import Compute, DataOfRun, Folder, Weights, filled
 
 
@@ -87,14 +87,17 @@ def main(options: Options) -> None:
     # The record is of no use without the results, which come last and so mark a finished comparison.
     record = make_record(comparison.image_set, comparison.choices, options.seed)
     record.save(options.out / "images.safetensors")
-    lines = over_seeds(comparison.rows)
+    lines, gains = over_seeds(comparison.rows), comparison.gains
     made = {
         "options": config,
         IMAGE_SETS: {"test": described(comparison.image_set)},
         "machine": machine(world),
     }
-    save_json(options.out / "results.json", {**made, "policies": lines, "rows": comparison.rows})
+    save_json(
+        options.out / "results.json", {**made, "policies": lines, "gains": gains, "rows": comparison.rows}
+    )
     shutil.rmtree(options.out / PARTS)
     table(lines).show()
-    print("\n".join(gains_told(comparison.rows)))
+    if gains:
+        pairs(gains).show()
     print(f"wrote {options.out}/results.json, images.safetensors; `instanas report {options.out}` draws them")

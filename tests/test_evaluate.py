@@ -172,9 +172,24 @@ def test_the_record_holds_the_split_and_its_pictures():
 
 def test_results_name_the_machine_and_the_options():
     results = read_strictly(evaluated() / "results.json")
-    assert results.keys() == {"options", "machine", "policies", "rows", "image_sets"}
+    assert results.keys() == {"options", "machine", "policies", "gains", "rows", "image_sets"}
     assert results["machine"].keys() == {"device", "processor", "threads", "torch", "python"}
     assert results["options"]["dataset"] == "folder"
+
+
+def test_every_policy_that_chooses_stands_beside_mobilenet_v2_on_the_same_images():
+    """And nothing that was kept for a killed call is left."""
+    found = read_strictly(evaluated() / "results.json")["gains"]
+    gains = [pair for pair in found if "(shipped)" not in pair["policy"]]
+    assert {(pair["policy"], pair["over"]) for pair in gains} == {
+        (policy, "MobileNetV2 trained alone") for policy, row in rows().items() if "masks" in row
+    }
+    alone = scores()["MobileNetV2 trained alone"]
+    for pair in gains:
+        own, (mean, low, high) = scores()[pair["policy"]], pair["accuracy"]
+        assert low <= mean <= high and mean == pytest.approx(own["accuracy"] - alone["accuracy"])
+        assert pair["latency"] == pytest.approx(own["latency_ms"] / alone["latency_ms"])
+    assert not (evaluated() / "parts").exists()
 
 
 def test_runs_of_the_same_name_are_both_compared(tmp_path):

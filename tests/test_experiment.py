@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from agents.classifier import InstaNASClassifier
-from agents.evaluation.over_seeds import gains
 from agents.files import load_agent
 from agents.static import StaticAgent
 from instanas_env.data import load_images
@@ -128,7 +127,9 @@ def test_the_comparison_and_the_page_show_the_searches():
     assert {policy for policy, count in seeds.items() if count == 2} == several
     both = [row["seed"] for row in results["rows"] if row["policy"] == "regression_finetuned, dial 0.5"]
     assert both == [0, 1]
-    assert {policy for pair in gains(results["rows"]) for policy in pair} == several
+    beside = {(pair["policy"], pair["over"]) for pair in results["gains"]}
+    assert ("reinforce_finetuned_balanced", "fixed_alone_reinforce_balanced") in beside
+    assert {over for _, over in beside} - several == {"MobileNetV2 x 1"}
     page = (finished() / "report.html").read_text()
     assert "interval over 2 seeds" in page
     assert "reinforce_finetuned_balanced" in page and "Course of the search" in page

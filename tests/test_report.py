@@ -35,7 +35,18 @@ from tests.tools.pipeline_fixtures import ROOT, home, image_folder, read_strictl
 # In two epochs the window falls faster than a controller can follow; that is what the warning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* no latency fell inside the reward window")
 
-SECTIONS = ["frontier", "shown", "table", "images", "latency", "modules", "map", "search", "estimate"]
+SECTIONS = [
+    "frontier",
+    "shown",
+    "table",
+    "pairs",
+    "images",
+    "latency",
+    "modules",
+    "map",
+    "search",
+    "estimate",
+]
 VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
 BAD = '<script>alert("x")</script> $\\frac$ | *'
 
@@ -123,7 +134,7 @@ def test_every_part_is_on_the_page_and_beside_it():
     assert page.sections(missing=False) == SECTIONS and page.sections(missing=True) == []
     found = sorted(path.name for path in reported().parent.iterdir())
     figures = ["estimate", "frontier", "images", "latency", "map", "modules", "search_1"]
-    assert found == [*(f"figure_{name}.png" for name in figures), "page.html", "table.md"]
+    assert found == [*(f"figure_{name}.png" for name in figures), "page.html", "pairs.md", "table.md"]
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
@@ -202,7 +213,7 @@ def test_an_empty_run_says_what_would_fill_it(tmp_path):
 
 def test_a_comparison_without_controllers_has_its_frontier_and_table(tmp_path):
     without = [{name: value for name, value in row.items() if name != "masks"} for row in rows()]
-    page = Page(write_report(Options(copied(tmp_path, rows=without))))
+    page = Page(write_report(Options(copied(tmp_path, rows=without, gains=[]))))
     assert page.sections(missing=False) == ["frontier", "table", "estimate"]
     assert page.texts["code"][0].startswith(f"instanas evaluate --out {tmp_path} --dataset folder")
     assert len(page.all("tr")) - 1 == len(lines())
@@ -259,17 +270,16 @@ def test_an_error_is_one_less_the_accuracy_and_its_ends_change_places():
 
 
 def test_means_over_seeds_make_the_claim_and_tell_who_is_better(tmp_path):
-    """Two seeds of two policies that differ by 2 points in each."""
     policy = next(row["policy"] for row in rows() if "masks" in row)
     several = [line if line["policy"] != policy else {**line, "seeds": 5} for line in lines()]
     for line in several:
         line["over_static_accuracy"] = [0.02, 0.01, 0.03]
-    ours = [{**row, "seed": seed} for row in rows() if row["policy"] == policy for seed in (0, 1)]
-    worse = {**ours[0]["test"], "accuracy": ours[0]["test"]["accuracy"] - 0.02}
-    theirs = [{"policy": "theirs", "seed": seed, "test": worse} for seed in (0, 1)]
-    page = Page(write_report(Options(copied(tmp_path, policies=several, rows=[*ours, *theirs]))))
+    gains = [{"policy": policy, "over": "rival", "accuracy": [0.02, 0.015, 0.025], "latency": 0.9}]
+    page = Page(write_report(Options(copied(tmp_path, policies=several, gains=gains))))
     assert "2.0 more" in page.texts["h1"][0] and "over 5 seeds" in page.texts["h1"][0]
-    assert f"{policy} over theirs: +2.0 (2.0 to 2.0) points" in page.source
+    told = f"| {policy} | rival | +2.0 (1.5 to 2.5) | \N{MINUS SIGN}10 % |"
+    assert (tmp_path / "pairs.md").read_text().splitlines()[2:] == [told]
+    assert "+2.0 (1.5 to 2.5)" in page.source
 
 
 @pytest.mark.parametrize("record", ["fashion_mnist", "leaderboard", "twin"])

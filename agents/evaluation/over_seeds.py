@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 Interval = tuple[float, float | None, float | None]
 """A mean or a difference, and the two ends of its 95 % interval."""
 
+SHARED = ("fixed", "static")
+"""Groups of rows whose policies are choices of modules on the shared meta-graph."""
 ENDS = ("_low", "_high")
 """End the names of the two ends of a figure's interval over images."""
 
@@ -71,18 +74,45 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def gains(rows: list[dict[str, Any]]) -> dict[tuple[str, str], Interval]:
-    """By how much each policy with several seeds is more accurate than each other one with the same ones.
+def gains(
+    rows: Sequence[dict[str, Any]], right: Sequence[np.ndarray], reference: str | None = None
+) -> list[dict[str, Any]]:
+    """By how much policies are more accurate than others, image by image, and how their latencies compare.
 
-    Differences are taken seed by seed; fractions.
+    A policy with several networks stands beside every network that was trained for all images alike: the
+    ``reference``, and those of runs of their own. Policies with several seeds, the same ones, stand beside
+    each other, the more accurate one first.
+
+    Args:
+        rows: of a comparison.
+        right: which images each row's policy got right, bool ``(N,)``.
+        reference: name of the policy that latencies are compared with.
+
+    Returns:
+        Objects with "policy", "over", "accuracy" (an :data:`Interval` over images and seeds, see
+        :func:`gain_interval`; fractions) and "latency" (the ratio).
     """
-    accuracy = {
-        policy: {row["seed"]: row["test"]["accuracy"] for row in members}
-        for policy, members in by_policy(rows).items()
-        if len(members) > 1
-    }
-    return {
-        (ours, theirs): mean_interval([own - accuracy[theirs][seed] for seed, own in accuracy[ours].items()])
-        for ours, theirs in permutations(accuracy, 2)
-        if accuracy[ours].keys() == accuracy[theirs].keys()
-    }
+    found = by_policy([{**row, "right": own} for row, own in zip(rows, right, strict=True)])
+    pairs = []
+    for (policy, ours), (over, theirs) in permutations(found.items(), 2):
+        seeds = [[row["seed"] for row in members] for members in (ours, theirs)]
+        if seeds[0] != seeds[1] and len(theirs) > 1:
+            continue
+        gain = np.array([row["right"] for row in ours]) * 1.0 - np.array([row["right"] for row in theirs])
+        many = seeds[0] == seeds[1] and len(ours) > 1 and gain.mean() > 0
+        if many or (_chooses(ours) and (over == reference or _one_network(theirs))):
+            latency = [np.mean([row["test"]["latency_ms"] for row in members]) for members in (ours, theirs)]
+            ratio = float(latency[0] / latency[1])
+            pairs.append({"policy": policy, "over": over, "accuracy": gain_interval(gain), "latency": ratio})
+    return pairs
+
+
+def _chooses(members: list[dict[str, Any]]) -> bool:
+    """Whether a policy gives images different networks, of weights of its own."""
+    return members[0]["group"] not in SHARED and any(row["test"]["networks"] > 1 for row in members)
+
+
+def _one_network(members: list[dict[str, Any]]) -> bool:
+    """Whether a search, or what was trained after it, is one network for all images alike."""
+    own = members[0]["group"] not in SHARED and "parameters" not in members[0]
+    return own and all(row["test"]["networks"] == 1 for row in members)

@@ -25,6 +25,7 @@ from agents.evaluation.clock import real_latency
 from agents.evaluation.controls import Controls
 from agents.evaluation.difficulty import difficulty
 from agents.evaluation.image_record import Choices, choices, distinct
+from agents.evaluation.over_seeds import gains
 from agents.evaluation.scores import Scores, choose_masks, some_images
 from agents.reward_regression import RewardRegression
 from instanas_env import reward
@@ -33,6 +34,7 @@ from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import Backend, time_networks
 from instanas_env.seeding import generator_for
 from scripts.comparison.kept import Kept, Made
+from scripts.comparison.tables import reference_of
 
 SEED = re.compile(r"_seed(\d+)")
 """In the name of a policy that was made again with another seed."""
@@ -63,18 +65,24 @@ class Comparison:
         self.seed = seed
         self.backend = backend
         self.rows: list[dict[str, Any]] = []
-        self._chosen: list[Choices | None] = []  # beside each row
+        self._by_image: list[dict[str, Tensor]] = []  # beside each row; "network" only with a controller
 
     @property
     def choices(self) -> dict[str, Choices]:
         """Which image got which network, of each policy with a controller (its first seed)."""
-        first: dict[str, Choices] = {}
-        for row, chosen in sorted(
-            zip(self.rows, self._chosen, strict=True), key=lambda pair: pair[0]["seed"]
-        ):
-            if chosen is not None:
-                first.setdefault(row["policy"], chosen)
-        return first
+        first: dict[str, tuple[int, Choices]] = {}
+        for row, found in zip(self.rows, self._by_image, strict=True):
+            policy, seed = row["policy"], row["seed"]
+            if "network" in found and (policy not in first or seed < first[policy][0]):
+                first[policy] = seed, Choices(**found)
+        return {policy: chosen for policy, (_, chosen) in first.items()}
+
+    @property
+    def gains(self) -> list[dict[str, Any]]:
+        """Who is more accurate than whom, see :func:`agents.evaluation.over_seeds.gains`."""
+        right = [found["correct"].numpy() for found in self._by_image]
+        reference = reference_of(self.rows)
+        return gains(self.rows, right, None if reference is None else reference["policy"])
 
     def part(self, kept: Kept, name: str, depends: Mapping[str, Any], add: Callable[[], None]) -> None:
         """The rows that ``add`` adds to this comparison, or those that an earlier call has kept.
@@ -89,21 +97,15 @@ class Comparison:
 
         def make() -> Made:
             add()
-            tensors = {
-                f"{number}.{field}": tensor
-                for number, chosen in enumerate(self._chosen[start:])
-                if chosen is not None
-                for field, tensor in vars(chosen).items()
-            }
+            numbered = enumerate(self._by_image[start:])
+            tensors = {f"{n}.{key}": value for n, found in numbered for key, value in found.items()}
             return tensors, {"rows": self.rows[start:]}
 
         tensors, made = kept.get(name, depends, make)
         self.rows[start:] = made["rows"]
-        self._chosen[start:] = [
-            Choices(tensors[f"{number}.network"], tensors[f"{number}.correct"])
-            if f"{number}.network" in tensors
-            else None
-            for number in range(len(made["rows"]))
+        self._by_image[start:] = [
+            {key: tensors[f"{n}.{key}"] for key in ("network", "correct") if f"{n}.{key}" in tensors}
+            for n in range(len(made["rows"]))
         ]
 
     def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Outcome:
@@ -115,13 +117,13 @@ class Comparison:
                 scores, clock_ms=real_latency(bandit, agent, masks, generator, backend=self.backend)
             )
         if self.losses is not None and scores.networks > 1:
-            found = difficulty(outcome.latency_ms, self.losses.numpy(), outcome.label)
-            scores = replace(scores, **found)
+            hard = difficulty(outcome.latency_ms, self.losses.numpy(), outcome.label)
+            scores = replace(scores, **hard)
+        found = vars(choices(outcome))
         if agent.controller is None:
-            self._keep(group, name, scores)
+            self._keep(group, name, scores, {"correct": found["correct"]})
         else:
-            self._keep(group, name, scores, masks=networks(outcome))
-            self._chosen[-1] = choices(outcome)
+            self._keep(group, name, scores, found, masks=networks(outcome))
         return outcome
 
     def add_search(
@@ -184,14 +186,17 @@ class Comparison:
         outcome = SimpleNamespace(**{name: value.numpy() for name, value in arrays.items()}, networks=1)
         scores = Scores.of(outcome, clock_ms=clock_ms)
         scores = replace(scores, latency_ms=latency_ms, reward=float(earned.mean()))
-        self._keep(lone.family, lone.name, scores, parameters=lone.parameters, mmacs=lone.mmacs, **source)
+        own = {"parameters": lone.parameters, "mmacs": lone.mmacs, **source}
+        self._keep(lone.family, lone.name, scores, {"correct": correct.to(torch.uint8)}, **own)
 
-    def _keep(self, group: str, name: str, scores: Scores, **more: Any) -> None:
+    def _keep(
+        self, group: str, name: str, scores: Scores, by_image: Mapping[str, Tensor], **more: Any
+    ) -> None:
         policy, group = (SEED.sub("", text) for text in (name, group))
         seed = int(found[1]) if (found := SEED.search(name)) else 0
         row = {"policy": policy, "seed": seed, "group": group, "test": scores.known(), **more}
         self.rows.append(row)
-        self._chosen.append(None)
+        self._by_image.append(dict(by_image))
 
 
 def settings(agent: Agent, val: InstanceBandit, latencies_ms: Sequence[float]) -> Iterator[float | None]:

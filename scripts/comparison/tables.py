@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agents.evaluation.over_seeds import Interval, gains
+from agents.evaluation.over_seeds import Interval
 from scripts.comparison.text_table import Columns, TextTable, difference, points, signed, with_ends
 
 Line = dict[str, Any]
@@ -92,6 +92,14 @@ COLUMNS: dict[str, tuple[Callable[[Line], str], str]] = {
 """For each column its cells, and what a reader has to know of it."""
 
 
+PAIRS: Columns = {
+    "policy": lambda pair: pair["policy"],
+    "beside": lambda pair: pair["over"],
+    "more right, points": lambda pair: points(pair["accuracy"], "+"),
+    "time": lambda pair: difference(pair["latency"]),
+}
+
+
 def table(lines: Sequence[Line]) -> TextTable:
     """A line for each policy."""
     if reference := reference_of(lines):
@@ -106,13 +114,9 @@ def notes(shown: TextTable) -> str:
     return " ".join(note for name in shown.head if (note := COLUMNS[name][1]))
 
 
-def gains_told(rows: list[dict[str, Any]]) -> list[str]:
-    """Who is more accurate than whom on average, a sentence for each pair."""
-    return [
-        f"{ours} over {theirs}: {points(gain, '+')} points"
-        for (ours, theirs), gain in gains(rows).items()
-        if gain[0] > 0
-    ]
+def pairs(gains: Sequence[dict[str, Any]]) -> TextTable:
+    """A line for each pair of :func:`agents.evaluation.over_seeds.gains`."""
+    return TextTable.of(PAIRS, gains)
 
 
 # --- the leaderboard of a benchmark -------------------------------------------------------------------

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from instanas_env.search_space import ALL_MODULES
-from scripts.comparison.tables import gains_told, reference_of
+from scripts.comparison.tables import reference_of
 from scripts.comparison.text_table import count, difference, milliseconds, points, signed
 from scripts.report.figures_by_image import images_shown
 from scripts.report.parts import Part
@@ -26,9 +26,7 @@ def page(run: RunFiles, parts: list[Part]) -> str:
 
     environment = Environment(loader=PackageLoader("scripts.report", "."), autoescape=True, trim_blocks=True)
     environment.filters |= {"png": lambda figure: data_uri(saved(figure, "png")), "svg": inline_svg}
-    return environment.get_template("page.html.j2").render(
-        run=run, parts=parts, gains=gains_told(run.rows), **head(run)
-    )
+    return environment.get_template("page.html.j2").render(run=run, parts=parts, **head(run))
 
 
 def head(run: RunFiles) -> dict[str, Any]:

@@ -57,6 +57,15 @@ PARTS = (
     ),
     Part("table", "All policies (Tables 1 to 3)", "", lambda run: tables.table(run.policies)),
     Part(
+        "pairs",
+        "Side by side",
+        "Accuracy of a policy beyond that of another on the same images; its 95 % interval is over images"
+        " and, where there are several, seeds. Policies that choose stand beside each network trained for all"
+        " images alike, those with several seeds beside each other.",
+        lambda run: tables.pairs(run.content["gains"]),
+        lambda run: run.content.get("gains"),
+    ),
+    Part(
         "printed",
         "Beside the paper's figures (Tables 1 to 3)",
         "Quoted figures are as printed there; networks and training are not the same. Times are in multiples"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from agents.evaluation.over_seeds import SHARED
 from scripts.comparison.tables import reference_of
 from scripts.comparison.text_table import Columns, TextTable, with_ends
 
@@ -102,7 +103,7 @@ def ours(lines: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     unit = reference["latency_ms"][0] if reference else None
     rows = []
     for line in lines:
-        if line is not reference and line.get("group") in ("fixed", "static"):
+        if line is not reference and line.get("group") in SHARED:
             continue
         mean, low, high = line["accuracy"]
         right = (1 - mean, None if high is None else 1 - high, None if low is None else 1 - low)
