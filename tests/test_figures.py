@@ -153,6 +153,9 @@ def test_the_page_is_about_the_users_policy_whatever_it_is_worth():
     shipped, mine = row("best (shipped)", "a", [6, 6]), row("mine", "b", [6, 6])
     assert claimed([shipped, mine]) is mine and claimed([shipped]) is shipped
     assert claimed([row("one", "c", [12]), shipped]) is shipped, "one network for all is not the idea"
+    most, tuned = row("most", "d", [4, 4, 4]), row("r_finetuned_A", "e", [6, 6])
+    pairs = [{"policy": "r_finetuned_A", "over": f"fixed_alone_{name}"} for name in ("r_B", "r_A")]
+    assert claimed([most, tuned], pairs) is tuned and claimed([most, tuned], pairs[:1]) is most
 
 
 def test_a_history_of_something_else_is_no_search(tmp_path):

@@ -18,7 +18,7 @@ from agents.evaluation.over_seeds import over_seeds
 from instanas_env.build import shipped
 from instanas_env.storage import load_json, save_json
 from scripts import evaluate, search
-from scripts.comparison.tables import notes, table
+from scripts.comparison.tables import notes, rival_pair, table
 from scripts.comparison.text_table import TextTable, count, difference, milliseconds, points, signed
 from scripts.report.page import IDEA, claim, told
 from scripts.report.printed import (
@@ -409,5 +409,13 @@ def test_the_claim_says_which_way_it_went(low, high, says):
         f"(95 % interval over 1,000 images: {signed(100 * low, 1)} to {signed(100 * high, 1)})"
     )
     assert claim(REFERENCE) == IDEA
+
+
+def test_the_claim_is_against_the_rival_where_there_is_one():
+    pair = {"policy": "ours_finetuned", "over": "fixed_alone_ours", "accuracy": (-0.02, -0.03, -0.01)}
+    line = {**OURS, "policy": "ours_finetuned", "over_static_accuracy": (0.02, 0.01, 0.03)}
+    text = claim(line, rival_pair("ours_finetuned", [{**pair, "over": "other"}, pair]))
+    assert "2.0 fewer of 100 images" in text and "takes no longer and was trained in the same way" in text
+    assert claim(line, rival_pair("ours", [pair])) == claim(line)
     assert "\N{MINUS SIGN}50 % against MobileNetV2 trained alone" in told(line, [REFERENCE, line])
     assert told(line, [line]).endswith("on average.")

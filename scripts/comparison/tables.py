@@ -13,11 +13,22 @@ from agents.evaluation.over_seeds import Interval
 from scripts.comparison.text_table import Columns, TextTable, difference, points, signed, with_ends
 
 Line = dict[str, Any]
+RIVAL = "fixed_alone"
+"""Begins the name of a run that trains one network for all images alike, as another run was trained."""
 
 
 def reference_of(lines: Sequence[Line]) -> Line | None:
     """MobileNetV2, to which latencies are compared; None if the comparison left it out."""
     return next((line for line in lines if line["policy"].startswith("MobileNetV2")), None)
+
+
+def rival_pair(policy: str, gains: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The pair of a policy and the network for all images alike that was trained as it was, if there is one.
+
+    By the names that `instanas experiment` gives: x_finetuned and fixed_alone_x.
+    """
+    rival = f"{RIVAL}_{policy.replace('_finetuned', '')}"
+    return next((pair for pair in gains if (pair["policy"], pair["over"]) == (policy, rival)), None)
 
 
 def _cell(figure: str, text: Callable[[Any], str], several: bool = False) -> Callable[[Line], str]:

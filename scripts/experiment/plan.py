@@ -22,6 +22,7 @@ from instanas_env.storage import load_json
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from scripts import baseline, choose, evaluate, finetune, oneshot, pretrain, profile, search
 from scripts.comparison.fixed import FRONTIER
+from scripts.comparison.tables import RIVAL
 from scripts.experiment.presets import Preset
 from scripts.experiment.stage import Stage
 from scripts.options import TABLE, Compute
@@ -170,7 +171,7 @@ class Plan:
         options = finetune.Options(**given, **vars(self.preset.finetune))
         yield Stage("finetune", label, finetune.main, options, out / CONTROLLER)
         if target in self.preset.rivals:
-            alone = self._place(f"fixed_alone_{agent}{ending}", seed)
+            alone = self._place(f"{RIVAL}_{agent}{ending}", seed)
             options = replace(options, out=alone, one_shot=self.out / ONE_SHOT)
             yield Stage("finetune", f"finetune {alone.name}", finetune.main, options, alone / CONTROLLER)
 

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from instanas_env.search_space import ALL_MODULES
-from scripts.comparison.tables import reference_of
+from scripts.comparison.tables import reference_of, rival_pair
 from scripts.comparison.text_table import count, difference, milliseconds, points, signed
 from scripts.report.figures_by_image import images_shown
 from scripts.report.parts import Part
@@ -32,7 +32,7 @@ def page(run: RunFiles, parts: list[Part]) -> str:
 def head(run: RunFiles) -> dict[str, Any]:
     """What stands at the top: the claim, its figures, and images from easy to hard."""
     try:
-        row = claimed(run.learned)
+        row = claimed(run.learned, run.gains)
     except Missing:
         return {"claim": IDEA}
     try:
@@ -41,16 +41,22 @@ def head(run: RunFiles) -> dict[str, Any]:
         shown = []
     (line,) = (line for line in run.policies if line["policy"] == row["policy"])
     return {
-        "claim": claim(line),
+        "claim": claim(line, rival_pair(line["policy"], run.gains)),
         "told": told(line, run.policies),
         "cells": len(row["masks"][0]["mask"]) // len(ALL_MODULES),
         "shown": shown,
     }
 
 
-def claim(line: dict[str, Any]) -> str:
-    """What the policy gains over the best single network, over seeds where there are several."""
+def claim(line: dict[str, Any], rival: dict[str, Any] | None = None) -> str:
+    """What the policy gains over the best single network, over seeds where there are several.
+
+    That is its ``rival``, a pair of :func:`agents.evaluation.over_seeds.gains`, if there is one; else a fixed
+    choice of modules on its own weights.
+    """
     mean, low, high = line.get("over_static_accuracy", (0.0, None, None))
+    if rival is not None:
+        mean, low, high = rival["accuracy"]
     if low is None or high is None:
         return IDEA
     over = count(line["seeds"], "seed") if line["seeds"] > 1 else count(round(line["images"][0]), "image")
@@ -61,6 +67,7 @@ def claim(line: dict[str, Any]) -> str:
         "With a network of its own for every image,"
         f" {'as many images are recognised as' if equal else more}"
         " with the best single network that takes no longer"
+        f"{' and was trained in the same way' if rival else ''}"
         f"{', which may be chance' if chance and not equal else ''}"
         f" (95 % interval over {over}: {signed(100 * low, 1)} to {signed(100 * high, 1)})"
     )

@@ -62,8 +62,8 @@ PARTS = (
         "Accuracy of a policy beyond that of another on the same images; its 95 % interval is over images"
         " and, where there are several, seeds. Policies that choose stand beside each network trained for all"
         " images alike, those with several seeds beside each other.",
-        lambda run: tables.pairs(run.content["gains"]),
-        lambda run: run.content.get("gains"),
+        lambda run: tables.pairs(run.gains),
+        lambda run: run.gains,
     ),
     Part(
         "printed",

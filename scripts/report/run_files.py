@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from agents.evaluation.over_seeds import by_policy
 from instanas_env.build import shipped
 from instanas_env.storage import load_json
 from instanas_env.training.bound import IMAGE_SETS
+from scripts.comparison.tables import rival_pair
 from scripts.report.figures_search import History, load_search_history
 from scripts.report.printed import System, printed_for
 
@@ -70,10 +72,15 @@ class RunFiles:
             return learned
         raise self.lacks("a comparison, but no controller in it")
 
+    @property
+    def gains(self) -> list[dict[str, Any]]:
+        """Who is more accurate than whom, see :func:`agents.evaluation.over_seeds.gains`."""
+        return self.content.get("gains", [])
+
     @cached_property
     def by_image(self) -> tuple[dict[str, Any], Choices, ImageRecord]:
         """The policy that the page is about, which image got which of its networks, and the images."""
-        row, file = claimed(self.learned), self.run / "images.safetensors"
+        row, file = claimed(self.learned, self.gains), self.run / "images.safetensors"
         if not file.exists():
             raise self.lacks("no record of which image got which network (images.safetensors)")
         record = ImageRecord.load(file)
@@ -127,12 +134,14 @@ def _read(file: Path) -> dict[str, Any]:
     return load_json(file) if file.exists() else {}
 
 
-def claimed(learned: list[dict[str, Any]]) -> dict[str, Any]:
+def claimed(learned: list[dict[str, Any]], gains: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """The policy that the page is about: the one with most networks, the user's before a shipped one.
 
-    Those with controls come first: a policy whose meta-graph was trained anew has none (see compare.py).
+    Those with a rival come first, then those with controls: a policy whose meta-graph was trained anew has
+    none (see compare.py).
     The rule looks at neither accuracy nor time, so that the claim is not the luckiest of several.
     """
     own = [row for row in learned if len(row["masks"]) > 1 and "(shipped)" not in row["policy"]]
+    rivalled = [row for row in own if rival_pair(row["policy"], gains)]
     controlled = [row for row in own if "controls" in row]
-    return max(controlled or own or learned, key=lambda row: len(row["masks"]))
+    return max(rivalled or controlled or own or learned, key=lambda row: len(row["masks"]))
