@@ -37,7 +37,7 @@ PLACES = {"report": "scripts.report.run_report", "experiment": "scripts.experime
 """Verbs that are more than a file."""
 USER_ERRORS = (ValueError, OSError, ImportError)
 """A full disk is an OSError, so are files that are absent or must not be read."""
-STARTS_ANEW = ("profile", "choose", "evaluate", "report", "export", "bench")
+STARTS_ANEW = ("profile", "choose", "report", "export", "bench")
 """Verbs that keep nothing of a call that was stopped."""
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 

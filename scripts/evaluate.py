@@ -13,7 +13,6 @@ real latencies matter. Killed and called again, it goes on with the policies tha
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from instanas_env.storage import save_json
 from instanas_env.training.bound import IMAGE_SETS, described
 from instanas_env.training.run_directory import machine
 from scripts.begin import begin
-from scripts.comparison.compare import PARTS, compare
+from scripts.comparison.compare import compare
 from scripts.comparison.tables import pairs, table
 from scripts.options import Compute, DataOfRun, Folder, Weights, filled
 
@@ -96,7 +95,8 @@ def main(options: Options) -> None:
     save_json(
         options.out / "results.json", {**made, "policies": lines, "gains": gains, "rows": comparison.rows}
     )
-    shutil.rmtree(options.out / PARTS)
+    if comparison.kept is not None:
+        comparison.kept.discard()
     table(lines).show()
     if gains:
         pairs(gains).show()

@@ -59,7 +59,7 @@ def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[
     run.bind(val=val)
     first = OneShotSearch(bandit, options.seed, options.images)
     run.claim()
-    masks = torch.cat([table.cheapest_mask()[None], first.sample(options.masks)])
+    masks = torch.cat([first.known(), first.sample(options.masks)])
     accuracy = rank(first, masks, "sampled", options.chunk, run)
     finalists = masks[best_layers(accuracy, table.lookup(masks).tolist(), options.finalists)]
     accuracy = rank(OneShotSearch(bandit, images=len(val)), finalists, "finalists", options.chunk, run)

@@ -15,6 +15,7 @@ from agents.evaluation.alone import load_lone
 from agents.evaluation.difficulty import rank_correlation
 from agents.evaluation.image_record import ImageRecord
 from agents.evaluation.over_seeds import over_seeds
+from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.static import StaticAgent
 from instanas_env.build import shipped
@@ -23,7 +24,7 @@ from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from scripts.comparison.compare import compare, menu_of, searches
+from scripts.comparison.compare import PARTS, compare, menu_of, searches
 from scripts.evaluate import Options
 from tests.tools.pipeline_fixtures import evaluated, image_folder, read_strictly, searched
 
@@ -189,7 +190,7 @@ def test_every_policy_that_chooses_stands_beside_mobilenet_v2_on_the_same_images
         own, (mean, low, high) = scores()[pair["policy"]], pair["accuracy"]
         assert low <= mean <= high and mean == pytest.approx(own["accuracy"] - alone["accuracy"])
         assert pair["latency"] == pytest.approx(own["latency_ms"] / alone["latency_ms"])
-    assert not (evaluated() / "parts").exists()
+    assert not (evaluated() / PARTS).exists()
 
 
 def test_runs_of_the_same_name_are_both_compared(tmp_path):
@@ -297,25 +298,33 @@ def test_what_a_killed_comparison_has_finished_is_not_made_again(tmp_path, capsy
     for run in runs:
         shutil.copytree(searched("reinforce"), run)
     graph = searched("reinforce") / "meta_graph.safetensors"
-    stopped = small(tmp_path / "stopped", runs=runs, one_shot_limits=(1.0,), meta_graph=graph)
+    alone = (shipped("mobilenet_v2.safetensors"),)
+    stopped = small(tmp_path / "stopped", runs=runs, one_shot_limits=(1.0,), meta_graph=graph, alone=alone)
     compare(dataclasses.replace(stopped, runs=runs[:1]))
     capsys.readouterr()
     resumed = compare(stopped)
     kept = [line for line in capsys.readouterr().out.splitlines() if "kept from an earlier call" in line]
     assert [line.split(":")[0] for line in kept] == ["frontier", "fixed", "search first"]
     whole = compare(dataclasses.replace(stopped, out=tmp_path / "whole"))
-    assert resumed.rows == whole.rows and resumed.choices.keys() == whole.choices.keys() == {
-        "first",
-        "second",
-    }
+    assert resumed.rows == whole.rows and resumed.gains == whole.gains and len(whole.gains) == 2
+    assert (
+        resumed.choices.keys()
+        == whole.choices.keys()
+        == {
+            "first",
+            "second",
+        }
+    )
     for name, chosen in whole.choices.items():
         assert torch.equal(resumed.choices[name].network, chosen.network)
         assert torch.equal(resumed.choices[name].correct, chosen.correct)
 
-    RewardRegression(None, space=SearchSpace.preset("lite")).save(runs[0] / "controller.safetensors")
+    fresh = SelfCriticalReinforce(None, space=SearchSpace.preset("lite"), seed=7)
+    fresh.save(runs[0] / "controller.safetensors")
     capsys.readouterr()
-    assert compare(dataclasses.replace(stopped, dial=(0.5,))).rows != whole.rows
-    assert "search" not in capsys.readouterr().out
+    assert compare(stopped).rows != whole.rows
+    told = capsys.readouterr().out
+    assert "search second: kept" in told and "search first" not in told
 
 
 @pytest.mark.parametrize("agent", ["blockdrop", "convnet-aig"])

@@ -131,7 +131,7 @@ def test_the_comparison_and_the_page_show_the_searches():
     assert ("reinforce_finetuned_balanced", "fixed_alone_reinforce_balanced") in beside
     assert {over for _, over in beside} - several == {"MobileNetV2 x 1"}
     page = (finished() / "report.html").read_text()
-    assert "interval over 2 seeds" in page
+    assert "images and 2 seeds" in page and "takes no longer and was trained in the same way" in page
     assert "reinforce_finetuned_balanced" in page and "Course of the search" in page
 
 

@@ -49,5 +49,24 @@ def test_what_was_damaged_is_made_anew(tmp_path, damage):
     assert kept.get("part", {}, maker)[1] == {"made": [2, 0.1]}
 
 
+def test_discarding_leaves_what_is_of_others(tmp_path):
+    kept = Kept(tmp_path / "parts", {})
+    kept.get("a", {}, Maker())
+    kept.get("b", {}, Maker())
+    (tmp_path / "parts" / "mine.txt").write_text("mine")
+    kept.discard()
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["mine.txt"]
+    again = Kept(tmp_path / "other", {})
+    again.get("a", {}, Maker())
+    again.discard()
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_name_of_any_length_has_a_file_and_equal_files_are_told_apart(tmp_path):
+    kept, maker = Kept(tmp_path, {}), Maker()
+    for made, name in ((1, "a/" * 300 + "x"), (2, "a_" * 300 + "x")):
+        assert kept.get(name, {}, maker)[1]["made"][0] == made
+
+
 def test_names_are_those_of_files():
     assert file_name("search runs/a b.c-d_1") == "search_runs_a_b.c-d_1"

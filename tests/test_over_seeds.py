@@ -86,8 +86,8 @@ def test_policies_of_the_same_seeds_stand_beside_each_other_the_better_one_first
     """Ours 70, 73, 76 of 100 images, theirs 69, 71, 73, the same ones: gains of 1, 2 and 3 images.
 
     Over seeds 0.01, 0.02, 0.03: +- 4.3027 * 0.01 / sqrt(3) = 0.02484. Over images: the seeds' mean is 1/3 on
-    images 70, 72 and 74, 2/3 on none, 1 on none ... so 6 of 100 at 1/3: deviation sqrt((6/9 - 100 * 0.0004)
-    / 99) = 0.07957, t of 99 degrees 1.98422, +- 0.01579. Together sqrt(0.02484^2 + 0.01579^2) = 0.02943.
+    six of 100 (69; 71, 72; 73, 74, 75) and 0 on the others: deviation sqrt((6/9 - 100 * 0.0004) / 99) =
+    0.07957, t of 99 degrees 1.98422, +- 0.01579. Together sqrt(0.02484^2 + 0.01579^2) = 0.02943.
     """
     rows = [row(name, seed, 0.01 * n) for name, many in (("ours", (70, 73, 76)), ("theirs", (69, 71, 73)))
             for seed, n in enumerate(many)]  # fmt: skip
@@ -95,7 +95,10 @@ def test_policies_of_the_same_seeds_stand_beside_each_other_the_better_one_first
     assert (pair["policy"], pair["over"], pair["latency"]) == ("ours", "theirs", 1.0)
     assert pair["accuracy"] == pytest.approx((0.02, 0.02 - 0.02943, 0.02 + 0.02943), abs=1e-5)
     other = [row("ours", 0, 0.7), row("ours", 1, 0.7), row("theirs", 0, 0.6), row("theirs", 2, 0.6)]
-    assert gains(other, right_of(other)) == []
+    assert [pair["accuracy"][0] for pair in gains(other, right_of(other))] == [], "one seed is in both"
+    other += [row("ours", 2, 0.8)]
+    (pair,) = gains(other, right_of(other))
+    assert pair["accuracy"][0] == pytest.approx((0.1 + 0.2) / 2), "of seeds 0 and 2"
 
 
 def test_a_policy_that_chooses_stands_beside_every_network_for_all_images_whoever_is_better():
@@ -114,7 +117,10 @@ def test_a_policy_that_chooses_stands_beside_every_network_for_all_images_whoeve
     assert {pair: gain[0] for pair, gain in named(found).items()} == {
         ("ours", "MobileNetV2 x 1"): pytest.approx(-0.15),
         ("ours", "rival"): pytest.approx(0.15),
-    }
+    }, "a rival with one seed stands beside both"
+    rows.append(row("rival", 1, 0.9, **one))
+    both = named(gains(rows, right_of(rows), "MobileNetV2 x 1"))
+    assert both["ours", "rival"][0] == pytest.approx(0.0) and ("rival", "ours") not in both
     assert all(low < mean < high for mean, low, high in named(found).values())
     shown = pairs(found)
     assert shown.head == ("policy", "beside", "more right, points", "time")

@@ -204,7 +204,7 @@ def test_a_name_is_text_and_never_markup(tmp_path):
 def test_an_empty_run_says_what_would_fill_it(tmp_path):
     """The shipped table's record is always there."""
     page = Page(write_report(Options(tmp_path)))
-    missing = [name for name in SECTIONS if name not in ("shown", "estimate")]
+    missing = [name for name in SECTIONS if name not in ("shown", "pairs", "estimate")]
     assert page.sections(missing=True) == missing and page.sections(missing=False) == ["estimate"]
     commands = [f"instanas evaluate --out {tmp_path}"] * 6
     assert page.texts["code"] == [*commands, f"instanas search --out {tmp_path / 'search'}"]
@@ -416,6 +416,8 @@ def test_the_claim_is_against_the_rival_where_there_is_one():
     line = {**OURS, "policy": "ours_finetuned", "over_static_accuracy": (0.02, 0.01, 0.03)}
     text = claim(line, rival_pair("ours_finetuned", [{**pair, "over": "other"}, pair]))
     assert "2.0 fewer of 100 images" in text and "takes no longer and was trained in the same way" in text
-    assert claim(line, rival_pair("ours", [pair])) == claim(line)
+    assert text.endswith("(95 % interval over 1,000 images: \N{MINUS SIGN}3.0 to \N{MINUS SIGN}1.0)")
+    assert "over 1,000 images and 3 seeds" in claim({**line, "seeds": 3}, pair)
+    assert rival_pair("ours", [{**pair, "policy": "ours"}]) is None, "the search itself was trained otherwise"
     assert "\N{MINUS SIGN}50 % against MobileNetV2 trained alone" in told(line, [REFERENCE, line])
     assert told(line, [line]).endswith("on average.")

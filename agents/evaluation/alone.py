@@ -46,6 +46,7 @@ class LoneNetwork:
         resolution: of its images, px.
         classes: number of logits.
         space: the search space it is the MobileNetV2 of, if it is one.
+        file: where its weights were read.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LoneNetwork:
     resolution: int
     classes: int
     space: SearchSpace | None = None
+    file: Path | None = None
 
     @property
     def parameters(self) -> int:
@@ -82,16 +84,11 @@ class LoneNetwork:
         return predict_classes(network, image_set, nothing) == image_set.labels
 
 
-def weights_of(path: Path) -> Path:
-    """The weights file that ``path`` is, or that the run directory ``path`` holds."""
-    if not path.is_dir():
-        return path
-    return path / (NETWORK if (path / NETWORK).is_file() else META_GRAPH)
-
-
 def load_lone(path: Path) -> LoneNetwork:
     """The network of a weights file, or of the run directory that holds one."""
-    file = weights_of(path)
+    file = path
+    if path.is_dir():
+        file = path / (NETWORK if (path / NETWORK).is_file() else META_GRAPH)
     return _of_torchvision(file) if "network" in load_config(file) else _mobilenet_v2(file)
 
 
@@ -104,6 +101,7 @@ def _of_torchvision(file: Path) -> LoneNetwork:
         network=network.folded(),
         resolution=architecture.resolution,
         classes=network.num_classes,
+        file=file,
     )
 
 
@@ -122,6 +120,7 @@ def _mobilenet_v2(file: Path) -> LoneNetwork:
         resolution=space.resolution,
         classes=meta_graph.num_classes,
         space=space,
+        file=file,
     )
 
 

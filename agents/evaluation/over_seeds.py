@@ -14,7 +14,7 @@ Interval = tuple[float, float | None, float | None]
 """A mean or a difference, and the two ends of its 95 % interval."""
 
 SHARED = ("fixed", "static")
-"""Groups of rows whose policies are choices of modules on the shared meta-graph."""
+"""Groups of rows that no run of the comparison has made: above all fixed masks on the shared meta-graph."""
 ENDS = ("_low", "_high")
 """End the names of the two ends of a figure's interval over images."""
 
@@ -79,14 +79,14 @@ def gains(
 ) -> list[dict[str, Any]]:
     """By how much policies are more accurate than others, image by image, and how their latencies compare.
 
-    A policy with several networks stands beside every network that was trained for all images alike: the
-    ``reference``, and those of runs of their own. Policies with several seeds, the same ones, stand beside
-    each other, the more accurate one first.
+    A policy with several networks stands beside the ``reference`` and each single network that a run trained,
+    whoever is better. Others with several seeds stand beside each other, the more accurate one first.
+    Differences are those of the seeds that both have; what has one seed stands beside each of the other's.
 
     Args:
         rows: of a comparison.
-        right: which images each row's policy got right, bool ``(N,)``.
-        reference: name of the policy that latencies are compared with.
+        right: which images each row's policy got right, ``(N,)``.
+        reference: name of a policy, such as MobileNetV2 trained alone.
 
     Returns:
         Objects with "policy", "over", "accuracy" (an :data:`Interval` over images and seeds, see
@@ -94,17 +94,26 @@ def gains(
     """
     found = by_policy([{**row, "right": own} for row, own in zip(rows, right, strict=True)])
     pairs = []
-    for (policy, ours), (over, theirs) in permutations(found.items(), 2):
-        seeds = [[row["seed"] for row in members] for members in (ours, theirs)]
-        if seeds[0] != seeds[1] and len(theirs) > 1:
+    for (policy, all_ours), (over, all_theirs) in permutations(found.items(), 2):
+        ours, theirs = _of_the_same_seeds(all_ours, all_theirs)
+        if not ours:
             continue
         gain = np.array([row["right"] for row in ours]) * 1.0 - np.array([row["right"] for row in theirs])
-        many = seeds[0] == seeds[1] and len(ours) > 1 and gain.mean() > 0
-        if many or (_chooses(ours) and (over == reference or _one_network(theirs))):
+        asked = _chooses(ours) and (over == reference or _one_network(theirs))
+        mirrored = _chooses(theirs) and (policy == reference or _one_network(ours))
+        if asked or (len(theirs) > 1 and gain.mean() > 0 and not mirrored):
             latency = [np.mean([row["test"]["latency_ms"] for row in members]) for members in (ours, theirs)]
             ratio = float(latency[0] / latency[1])
             pairs.append({"policy": policy, "over": over, "accuracy": gain_interval(gain), "latency": ratio})
     return pairs
+
+
+def _of_the_same_seeds(*members: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows of two policies whose seeds the other has too, or all of them beside one of a single seed."""
+    if min(map(len, members)) == 1:
+        return list(members)
+    common = set.intersection(*({row["seed"] for row in rows} for rows in members))
+    return [[row for row in rows if row["seed"] in common] for rows in members]
 
 
 def _chooses(members: list[dict[str, Any]]) -> bool:

@@ -6,10 +6,10 @@ At the paper's scale that takes hours. What has finished is kept, in parts, unti
 from __future__ import annotations
 
 import filecmp
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.arms import MenuArms
-from agents.evaluation.alone import is_of, load_all, load_lone, short_names, weights_of
+from agents.evaluation.alone import is_of, load_all, load_lone, short_names
 from agents.evaluation.controls import Controls
 from agents.evaluation.picks import is_pick
 from agents.files import load_agent
@@ -36,7 +36,7 @@ from scripts.comparison.fixed import add_networks, add_static, frontier_file, on
 from scripts.comparison.kept import Kept, Made
 from scripts.comparison.rows import Comparison
 
-PARTS = "parts"
+PARTS = "evaluated_parts"
 """The folder of what has finished, in that of the comparison."""
 SEARCHED = ("dial", "control_masks", "control_networks", "control_images")
 """Options that the rows of searches depend on, and no others."""
@@ -52,25 +52,25 @@ def compare(options: Any, world: World = ALONE) -> Comparison:
     found, device = searches(options), world.device
     val, test = frozen_bandits(options, ("val", "test"), device, found.values())
     check_same_images(found.values(), options.dataset, "val", val.image_set)
-    alone, weights = load_all(options.alone, val.space, len(test.image_set.classes)), list(options.alone)
+    alone = load_all(options.alone, val.space, len(test.image_set.classes))
     if uses_shipped(options):
-        weights.append(shipped("mobilenet_v2.safetensors"))
-        lone = load_lone(weights[-1])
+        lone = load_lone(shipped("mobilenet_v2.safetensors"))
         alone.append(replace(lone, name="MobileNetV2 trained alone", family="fixed"))
-    losses = next((lone.losses(test.image_set, device) for lone in alone if is_of(lone, val.space)), None)
+    teller = next((lone for lone in alone if is_of(lone, val.space)), None)  # of how hard images are
+    losses = None if teller is None else teller.losses(test.image_set, device)
     backend = options.backend if options.time_real else None
-    comparison = Comparison(test.image_set, options.seed, backend, losses)
     kept = kept_parts(options, (val, test), world)
+    comparison = Comparison(test.image_set, options.seed, backend, losses, kept)
     frontier = frontier_of(options, val, kept)
 
     def add_fixed() -> None:
         add_networks(comparison, test, alone)
         add_static(comparison, test, **frontier, limits=options.one_shot_limits)
 
-    files = {str(path): file_fingerprint(weights_of(path)) for path in weights}
-    comparison.part(kept, "fixed", {"alone": files, "limits": options.one_shot_limits}, add_fixed)
-    numbers = {name: getattr(options, name) for name in SEARCHED}
-    hard = None if losses is None else hashlib.sha256(losses.numpy().tobytes()).hexdigest()
+    lone_files = {lone.name: file_fingerprint(lone.file) for lone in alone if lone.file}
+    comparison.part("fixed", {"alone": lone_files, "limits": options.one_shot_limits}, add_fixed)
+    common = {name: getattr(options, name) for name in SEARCHED}
+    common["hard"] = None if teller is None else lone_files[teller.name]
     for name, folder in found.items():
         graph, agent = MetaGraph.load(folder / META_GRAPH).to(device), load_agent(folder / CONTROLLER)
         own = [InstanceBandit(graph, split.image_set, val.latency_table) for split in (val, test)]
@@ -86,7 +86,7 @@ def compare(options: Any, world: World = ALONE) -> Comparison:
         made = None if trained_anew(folder) else controls
         files = {file: file_fingerprint(folder / file) for file in (CONTROLLER, META_GRAPH)}
         add = partial(comparison.add_search, name, agent, own[0], own[1], dial, made)
-        comparison.part(kept, f"search {name}", {"files": files, "losses": hard, **numbers}, add)
+        comparison.part(f"search {name}", {"files": files, **common}, add)
     return comparison
 
 
@@ -96,9 +96,13 @@ def kept_parts(options: Any, bandits: Sequence[InstanceBandit], world: World) ->
     if options.one_shot is not None:
         files["one_shot"] = frontier_file(options.one_shot)
     common = {
-        "images": [described(bandit.image_set) for bandit in bandits],
+        "images": [
+            {**described(bandit.image_set), "mean": bandit.image_set.mean, "std": bandit.image_set.std}
+            for bandit in bandits
+        ],
         "files": {name: file_fingerprint(file) for name, file in files.items()},
         "machine": machine(world),
+        "version": version("instanas-env"),
         **{name: getattr(options, name) for name in ("one_shot_masks", "time_real", "backend", "seed")},
     }
     return Kept(options.out / PARTS, common)

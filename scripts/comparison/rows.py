@@ -48,6 +48,7 @@ class Comparison:
         seed: of what is shuffled and timed.
         backend: what latencies are measured with by the clock; None leaves them out.
         losses: how hard each image is, ``(N,)``: the loss of a network trained alone; None if there is none.
+        kept: where the rows of each :meth:`part` are kept; None keeps none.
 
     Attributes:
         rows: for results.json.
@@ -59,9 +60,11 @@ class Comparison:
         seed: int = 0,
         backend: Backend | None = None,
         losses: Tensor | None = None,
+        kept: Kept | None = None,
     ):
         self.image_set = image_set
         self.losses = losses
+        self.kept = kept
         self.seed = seed
         self.backend = backend
         self.rows: list[dict[str, Any]] = []
@@ -81,14 +84,13 @@ class Comparison:
     def gains(self) -> list[dict[str, Any]]:
         """Who is more accurate than whom, see :func:`agents.evaluation.over_seeds.gains`."""
         right = [found["correct"].numpy() for found in self._by_image]
-        reference = reference_of(self.rows)
-        return gains(self.rows, right, None if reference is None else reference["policy"])
+        alone = reference_of([row for row in self.rows if "parameters" in row])
+        return gains(self.rows, right, alone and alone["policy"])
 
-    def part(self, kept: Kept, name: str, depends: Mapping[str, Any], add: Callable[[], None]) -> None:
+    def part(self, name: str, depends: Mapping[str, Any], add: Callable[[], None]) -> None:
         """The rows that ``add`` adds to this comparison, or those that an earlier call has kept.
 
         Args:
-            kept: where they are kept.
             name: of this part.
             depends: what its rows depend on besides what all parts do.
             add: calls other methods of this comparison.
@@ -101,7 +103,7 @@ class Comparison:
             tensors = {f"{n}.{key}": value for n, found in numbered for key, value in found.items()}
             return tensors, {"rows": self.rows[start:]}
 
-        tensors, made = kept.get(name, depends, make)
+        tensors, made = make() if self.kept is None else self.kept.get(name, depends, make)
         self.rows[start:] = made["rows"]
         self._by_image[start:] = [
             {key: tensors[f"{n}.{key}"] for key in ("network", "correct") if f"{n}.{key}" in tensors}

@@ -13,8 +13,9 @@ from agents.evaluation.over_seeds import Interval
 from scripts.comparison.text_table import Columns, TextTable, difference, points, signed, with_ends
 
 Line = dict[str, Any]
-RIVAL = "fixed_alone"
-"""Begins the name of a run that trains one network for all images alike, as another run was trained."""
+TUNED, RIVAL = "_finetuned", "fixed_alone"
+"""In the name of a run that trains a search's meta-graph on; begins that of one which trains, in the same
+way, one network for all images alike."""
 
 
 def reference_of(lines: Sequence[Line]) -> Line | None:
@@ -25,9 +26,11 @@ def reference_of(lines: Sequence[Line]) -> Line | None:
 def rival_pair(policy: str, gains: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The pair of a policy and the network for all images alike that was trained as it was, if there is one.
 
-    By the names that `instanas experiment` gives: x_finetuned and fixed_alone_x.
+    By the names that `instanas experiment` gives: x_finetuned_A and fixed_alone_x_A.
     """
-    rival = f"{RIVAL}_{policy.replace('_finetuned', '')}"
+    if TUNED not in policy:
+        return None
+    rival = f"{RIVAL}_{policy.replace(TUNED, '')}"
     return next((pair for pair in gains if (pair["policy"], pair["over"]) == (policy, rival)), None)
 
 

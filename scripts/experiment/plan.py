@@ -22,7 +22,7 @@ from instanas_env.storage import load_json
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from scripts import baseline, choose, evaluate, finetune, oneshot, pretrain, profile, search
 from scripts.comparison.fixed import FRONTIER
-from scripts.comparison.tables import RIVAL
+from scripts.comparison.tables import RIVAL, TUNED
 from scripts.experiment.presets import Preset
 from scripts.experiment.stage import Stage
 from scripts.options import TABLE, Compute
@@ -166,7 +166,7 @@ class Plan:
             print(f"{label}: left out, the search gave {', '.join(picks(run))} only")
             return
         ending = f"_{pick}" if pick else ""
-        out = self._place(f"{agent}_finetuned{ending}", seed)
+        out = self._place(f"{agent}{TUNED}{ending}", seed)
         given = {"run": run, "out": out, "prefer": pick or None, **self._common(seed)}
         options = finetune.Options(**given, **vars(self.preset.finetune))
         yield Stage("finetune", label, finetune.main, options, out / CONTROLLER)

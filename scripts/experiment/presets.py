@@ -120,8 +120,8 @@ def laptop_cifar10() -> Preset:
     """CIFAR-10 as a folder, on two CPU cores in a day: half the width, few epochs.
 
     What REINFORCE and regression find is trained on from their searches' weights, and so is the rival (on
-    Fashion-MNIST training from scratch made both worse); BlockDrop and ConvNet-AIG are compared as their
-    searches leave them.
+    Fashion-MNIST a policy trained from scratch was worse than its search); BlockDrop and ConvNet-AIG are
+    compared as their searches leave them.
     """
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.25)
     alone = Pretrain(epochs=16, augmentation=augmentation)

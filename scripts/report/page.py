@@ -59,7 +59,8 @@ def claim(line: dict[str, Any], rival: dict[str, Any] | None = None) -> str:
         mean, low, high = rival["accuracy"]
     if low is None or high is None:
         return IDEA
-    over = count(line["seeds"], "seed") if line["seeds"] > 1 else count(round(line["images"][0]), "image")
+    images, seeds = count(round(line["images"][0]), "image"), count(line["seeds"], "seed")
+    over = images if line["seeds"] == 1 else f"{images} and {seeds}" if rival else seeds
     size = f"{abs(100 * mean):.1f}"
     equal, chance = float(size) == 0, low <= 0 <= high
     more = f"{size} {'fewer' if mean < 0 else 'more'} of 100 images are recognised than"

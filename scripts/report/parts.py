@@ -60,8 +60,9 @@ PARTS = (
         "pairs",
         "Side by side",
         "Accuracy of a policy beyond that of another on the same images; its 95 % interval is over images"
-        " and, where there are several, seeds. Policies that choose stand beside each network trained for all"
-        " images alike, those with several seeds beside each other.",
+        " and, where there are several, seeds (what was trained once counts as it is). Policies that choose"
+        " stand beside MobileNetV2 alone and each single network that a run of this experiment trained, those"
+        " with several seeds beside each other.",
         lambda run: tables.pairs(run.gains),
         lambda run: run.gains,
     ),

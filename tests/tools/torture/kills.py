@@ -23,7 +23,7 @@ RESUMING = (
     "oneshot", "pretrain", "search_regression", "search_reinforce", "finetune", "benchmark",
     "search_blockdrop", "search_convnet-aig", "baseline",
 )  # fmt: skip
-# Of these tabulate resumes too, from parts beside its file, and has no config.json of a run.
+# Of these tabulate and evaluate resume too, from parts of their own, and have no config.json of a run.
 ANEW = ("export", "tabulate", "evaluate", "profile", "choose")
 STAGES = tuple(stage for pair in zip(RESUMING, ANEW, strict=False) for stage in pair) + RESUMING[len(ANEW) :]
 """Both kinds in turns, so that a short run has seen both."""
