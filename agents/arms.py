@@ -28,6 +28,15 @@ class Arms(ABC):
         """ms of each entry ``(count,)``, given those of the modules ``(num_cells, num_modules)``."""
 
     @abstractmethod
+    def worth(self, base: Tensor, gains: Tensor) -> Tensor:
+        """What each entry adds to P(correct), ``(B, count)``, up to what all choices share.
+
+        Args:
+            base: b(x) of :mod:`agents.reward_regression`, ``(B,)``.
+            gains: w(x), ``(B, count)``.
+        """
+
+    @abstractmethod
     def best(self, surplus: Tensor) -> Tensor:
         """The choice of the largest total surplus, ``(B, count)`` to bool ``(B, count)``."""
 
@@ -43,13 +52,26 @@ class Arms(ABC):
     def masks(self, choices: Tensor) -> Tensor:
         """Repaired masks ``(..., num_cells, num_modules)`` of choices ``(..., count)``."""
 
+    @property
+    @abstractmethod
+    def combinations(self) -> Tensor:
+        """Sums of b(x) and w(x), ``(n, 1 + count)``, that :meth:`worth_to_onnx` needs."""
+
+    @abstractmethod
+    def worth_to_onnx(self, graph: OnnxGraph, sums: str) -> str:
+        """Write :meth:`worth`: the :attr:`combinations` of an image, float ``(1, n)``, to ``(1, count)``."""
+
     @abstractmethod
     def best_to_onnx(self, graph: OnnxGraph, surplus: str) -> str:
         """Write both: the surplus, float ``(1, count)``, to bits, bool ``(1, num_bits)``."""
 
 
 class ModuleArms(Arms):
-    """Switches each module by itself; a cell that must not stay empty keeps its best one."""
+    """Switches each module by itself; a cell that must not stay empty keeps its best one.
+
+    What a module adds to P(correct) depends on the others. To first order it is p (1 - p) w_i, where p is
+    that of a network with one module in every cell, an average one: of b(x) and a mean of w(x) for each.
+    """
 
     def __init__(self, space: SearchSpace):
         self.space = space
@@ -58,6 +80,10 @@ class ModuleArms(Arms):
 
     def latencies(self, modules: Tensor) -> Tensor:
         return modules.flatten()
+
+    def worth(self, base: Tensor, gains: Tensor) -> Tensor:
+        p = (base + gains.sum(1) / self.space.num_modules).sigmoid().unsqueeze(1)
+        return p * (1 - p) * gains
 
     def best(self, surplus: Tensor) -> Tensor:
         cells = surplus.view(-1, *self.space.mask_shape)
@@ -74,6 +100,17 @@ class ModuleArms(Arms):
 
     def masks(self, choices: Tensor) -> Tensor:
         return choices.unflatten(-1, self.space.mask_shape)
+
+    @property
+    def combinations(self) -> Tensor:
+        average = torch.cat([torch.ones(1), torch.full((self.count,), 1 / self.space.num_modules)])
+        return torch.cat([average[None], torch.eye(1 + self.count)[1:]])
+
+    def worth_to_onnx(self, graph: OnnxGraph, sums: str) -> str:
+        logit, gains = graph.ops("Split", sums, graph.constant(np.array([1, self.count])), outputs=2, axis=1)
+        p = graph.op("Sigmoid", logit)
+        slope = graph.op("Mul", p, graph.op("Sub", graph.constant(np.float32(1)), p))
+        return graph.op("Mul", slope, gains)
 
     def best_to_onnx(self, graph: OnnxGraph, surplus: str) -> str:
         """As :meth:`Arms.best_to_onnx`; where a cell needs a module, the best one is on."""
@@ -109,6 +146,9 @@ class MenuArms(Arms):
     def latencies(self, modules: Tensor) -> Tensor:
         return (self.menu * modules).sum((1, 2))
 
+    def worth(self, base: Tensor, gains: Tensor) -> Tensor:
+        return (base.unsqueeze(1) + gains).sigmoid()
+
     def best(self, surplus: Tensor) -> Tensor:
         return F.one_hot(surplus.argmax(1), self.count).bool()
 
@@ -125,6 +165,13 @@ class MenuArms(Arms):
 
     def masks(self, choices: Tensor) -> Tensor:
         return self.menu[choices.float().argmax(-1)]
+
+    @property
+    def combinations(self) -> Tensor:
+        return torch.cat([torch.ones(self.count, 1), torch.eye(self.count)], 1)
+
+    def worth_to_onnx(self, graph: OnnxGraph, sums: str) -> str:
+        return graph.op("Sigmoid", sums)
 
     def best_to_onnx(self, graph: OnnxGraph, surplus: str) -> str:
         number = graph.op("ArgMax", surplus, axis=1, keepdims=0)

@@ -62,21 +62,17 @@ class Controller(nn.Module):
         return graph.network(self.output, graph.network(self.features, images))
 
 
-def outputs_to_onnx(
-    controller: Controller, graph: OnnxGraph, image: str, start: int, stop: int, less: Tensor | None = None
-) -> str:
-    """Write a controller, folded or not, that has some of its outputs only, ``(1, stop - start)``.
+def outputs_to_onnx(controller: Controller, graph: OnnxGraph, image: str, wanted: Tensor) -> str:
+    """Write a controller, folded or not, that has some combinations of its outputs only, ``(1, n)``.
 
     Args:
-        controller: of which the outputs from ``start`` to ``stop`` are wanted.
+        controller: of which these outputs are wanted.
         graph: to write into.
         image: uint8 ``(1, 3, H, W)``.
-        start, stop: positions among its outputs.
-        less: what is subtracted from them, ``(stop - start,)``; it goes into the bias.
+        wanted: the weights of the outputs in each combination, ``(n, outputs)``.
     """
     features = graph.network(fold_batch_norm(controller.features), image)
-    bias = controller.output.bias[start:stop]
-    return graph.linear(features, controller.output.weight[start:stop], bias if less is None else bias - less)
+    return graph.linear(features, wanted @ controller.output.weight, wanted @ controller.output.bias)
 
 
 class LargeKernels(nn.Sequential):

@@ -149,7 +149,7 @@ class ConvNetAIG(LearningAgent):
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         assert isinstance(self.controller, Controller)
-        logits = outputs_to_onnx(self.controller, graph, image, 0, self.space.num_bits)
+        logits = outputs_to_onnx(self.controller, graph, image, torch.eye(self.space.num_bits))
         return graph.op("Greater", logits, graph.constant(np.float32(0)))
 
     def _noise(self, logits: Tensor) -> Tensor:

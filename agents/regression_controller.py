@@ -13,7 +13,7 @@ from agents.controller import Controller
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 
-TRADE_OFFS = (1e-4, 1e3)  # the ends of the dial
+TRADE_OFFS = (1e-6, 1e3)  # the ends of the dial
 BISECTIONS = 30
 MARGIN = 0.01  # of the range of latencies, at either end
 
@@ -21,7 +21,7 @@ MARGIN = 0.01  # of the range of latencies, at either end
 class RegressionController(nn.Module):
     """The paper's controller with other outputs: b(x) ``(B,)``, w(x) ``(B, arms)``, classes ``(B, C)``.
 
-    It also tells which arms are worth it at a lambda, the logits that a ms must bring. ``latencies``
+    It also tells which arms are worth it at a lambda, the P(correct) that a ms must bring. ``latencies``
     ``(arms,)`` are the arms' ms and ``fixed_ms`` those of what every network has, kept with the weights: a
     policy belongs to a table.
     """
@@ -43,28 +43,34 @@ class RegressionController(nn.Module):
         gains, classes = outputs[:, 1:].split(self.sizes, 1)
         return outputs[:, 0], gains, classes
 
+    @torch.no_grad()
+    def worth(self, images: Tensor) -> Tensor:
+        """What each arm adds to P(correct) of uint8 images, ``(B, arms)``, see :meth:`Arms.worth`."""
+        base, gains, _ = self.eval()(images)
+        return self.arms.worth(base, gains)
+
     def to_onnx(self, graph: OnnxGraph, images: str) -> str:
         """Write the folded controller into a graph: b, w and the classes side by side."""
         return graph.network(self.network, images)
 
-    def choices(self, gains: Tensor, trade_offs: Tensor) -> Tensor:
-        """Choices bool ``(B, arms)`` from gains w(x) ``(B, arms)`` and lambdas ``(B,)`` or one."""
-        return self.arms.best(gains - trade_offs.reshape(-1, 1) * self.latencies)
+    def choices(self, worth: Tensor, trade_offs: Tensor) -> Tensor:
+        """Choices bool ``(B, arms)`` from what arms are worth, ``(B, arms)``, and lambdas ``(B,)`` or one."""
+        return self.arms.best(worth - trade_offs.reshape(-1, 1) * self.latencies)
 
-    def trade_off_at(self, gains: Tensor, latency_ms: float) -> float:
+    def trade_off_at(self, worth: Tensor, latency_ms: float) -> float:
         """The lambda at which the chosen networks take ``latency_ms`` on average."""
 
         def mean_ms(trade_off: float) -> float:
-            choices = self.choices(gains, torch.tensor(trade_off))
+            choices = self.choices(worth, torch.tensor(trade_off))
             return ((choices * self.latencies).sum(1).mean() + self.fixed_ms).item()
 
         return trade_off_at(mean_ms, latency_ms)
 
-    def spread(self, gains: Tensor, latencies: tuple[float, float], generator: torch.Generator) -> Tensor:
+    def spread(self, worth: Tensor, latencies: tuple[float, float], generator: torch.Generator) -> Tensor:
         """Choices at lambdas drawn for each image between those of two mean latencies."""
-        fast, slow = (math.log(self.trade_off_at(gains, latency)) for latency in latencies)
-        draws = torch.rand(len(gains), generator=generator)
-        return self.choices(gains, torch.exp(slow + (fast - slow) * draws))
+        fast, slow = (math.log(self.trade_off_at(worth, latency)) for latency in latencies)
+        draws = torch.rand(len(worth), generator=generator)
+        return self.choices(worth, torch.exp(slow + (fast - slow) * draws))
 
 
 def trade_off_at(mean_ms: Callable[[float], float], latency_ms: float) -> float:

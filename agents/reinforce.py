@@ -205,7 +205,7 @@ class SelfCriticalReinforce(LearningAgent):
         controller = self.controller
         assert isinstance(controller, Controller)
         choices = controller.output.out_features - self.num_classes
-        logits = outputs_to_onnx(controller, graph, image, 0, choices)
+        logits = outputs_to_onnx(controller, graph, image, torch.eye(choices, controller.output.out_features))
         return self._actions_to_onnx(graph, graph.op("Greater", logits, graph.constant(np.float32(0))))
 
     # --- what another space of choices overrides ---------------------------------------------------

@@ -7,12 +7,13 @@ sum over a table. So learn only the other half, from the same feedback (mask, co
 
 with one output w_i(x) per module from the paper's controller network. The policy maximises
 
-    sum_i m_i (w_i(x) - lambda * latency_i)
+    P(correct | x, m) - lambda * sum_i m_i latency_i
 
-which switches on m_i = [w_i(x) > lambda * latency_i]. Given a menu of masks known to be good, such as a
-one-shot search finds, i counts those instead, and one is taken. Lambda is a dial at inference: one training
-gives the whole frontier. ``dial`` finds the lambda of a mean latency. In the language of bandits this is the
-direct method.
+so that an image which is right anyway, or never, gets little. Given a menu of masks known to be good, such as
+a one-shot search finds, i counts those instead, and the best one is taken. Of modules those are on that are
+worth it to first order, m_i = [p (1 - p) w_i(x) > lambda * latency_i], see :class:`agents.arms.ModuleArms`.
+Lambda is a dial at inference: one training gives the whole frontier. ``dial`` finds the lambda of a mean
+latency. In the language of bandits this is the direct method.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class RewardRegression(LearningAgent):
 
     Args:
         env: from ``gym.make_vec``.
-        trade_off: lambda, the logits that a millisecond must bring. Can be set at any time.
+        trade_off: lambda, the P(correct) that a millisecond must bring. Can be set at any time.
         learning_rate: of Adam.
         random_timesteps: so many images get random masks of every density; afterwards masks are those of
             the policy at a lambda drawn for each image, with some bits flipped.
@@ -133,24 +134,25 @@ class RewardRegression(LearningAgent):
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """The masks at :attr:`trade_off`; the policy has no chance in it, whatever ``deterministic``.
 
-        On is what gains more than lambda times its latency; a cell that must not stay empty keeps its
-        best module even if none does. With a menu: the mask of the largest surplus.
+        On is what is worth more than lambda times its latency; a cell that must not stay empty keeps its
+        best module even if none is. With a menu: the mask of the largest surplus.
         """
-        _, gains, _ = self.controller.eval()(images)
-        return self.arms.masks(self.controller.choices(gains, torch.tensor(self.trade_off)))
+        worth = self.controller.worth(images)
+        return self.arms.masks(self.controller.choices(worth, torch.tensor(self.trade_off)))
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str, dial: str | None = None) -> str:
-        """As :meth:`Agent.bits_to_onnx`: the gains less the price at :attr:`trade_off`.
+        """As :meth:`Agent.bits_to_onnx`: what arms are worth, less the price at :attr:`trade_off`.
 
         ``dial`` names a value of the graph, float ``(1,)``, that is used instead of :attr:`trade_off`.
         """
-        latencies, network = self.controller.latencies, self.controller.network
-        price = None if dial else self.trade_off * latencies
-        surplus = outputs_to_onnx(network, graph, image, 1, 1 + self.arms.count, less=price)
+        latencies = self.controller.latencies[None].float()
+        # The sums leave out the names of the classes.
+        wanted = F.pad(self.arms.combinations, (0, self.num_classes))
+        worth = self.arms.worth_to_onnx(graph, outputs_to_onnx(self.controller.network, graph, image, wanted))
+        price = graph.constant(self.trade_off * latencies)
         if dial:
-            dialled = graph.op("Mul", dial, graph.constant(latencies[None].float()))
-            surplus = graph.op("Sub", surplus, dialled)
-        return self.arms.best_to_onnx(graph, surplus)
+            price = graph.op("Mul", dial, graph.constant(latencies))
+        return self.arms.best_to_onnx(graph, graph.op("Sub", worth, price))
 
     def _name_logits(self, images: Tensor) -> Tensor:
         return self.controller.eval()(images)[2]
@@ -162,8 +164,8 @@ class RewardRegression(LearningAgent):
         Give it validation images. Returns the new lambda; where none gets there, one that comes near.
         """
         latency_ms = checks.number("latency_ms", latency_ms, 0)
-        gains = torch.cat([self.controller.eval()(part)[1] for part in images.split(500)])
-        self.trade_off = self.controller.trade_off_at(gains, latency_ms)
+        worth = torch.cat([self.controller.worth(part) for part in images.split(500)])
+        self.trade_off = self.controller.trade_off_at(worth, latency_ms)
         return self.trade_off
 
     @torch.no_grad()
@@ -179,8 +181,8 @@ class RewardRegression(LearningAgent):
         In a world ``images`` are this process's and the masks those of the whole batch, of ``total`` images
         unless all processes have as many.
         """
-        gains = self.world.gather(self.controller.eval()(images)[1], total)
-        return self.arms.masks(self.controller.spread(gains, latencies, generator))
+        worth = self.world.gather(self.controller.worth(images), total)
+        return self.arms.masks(self.controller.spread(worth, latencies, generator))
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:
         """See :class:`LearningAgent`."""
@@ -208,8 +210,8 @@ class RewardRegression(LearningAgent):
         if self.num_timesteps < self.random_timesteps:
             return self.arms.random(tries, count, self.generator)
         assert self.latencies is not None
-        gains = self.world.gather(self.controller.eval()(images)[1])
-        spread = (self.controller.spread(gains, self.latencies, self.generator) for _ in range(tries))
+        worth = self.world.gather(self.controller.worth(images))
+        spread = (self.controller.spread(worth, self.latencies, self.generator) for _ in range(tries))
         return torch.stack([self.arms.explore(choices, self.flip, self.generator) for choices in spread])
 
     def _gradient_step(self, number: int) -> float:

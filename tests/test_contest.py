@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -235,7 +236,10 @@ def test_the_dial_stops_where_the_policy_earns_most(lite_space, wrong_reward, mo
     cheapest, full = (measure(bandit, StaticAgent(lite_space, mask))[0].reward for mask in menu)
     agent.trade_off = best_trade_off(agent, bandit)
     assert measure(bandit, agent)[0].reward == max(cheapest, full)
-    turn = 1 / bandit.latency_table.lookup(menu).diff().item()  # from here on they are not worth their time
+    more = 1 / (1 + math.exp(-1)) - 1 / 2  # of P(correct)
+    turn = (
+        more / bandit.latency_table.lookup(menu).diff().item()
+    )  # from here on they are not worth their time
     if modules == "all":
         assert full > cheapest and agent.trade_off == max(each for each in TRADE_OFFS if each < turn)
     else:

@@ -45,8 +45,8 @@ from scripts.comparison.plugged import SB3, algorithm, imported, of_sb3, of_user
 Maker = Callable[[Contest, int], Entry]
 RANDOM_KEEP = 0.2
 """One module a cell on average, as MobileNetV2's path has."""
-TRADE_OFFS = tuple(np.geomspace(30.0, 0.3, 11).tolist())
-"""Logits per ms between which regression's dial is set, in "lite"; where all modules take longer, one
+TRADE_OFFS = tuple(np.geomspace(3.0, 0.03, 11).tolist())
+"""P(correct) per ms between which regression's dial is set, in "lite"; where all modules take longer, one
 weighs less."""
 
 

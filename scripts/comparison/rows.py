@@ -85,7 +85,7 @@ class Comparison:
         """Who is more accurate than whom, see :func:`agents.evaluation.over_seeds.gains`."""
         right = [found["correct"].numpy() for found in self._by_image]
         alone = reference_of([row for row in self.rows if "parameters" in row])
-        return gains(self.rows, right, alone and alone["policy"])
+        return gains(self.rows, right, None if alone is None else alone["policy"])
 
     def part(self, name: str, depends: Mapping[str, Any], add: Callable[[], None]) -> None:
         """The rows that ``add`` adds to this comparison, or those that an earlier call has kept.
