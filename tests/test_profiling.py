@@ -124,6 +124,22 @@ def test_large_networks_are_timed_in_groups_that_fit_into_memory(tiny_graph, tin
     assert times.shape == (3,) and (times > 0).all() and timed == [1] * 6
 
 
+def test_a_machine_that_slows_between_groups_changes_no_time(tiny_graph, tiny_space, monkeypatch):
+    """Each group takes half as long again as the one before; five equal networks still take 1 ms each."""
+    full = tiny_graph.child(tiny_space.full_mask())
+    monkeypatch.setattr(timing, "GROUP_BYTES", 2 * sum(weight.nbytes for weight in full.parameters()))
+    called: list[int] = []
+
+    def slower_and_slower(calls, repetitions, generator, device, progress):
+        called.append(len(calls))
+        return torch.full((len(calls), repetitions), 1.5 ** (len(called) - 1), dtype=torch.float64)
+
+    monkeypatch.setattr(timing, "time_interleaved", slower_and_slower)
+    times = timing.time_networks([full] * 5, 32, generator_for(0), 2)
+    assert called == [2, 2 + 2, 2 + 1], "the first two again in every group"
+    torch.testing.assert_close(times, torch.ones(5, dtype=torch.float64))
+
+
 def test_too_few_children_are_refused(tiny_graph):
     with pytest.raises(ValueError, match="^fitted: got 127; at least 128 for 85 modules will do"):
         profile_table(tiny_graph, None, generator_for(0), fitted=127)

@@ -24,6 +24,8 @@ PERCENTILE = 0.2
 GROUP_BYTES = 2**30
 """Networks are timed in turns with as many others as hold so many bytes of weights: onnxruntime keeps up to
 four times as many, and memory ends."""
+COMMON = 10
+"""So many networks are timed in every group."""
 
 
 @contextmanager
@@ -122,7 +124,8 @@ def time_networks(
     """Milliseconds of each network on one image, 20th percentile, float64 ``(K,)``.
 
     All are timed in the same rounds, so that a machine that gets slower on the way slows all alike; large
-    ones in groups that fit into memory, see :data:`GROUP_BYTES`.
+    ones in groups that fit into memory, see :data:`GROUP_BYTES`. A machine may be 20 % slower a minute later,
+    so the first networks are timed in every group again, and its times are scaled by what theirs have become.
 
     Args:
         networks: as deployed (BatchNorm folded), normalised images ``(1, 3, side, side)`` to logits.
@@ -141,10 +144,17 @@ def time_networks(
     def whole(network: Callable[[], object]) -> Callable[[], object]:
         return network if choose is None else lambda: (choose(), network())
 
-    times = []
-    for group in in_groups(networks):
-        calls = [whole(deployed(network, image, backend)) for network in group]
-        times.append(low(time_interleaved(calls, repetitions, generator, raw.device, progress)))
+    def timed(common: list[nn.Module], group: list[nn.Module]) -> list[Tensor]:
+        calls = [whole(deployed(network, image, backend)) for network in [*common, *group]]
+        rounds = time_interleaved(calls, repetitions, generator, raw.device, lambda _: progress(len(group)))
+        return list(low(rounds).split([len(common), len(group)]))
+
+    groups = in_groups(networks)
+    first = next(groups)
+    common, times = first[:COMMON], [timed([], first)[1]]
+    for group in groups:
+        again, own = timed(common, group)
+        times.append(own * (times[0][: len(common)] / again).median())
     return torch.cat(times)
 
 
