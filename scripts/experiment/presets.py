@@ -119,6 +119,9 @@ def paper_preset(
 def laptop_cifar10() -> Preset:
     """CIFAR-10 as a folder, on two CPU cores in a day: half the width, few epochs.
 
+    Controllers learn most of what they know in frozen epochs: half a million answers and more of weights that stand
+    still, which cost two or three epochs of the meta-graph. Its learning rate is small then, as its weights have
+    settled (0.05 cost two points in one epoch).
     What REINFORCE and regression find is trained on from their searches' weights, and so is the rival (on
     Fashion-MNIST a policy trained from scratch was worse than its search); BlockDrop and ConvNet-AIG are
     compared as their searches leave them.
@@ -126,15 +129,15 @@ def laptop_cifar10() -> Preset:
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.25)
     alone = Pretrain(epochs=16, augmentation=augmentation)
     torchvision = Baseline(epochs=alone.epochs, stem_stride=1, augmentation=augmentation)
-    searching = Search(epochs=2, meta_graph_learning_rate=0.05)
+    searching = Search(epochs=6, frozen_epochs=4, meta_graph_learning_rate=0.01)
     return Preset(
         dataset="folder",
         search_space="cifar@0.5",
         classes=10,
         images=(45_000, 5_000, 10_000),
         agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
-        fine_tuned=("reinforce/balanced", "regression"),
-        rivals=("reinforce/balanced",),
+        fine_tuned=("reinforce/balanced", "regression/balanced"),
+        rivals=("reinforce/balanced", "regression/balanced"),
         taught=True,
         pretrain=replace(alone, epochs=10, learning_rate=0.05),
         mobilenet_v2=alone,
@@ -143,11 +146,13 @@ def laptop_cifar10() -> Preset:
         shufflenet_v2=replace(torchvision, network="shufflenet_v2_x0_5", width=0.5),
         reinforce=searching,
         blockdrop=replace(searching, agent=BlockDropOptions()),
-        convnet_aig=replace(searching, agent=ConvNetAIGOptions(), num_envs=64),  # keeps all modules
-        regression=replace(searching, agent=Regression(), epochs=3, frozen_epochs=1),
+        convnet_aig=replace(  # keeps all modules, trains through them, and takes as long
+            searching, agent=ConvNetAIGOptions(), num_envs=64, epochs=2, frozen_epochs=1
+        ),
+        regression=replace(searching, agent=Regression(random_epochs=2), epochs=10, frozen_epochs=8),
         finetune=Finetune(epochs=8, learning_rate=0.05, augmentation=augmentation),
-        one_shot=OneShot(masks=500, images=250, finalists=30),
-        evaluate=Evaluate(dial=(0.4, 0.6, 1.0), control_masks=15, control_networks=12),
+        one_shot=OneShot(masks=1000, images=500, finalists=40),
+        evaluate=Evaluate(dial=(0.4, 0.6, 1.0), control_masks=40, control_networks=12),
     )
 
 
