@@ -119,9 +119,10 @@ def paper_preset(
 def laptop_cifar10() -> Preset:
     """CIFAR-10 as a folder, on two CPU cores in a day: half the width, few epochs.
 
-    Controllers learn most of what they know in frozen epochs: half a million answers and more of weights that stand
-    still, which cost two or three epochs of the meta-graph. Its learning rate is small then, as its weights have
-    settled (0.05 cost two points in one epoch).
+    Controllers learn most of what they know in frozen epochs: half a million answers and more of weights that
+    stand still, which cost two or three epochs of the meta-graph. Its learning rate is small then, as its
+    weights have settled (0.05 cost two points in one epoch).
+
     What REINFORCE and regression find is trained on from their searches' weights, and so is the rival (on
     Fashion-MNIST a policy trained from scratch was worse than its search); BlockDrop and ConvNet-AIG are
     compared as their searches leave them.
