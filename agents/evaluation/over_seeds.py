@@ -101,7 +101,7 @@ def gains(
         gain = np.array([row["right"] for row in ours]) * 1.0 - np.array([row["right"] for row in theirs])
         asked = _chooses(ours) and (over == reference or _one_network(theirs))
         mirrored = _chooses(theirs) and (policy == reference or _one_network(ours))
-        if asked or (len(theirs) > 1 and gain.mean() > 0 and not mirrored):
+        if asked or (min(len(ours), len(theirs)) > 1 and gain.mean() > 0 and not mirrored):
             latency = [np.mean([row["test"]["latency_ms"] for row in members]) for members in (ours, theirs)]
             ratio = float(latency[0] / latency[1])
             pairs.append({"policy": policy, "over": over, "accuracy": gain_interval(gain), "latency": ratio})
