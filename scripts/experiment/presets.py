@@ -153,7 +153,7 @@ def laptop_cifar10() -> Preset:
         regression=replace(searching, agent=Regression(random_epochs=2), epochs=10, frozen_epochs=8),
         finetune=Finetune(epochs=8, learning_rate=0.05, augmentation=augmentation),
         one_shot=OneShot(masks=1000, images=500, finalists=40),
-        evaluate=Evaluate(dial=(0.4, 0.6, 1.0), control_masks=40, control_networks=12),
+        evaluate=Evaluate(control_masks=40, control_networks=12),
     )
 
 
