@@ -95,9 +95,11 @@ class OneShotSearch(Agent):
         latency_ms = table.lookup(masks)
         return masks[(low <= latency_ms) & (latency_ms <= high)]
 
-    def sample(self, count: int) -> Tensor:
-        """``count`` masks in range ``(count, num_cells, num_modules)``, for :meth:`rank_masks`."""
-        return torch.stack([self._propose(mutate=False)[0] for _ in range(count)])
+    def sample(self, count: int, mutate: bool = False) -> Tensor:
+        """``count`` masks in range ``(count, num_cells, num_modules)``, for :meth:`rank_masks`; with
+        ``mutate``, mutations of the frontier so far.
+        """
+        return torch.stack([self._propose(mutate)[0] for _ in range(count)])
 
     def rank_masks(self, masks: Tensor) -> Iterator[Candidate]:
         """Rank repaired masks ``(K, num_cells, num_modules)``, in range or not, yielding each."""
@@ -127,9 +129,13 @@ class OneShotSearch(Agent):
             candidate = Candidate(
                 mask, correct.mean().item(), latency_ms, by_class / class_sizes.clamp(min=1)
             )
-            self.candidates.append(candidate)
-            self._keep(candidate)
+            self.add(candidate)
             yield candidate
+
+    def add(self, candidate: Candidate) -> None:
+        """Know a candidate that was ranked, here or by an earlier search like this one."""
+        self.candidates.append(candidate)
+        self._keep(candidate)
 
     def search(self, count: int) -> OneShotSearch:
         """Rank ``count`` masks."""

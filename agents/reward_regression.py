@@ -34,6 +34,7 @@ from agents.controller import outputs_to_onnx
 from agents.learning import LearningAgent
 from agents.regression_controller import RegressionController
 from instanas_env import checks
+from instanas_env.data import DRAWS_PER_IMAGE, LIGHT, augment
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MAX_CLASSES
@@ -70,6 +71,8 @@ class RewardRegression(LearningAgent):
             explores. There is one logit for each of them.
         num_classes: if not 0, the controller also learns to name the images, whose labels are in ``info``: a
             second loss that shapes its features with a full answer for every image.
+        augment: whether each gradient step crops and flips its images anew, lightly, so that they can be
+            trained on many times. The answers stay those of the images as they were shown.
         seed: of the initial weights and all draws.
         table: what latency_i is; by default the environment's.
         world: see :class:`LearningAgent`.
@@ -78,7 +81,7 @@ class RewardRegression(LearningAgent):
     controller: RegressionController
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
-        "weight_decay", "anneal_timesteps", "masks_per_image", "menu", "num_classes", "seed",
+        "weight_decay", "anneal_timesteps", "masks_per_image", "menu", "num_classes", "augment", "seed",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +99,7 @@ class RewardRegression(LearningAgent):
         masks_per_image: int = 1,
         menu: Tensor | Sequence[Sequence[int]] | None = None,
         num_classes: int = 0,
+        augment: bool = False,
         seed: int = 0,
         space: SearchSpace | None = None,
         table: LatencyTable | None = None,
@@ -114,6 +118,7 @@ class RewardRegression(LearningAgent):
         self.anneal_timesteps = checks.whole_or_none("anneal_timesteps", anneal_timesteps, 1)
         self.masks_per_image = checks.whole("masks_per_image", masks_per_image, 1)
         self.num_classes = checks.whole("num_classes", num_classes, 0, MAX_CLASSES)
+        self.augment = checks.flag("augment", augment)
         space = space_of(env, space)
         arms = ModuleArms(space) if menu is None else MenuArms(space, menu)
         controller = RegressionController(space, arms, num_classes, generator_for(seed, 0))
@@ -218,6 +223,10 @@ class RewardRegression(LearningAgent):
         """One step on the newest experience (``number`` 0) or on one drawn from the memory."""
         drawn = int(torch.randint(len(self._memory), (), generator=self.generator)) if number else -1
         images, choices, correct, labels = self._memory[drawn]
+        if self.augment:
+            count = len(images) * self.world.size
+            uniforms = torch.rand(count, DRAWS_PER_IMAGE, generator=self.generator)
+            images = augment(images, LIGHT, self.world.own(uniforms))
         base, gains, classes = self.controller.train()(images)
         loss = F.binary_cross_entropy_with_logits(base + (gains * choices).sum(-1), correct.float())
         self._update(loss + F.cross_entropy(classes, labels) if self.num_classes else loss)

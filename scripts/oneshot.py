@@ -7,27 +7,29 @@
 The last trains the best of them that is no slower than the controller of a search, alone.
 All masks are ranked on some validation images, the best of them again on all (successive halving), which
 saves most of the time: a mask that is among the best but was unlucky on the first images is lost,
-and all accuracies in the file are of all images. Resumes where it was. Writes ``one_shot.json``.
+and all accuracies in the file are of all images. Mutations of the best, which the paper has not, make it
+stronger (``--mutations``). Resumes where it was. Writes ``one_shot.json``, the frontier, and ``menu.json``,
+masks to choose between for ``instanas search regression --menu``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
-from agents.evaluation.picks import non_dominated
-from agents.one_shot import OneShotSearch, best_layers
+from agents.one_shot import Candidate, OneShotSearch, best_layers
 from instanas_env import paper
-from instanas_env.search_space import SearchSpace
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
+from instanas_env.wrappers.menu import save_menu
 from scripts.begin import begin, frozen_bandits
 from scripts.comparison.fixed import FRONTIER
 from scripts.options import Compute, Data, Folder, Weights
+
+MENU = "menu.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,14 @@ class Numbers:
     """Validation images that all of them are ranked on."""
     finalists: int = 200
     """The best, which are ranked on all validation images."""
+    mutations: int = 0
+    """So many mutations of the frontier are ranked as well, after the samples."""
+    slowest: float | None = None
+    """Masks that take more than so many times MobileNetV2's path are passed over."""
+    menu: int = 53
+    """Masks of menu.json, of the finalists: half of them the frontier, the rest good at a class."""
     chunk: int = 100
-    """Masks between two checkpoints."""
+    """Masks between two checkpoints; mutations come from the frontier of all chunks before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,38 +59,40 @@ class Options(Numbers, Compute, Weights, Data, Folder):
     seed: int = 0
 
 
-def search(options: Options, run: RunDirectory) -> tuple[SearchSpace, list[dict[str, Any]]]:
-    """Rank what is not ranked yet; gives the space and the frontier of the finalists, slow to fast."""
+def search(options: Options, run: RunDirectory) -> OneShotSearch:
+    """Rank what is not ranked yet; gives the search that knows the finalists."""
     (bandit,) = frozen_bandits(options, ("val",), run.world.device)
     val, table = bandit.image_set, bandit.latency_table
     run.read(meta_graph=options.weights_file, latency_table=options.table_file)
     run.bind(val=val)
-    first = OneShotSearch(bandit, options.seed, options.images)
+    slowest = None if options.slowest is None else (0.0, options.slowest * table.reference("mobilenet_v2"))
+    first = OneShotSearch(bandit, options.seed, options.images, slowest)
     run.claim()
-    masks = torch.cat([first.known(), first.sample(options.masks)])
-    accuracy = rank(first, masks, "sampled", options.chunk, run)
-    finalists = masks[best_layers(accuracy, table.lookup(masks).tolist(), options.finalists)]
-    accuracy = rank(OneShotSearch(bandit, images=len(val)), finalists, "finalists", options.chunk, run)
-    latency_ms = table.lookup(finalists).tolist()
-    return bandit.space, [
-        {
-            "mask": "".join(str(int(bit)) for bit in finalists[i].flatten().tolist()),
-            "accuracy": accuracy[i],
-            "latency_ms": latency_ms[i],
-        }
-        for i in non_dominated(accuracy, latency_ms)
-    ]
+    rank(first, torch.cat([first.known(), first.sample(options.masks)]), "sampled", options.chunk, run)
+    for start in range(0, options.mutations, options.chunk):  # each chunk from the frontier so far
+        count = min(options.chunk, options.mutations - start)
+        rank(first, first.sample(count, mutate=True), f"mutations from {start}", options.chunk, run)
+    ranked = first.candidates
+    accuracy, latency_ms = [each.accuracy for each in ranked], [each.latency_ms for each in ranked]
+    best = [ranked[i].mask for i in best_layers(accuracy, latency_ms, options.finalists)]
+    last = OneShotSearch(bandit, images=len(val))
+    rank(last, torch.stack(best), "finalists", options.chunk, run)
+    return last
 
 
-def rank(one_shot: OneShotSearch, masks: Tensor, name: str, chunk: int, run: RunDirectory) -> list[float]:
-    """The accuracy of each mask, a checkpoint after each chunk; those of earlier calls from the history."""
-    accuracy = [value for row in run.history if row["round"] == name for value in row["accuracy"]]
-    parts = masks[len(accuracy) :].split(chunk) if len(accuracy) < len(masks) else ()
+def rank(one_shot: OneShotSearch, masks: Tensor, name: str, chunk: int, run: RunDirectory) -> None:
+    """Rank masks, a checkpoint after each chunk; what earlier calls found comes from the history."""
+    rows = [row for row in run.history if row["round"] == name]
+    known = [pair for row in rows for pair in zip(row["accuracy"], row["by_class"], strict=True)]
+    latency_ms = one_shot.bandit.latency_table.lookup(masks[: len(known)]).tolist()
+    for mask, ms, (accuracy, by_class) in zip(masks[: len(known)], latency_ms, known, strict=True):
+        one_shot.add(Candidate(mask, accuracy, ms, torch.tensor(by_class, dtype=torch.float64)))
+    parts = masks[len(known) :].split(chunk) if len(known) < len(masks) else ()
     for part in track(parts, f"one-shot search, {name}", total=len(parts)):
-        found = [candidate.accuracy for candidate in one_shot.rank_masks(part)]
-        run.checkpoint({"round": name, "accuracy": found}, {})
-        accuracy += found
-    return accuracy
+        found = list(one_shot.rank_masks(part))
+        by_class = [candidate.class_accuracy.tolist() for candidate in found]
+        accuracies = [candidate.accuracy for candidate in found]
+        run.checkpoint({"round": name, "accuracy": accuracies, "by_class": by_class}, {})
 
 
 def main(options: Options) -> None:
@@ -90,9 +100,19 @@ def main(options: Options) -> None:
     world = begin(options)
     run = RunDirectory(options.out, options, free=FREE, world=world)
     run.restore()
-    space, frontier = search(options, run)
-    made = {"options": run.config, "machine": machine(world), "search_space": space.config}
+    found = search(options, run)
+    menu = found.menu(options.menu)
+    save_menu(options.out / MENU, found.space, menu)
+    made = {"options": run.config, "machine": machine(world), "search_space": found.space.config}
+    frontier = [
+        {
+            "mask": "".join(str(int(bit)) for bit in candidate.mask.flatten().tolist()),
+            "accuracy": candidate.accuracy,
+            "latency_ms": candidate.latency_ms,
+        }
+        for candidate in sorted(found.frontier, key=lambda candidate: -candidate.accuracy)
+    ]
     save_json(options.out / FRONTIER, {**made, "frontier": frontier})
     for row in frontier:
         print(f"{row['latency_ms']:7.3f} ms  {100 * row['accuracy']:.1f} %")
-    print(f"wrote {options.out / FRONTIER}")
+    print(f"wrote {options.out / FRONTIER} and {options.out / MENU}, {len(menu)} masks")

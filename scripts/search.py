@@ -47,7 +47,8 @@ def search(
     with world.one_first():
         validation = native(make_envs(options, "val", 1, bounds=bounds)).bandit
     validation.meta_graph = bandit.meta_graph
-    run.read(meta_graph=options.weights_file, latency_table=options.table_file, teacher=options.teacher)
+    files = {"meta_graph": options.weights_file, "latency_table": options.table_file}
+    run.read(**files, teacher=options.teacher, menu=getattr(options.agent, "menu", None))
     run.bind(train=bandit.image_set, val=validation.image_set)
 
     state = run.restore()

@@ -21,6 +21,7 @@ from instanas_env.callbacks import MetaGraphUpdate
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.teacher import load_teacher
+from instanas_env.wrappers.menu import load_menu
 from scripts.options import Compute, Data, Folder, Weights, environment
 
 Shuffle = Literal["on", "off", "early"]
@@ -72,9 +73,20 @@ class Regression:
     """The learning rate falls to 0 over the search."""
     names: bool = True
     """Its network also learns to name the images."""
+    menu: Path | None = None
+    """Masks to choose between, such as menu.json of `instanas oneshot`; by default every module by itself. An
+    experiment looks for it in its own directory."""
+    masks_per_image: int = 1
+    """So many masks of each image are answered in a pass."""
+    replay: int = 64
+    """Steps whose images and answers are kept, and trained on again."""
+    gradient_steps: int = 2
+    """Of the optimizer for each step; all but the first on what was kept."""
+    augment: bool = False
+    """Every one of them crops and flips its images anew."""
 
     def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
-        """The agent, for ``images`` an epoch."""
+        """The agent, for ``images`` an epoch; ``ValueError`` for a menu of another space."""
         random_epochs = self.random_epochs
         if random_epochs is None:
             random_epochs = max(1, search.frozen_epochs)
@@ -82,13 +94,14 @@ class Regression:
         unit = bandit.latency_table.reference("mobilenet_v2")
         return RewardRegression(
             envs,
-            learning_rate=self.learning_rate,
             latencies=(self.latencies[0] * unit, self.latencies[1] * unit),
             random_timesteps=images * random_epochs,
             anneal_timesteps=images * search.epochs if self.anneal else None,
             num_classes=len(bandit.image_set.classes) if self.names else 0,
+            menu=None if self.menu is None else load_menu(self.menu, bandit.space, "menu"),
             seed=search.seed,
             world=world,
+            **settings(self, "latencies", "dial", "random_epochs", "anneal", "names", "menu"),
         )
 
 

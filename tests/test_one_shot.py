@@ -260,3 +260,13 @@ def test_samples_are_what_a_search_ranks_after_the_masks_that_anybody_knows(band
     assert sampled(4, seed=4) != sampled(4)
     latencies = bandit.latency_table.lookup(torch.tensor(sampled(8)))
     assert latencies.min() >= 30 and latencies.max() <= 200
+
+
+def test_mutations_differ_from_the_frontier_by_a_few_bits(bandit):
+    """Of 85 bits two are flipped on average; 200 masks flip 400, with a deviation of about 20."""
+    search = OneShotSearch(bandit)
+    parent = bandit.space.full_mask()
+    search.add(candidate(parent, 0.5, 255.0))
+    flipped = (search.sample(200, mutate=True) != parent).sum().item()
+    assert 300 < flipped < 500
+    assert (search.sample(200) != parent).sum().item() > 5000

@@ -1,7 +1,8 @@
-"""scripts.one_shot: the frontier is of all validation images, and a killed run resumes to the same one."""
+"""scripts.oneshot: the frontier is of all validation images, and a killed run resumes to the same one."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.storage import save_json
 from instanas_env.training.epoch import predict_classes
+from instanas_env.wrappers.menu import load_menu
 from scripts.comparison.compare import compare
 from scripts.comparison.fixed import load_frontier
 from scripts.evaluate import Options as Evaluate
@@ -21,8 +23,10 @@ from tests.tools.pipeline_fixtures import home, image_folder, kill_after_first_c
 
 
 def options(out: Path, **changes) -> Options:
-    """The cheapest path and 24 masks in four chunks on 20 images, then six or a few more on all 40."""
-    few = {"masks": 24, "images": 20, "finalists": 6, "chunk": 8}
+    """Two paths and 16 masks in three chunks and 8 mutations in another, on 20 images; then six or a few more
+    on all 40.
+    """
+    few = {"masks": 16, "mutations": 8, "images": 20, "finalists": 6, "chunk": 8, "menu": 4}
     return Options(out, dataset="folder", data_dir=image_folder(), **{**few, **changes})
 
 
@@ -56,7 +60,7 @@ def test_killed_and_resumed_equals_unbroken(unbroken, tmp_path):
     killed = options(tmp_path / "killed")
     kill_after_first_checkpoint("oneshot", killed)
     main(killed)
-    for name in ("history.jsonl", "one_shot.json"):
+    for name in ("history.jsonl", "one_shot.json", "menu.json"):
         assert (killed.out / name).read_bytes() == (unbroken.out / name).read_bytes(), name
 
 
@@ -64,6 +68,22 @@ def test_called_again_it_ranks_nothing(unbroken):
     before = (unbroken.out / "history.jsonl").read_bytes()
     main(unbroken)
     assert (unbroken.out / "history.jsonl").read_bytes() == before
+
+
+def test_samples_then_mutations_and_what_is_slow_is_passed_over(tmp_path):
+    """Two paths and 8 samples in a chunk, 8 mutations in another; all finalists, each once, are the menu."""
+    chosen = options(tmp_path / "run", masks=8, mutations=8, chunk=12, slowest=1.0, finalists=100, menu=100)
+    main(chosen)
+    history = map(json.loads, (chosen.out / "history.jsonl").read_text().splitlines())
+    rounds = [(row["round"], len(row["accuracy"])) for row in history]
+    assert rounds[:2] == [("sampled", 10), ("mutations from 0", 8)]
+    space = MetaGraph.load(shipped("meta_graph.safetensors")).space
+    table = LatencyTable.load(shipped("latency/lite.json"))
+    menu = load_menu(chosen.out / "menu.json", space)
+    assert table.lookup(menu).max() <= table.reference("mobilenet_v2") + 1e-9
+    frontier = load_frontier(chosen.out, space)
+    assert all((menu == mask).all((1, 2)).any() for mask in frontier)
+    assert len(menu) == len(menu.flatten(1).unique(dim=0)) <= 18
 
 
 def test_evaluate_takes_its_masks(unbroken, tmp_path):

@@ -60,7 +60,7 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     preset = PRESETS[name]
     assert preset.dataset in DATASETS and (sum(preset.images) > 0 or name == "folder")
     stages = list(Plan(Options(preset, tmp_path, Path("data"), seed=5)).stages())
-    order = ["pretrain", "baseline", "profile", "search", "oneshot", "choose", "finetune"]
+    order = ["pretrain", "baseline", "profile", "oneshot", "search", "choose", "finetune"]
     if preset.resnet18 is None:
         order.remove("baseline")
     order += ["evaluate", "report"]

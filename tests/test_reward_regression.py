@@ -332,3 +332,32 @@ def test_every_image_is_asked_about_the_whole_menu():
     assert agent.num_timesteps == 128, "an image counts once however many masks it is asked about"
     with pytest.raises(ValueError, match="^masks_per_image: got 0"):
         RewardRegression(None, space=LITE, masks_per_image=0)
+
+
+def shown_and_taken(augment: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The one batch that an agent was shown, and what it took of it in each of three gradient steps."""
+    agent = RewardRegression(logistic_envs(), gradient_steps=3, augment=augment)
+    taken: list[torch.Tensor] = []
+
+    def keep(_network, images):
+        if agent.controller.training:
+            taken.append(images[0])
+
+    agent.controller.register_forward_pre_hook(keep)
+    agent.learn(64)
+    return agent._memory[0][0], taken
+
+
+def test_every_gradient_step_sees_its_images_cropped_and_flipped_anew():
+    """Each is one of 50: the image moved by at most 2 px either way, flipped or not."""
+    shown, taken = shown_and_taken(augment=False)
+    assert len(taken) == 3 and all(torch.equal(images, shown) for images in taken)
+
+    shown, taken = shown_and_taken(augment=True)
+    padded = torch.nn.functional.pad(shown, (2, 2, 2, 2))
+    shifts = [padded[..., y : y + 32, x : x + 32] for y in range(5) for x in range(5)]
+    could_be = torch.stack([*shifts, *(images.flip(-1) for images in shifts)])
+    for images in taken:
+        assert not torch.equal(images, shown)
+        assert (could_be == images).flatten(2).all(2).any(0).all()
+    assert not torch.equal(taken[0], taken[1]) and not torch.equal(taken[1], taken[2])

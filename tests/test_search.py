@@ -19,11 +19,13 @@ from agents.reward_regression import RewardRegression
 from agents.static import StaticAgent
 from instanas_env import paper
 from instanas_env.build import build_bandit, shipped
-from instanas_env.data import Augmentation
+from instanas_env.data import Augmentation, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_weights
+from instanas_env.wrappers.menu import save_menu
 from scripts import search
 from scripts.search_options import Regression, Reinforce, make_update
 from tests.tools.pipeline_fixtures import (
@@ -232,3 +234,27 @@ def test_the_papers_baselines_search_with_the_meta_graph(agent, request, tmp_pat
     if isinstance(loaded, BlockDrop):
         assert loaded.curriculum_timesteps == 80 and loaded.controller.free.sum() == 12
         assert [row["free_blocks"] for row in rows] == [(1 + 7) / 2, 12]
+
+
+def test_regression_chooses_from_a_menu(tmp_path):
+    """Two masks of every image are answered a step, and six batches of what was kept trained on."""
+    space = SearchSpace.preset("lite")
+    menu = space.random_masks(5, 0.3, generator_for(0))
+    save_menu(tmp_path / "menu.json", space, menu)
+    own = {"menu": tmp_path / "menu.json", "masks_per_image": 2, "gradient_steps": 6, "augment": True}
+    options = search_options(tmp_path / "run", "regression", own, epochs=1)
+    search.main(options)
+    agent = load_agent(options.out / "controller.safetensors")
+    assert isinstance(agent, RewardRegression) and agent.augment and agent.gradient_steps == 6
+    chosen = agent.masks(load_images("folder", "val", image_folder()).images[:])
+    assert (chosen.unsqueeze(1) == menu).all((2, 3)).any(1).all()
+
+    save_menu(tmp_path / "menu.json", space, menu[:4])
+    with pytest.raises(ValueError, match="^out: .* menu"):
+        search.main(options)
+    save_menu(tmp_path / "other.json", SearchSpace.preset("cifar"), menu)
+    other = dataclasses.replace(
+        options, out=tmp_path / "other", agent=Regression(menu=tmp_path / "other.json")
+    )
+    with pytest.raises(ValueError, match="^menu: .*other.json was made for the search space"):
+        search.main(other)

@@ -45,13 +45,17 @@ def save_menu(path: PathLike, space: SearchSpace, masks: Tensor) -> None:
     save_json(path, {"search_space": space.config, "masks": checked.flatten(1).int().tolist()})
 
 
-def load_menu(path: PathLike, space: SearchSpace) -> Tensor:
-    """Read a menu as bool ``(K, num_cells, num_modules)``; ``ValueError`` names a file that is none."""
-    with checks.explained(f"actions: {path} is not a menu", KeyError):
-        file = checks.file("actions", path)
+def load_menu(path: PathLike, space: SearchSpace, argument: str = "actions") -> Tensor:
+    """Read a menu as bool ``(K, num_cells, num_modules)``; ``ValueError`` names the argument and a file that
+    is none.
+    """
+    with checks.explained(f"{argument}: {path} is not a menu", KeyError):
+        file = checks.file(argument, path)
         tensors, content = load_weights(file) if file.suffix == SAFETENSORS else ({}, load_json(file))
         masks: Any = {**content, **tensors}["masks"]
         theirs = content["search_space"]
     if theirs != space.config:
-        raise ValueError(f"actions: {path} was made for the search space {theirs!r:.200}; got {space.config}")
-    return menu_masks(f"actions: {path}", masks, space)
+        raise ValueError(
+            f"{argument}: {path} was made for the search space {theirs!r:.200}; got {space.config}"
+        )
+    return menu_masks(f"{argument}: {path}", masks, space)

@@ -153,6 +153,7 @@ def _regression(contest: Contest, seed: int) -> Entry:
         gradient_steps=contest.budget.gradient_steps,
         anneal_timesteps=images,
         num_classes=len(contest.val.image_set.classes),
+        augment=True,
     )
     agent: Any = entry.agent
 

@@ -31,7 +31,7 @@ def table_masks(bandit: InstanceBandit, options: Any) -> Tensor:
     """
     space, table = bandit.space, bandit.latency_table
     if options.menu is not None:
-        masks = load_menu(options.menu, space)
+        masks = load_menu(options.menu, space, "menu")
     else:
         count = checks.whole("masks", options.masks, len(REFERENCES), MOST)
         checks.whole("candidates", options.candidates, count)

@@ -1,6 +1,6 @@
 """The stages of an experiment: which script runs with which options, on what an earlier one made.
 
-    pretrain -> profile -> search, oneshot -> choose -> finetune -> evaluate -> report
+    pretrain -> profile -> oneshot -> search -> choose -> finetune -> evaluate -> report
 
 A search is named after its agent. With several seeds each search is made once for each; a directory's ending
 tells the further ones.
@@ -27,9 +27,10 @@ from scripts.experiment.presets import Preset
 from scripts.experiment.stage import Stage
 from scripts.options import TABLE, Compute
 from scripts.report import run_report as report
+from scripts.search_options import Regression
 
 StageName = Literal[
-    "pretrain", "baseline", "profile", "search", "oneshot", "choose", "finetune", "evaluate", "report"
+    "pretrain", "baseline", "profile", "oneshot", "search", "choose", "finetune", "evaluate", "report"
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 ONE_SHOT = "one_shot"
@@ -84,7 +85,8 @@ class Plan:
         else:
             yield [mobilenet_v2, self._meta_graph(None), *others]
         yield [self._profile()]  # which nothing may disturb
-        yield [*(self._search(agent, seed) for agent in preset.agents for seed in seeds), self._one_shot()]
+        yield [self._one_shot()]
+        yield [self._search(agent, seed) for agent in preset.agents for seed in seeds]
         yield [self._choose(agent, seed) for agent in preset.agents for seed in seeds]
         tuned = [(target, seed) for target in preset.fine_tuned for seed in seeds]
         yield [stage for target, seed in tuned for stage in self._finetune(target, seed)]
@@ -143,6 +145,8 @@ class Plan:
 
     def _search(self, agent: str, seed: int) -> Stage:
         out, numbers = self._place(agent, seed), getattr(self.preset, agent.replace("-", "_"))
+        if isinstance(numbers.agent, Regression) and numbers.agent.menu is not None:
+            numbers = replace(numbers, agent=replace(numbers.agent, menu=self.out / numbers.agent.menu))
         options = search.Options(out=out, **self.made, **self._common(seed), **vars(numbers))
         return Stage("search", f"search {out.name}", search.main, options, out / META_GRAPH)
 

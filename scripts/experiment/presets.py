@@ -1,17 +1,20 @@
 """Presets of the whole experiment: the paper's four data sets, a laptop, and a tiny one for trying it out.
 
 A preset holds the numbers of every stage's verb; what is not written here is that verb's default. Where the
-stages write, and which files of earlier ones they read, is said in plan.py alone.
+stages write, and which files of earlier ones they read, is said in plan.py; here only that regression chooses
+from :data:`MENU`.
 The paper's numbers are in ``instanas_env/paper.py``, STATED apart from CHOSEN.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from instanas_env import paper
 from instanas_env.data import Augmentation
+from scripts import oneshot
 from scripts.baseline import Numbers as Baseline
 from scripts.choose import Numbers as Choose
 from scripts.evaluate import Numbers as Evaluate
@@ -21,6 +24,9 @@ from scripts.pretrain import Numbers as Pretrain
 from scripts.profile import Numbers as Profile
 from scripts.search_options import BlockDropOptions, ConvNetAIGOptions, Regression, Reinforce
 from scripts.search_options import Numbers as Search
+
+MENU = Path("one_shot") / oneshot.MENU
+"""The menu of the experiment's own one-shot search, in the run's directory."""
 
 SearchName = Literal["reinforce", "blockdrop", "convnet-aig", "regression"]
 
@@ -123,6 +129,9 @@ def laptop_cifar10() -> Preset:
     stand still, which cost two or three epochs of the meta-graph. Its learning rate is small then, as its
     weights have settled (0.05 cost two points in one epoch).
 
+    Regression needs one such epoch: 12 masks of a menu for each image, and then forty passes over images and
+    answers, cropped and flipped anew each time, before its controller sees enough to choose.
+
     What REINFORCE and regression find is trained on from their searches' weights, and so is the rival (on
     Fashion-MNIST a policy trained from scratch was worse than its search); BlockDrop and ConvNet-AIG are
     compared as their searches leave them.
@@ -150,9 +159,21 @@ def laptop_cifar10() -> Preset:
         convnet_aig=replace(  # keeps all modules, trains through them, and takes as long
             searching, agent=ConvNetAIGOptions(), num_envs=64, epochs=2, frozen_epochs=1
         ),
-        regression=replace(searching, agent=Regression(random_epochs=2), epochs=10, frozen_epochs=8),
+        regression=replace(
+            searching,
+            agent=Regression(
+                latencies=(0.35, 1.0),
+                menu=MENU,
+                masks_per_image=12,
+                replay=176,
+                gradient_steps=40,
+                augment=True,
+            ),
+            epochs=1,
+            frozen_epochs=1,
+        ),
         finetune=Finetune(epochs=8, learning_rate=0.05, augmentation=augmentation),
-        one_shot=OneShot(masks=1000, images=500, finalists=40),
+        one_shot=OneShot(masks=150, mutations=450, images=500, slowest=1.1, finalists=60, menu=48, chunk=50),
         evaluate=Evaluate(control_masks=40, control_networks=12),
     )
 
@@ -195,12 +216,16 @@ def embedded() -> Preset:
         shufflenet_v2=Baseline(network="shufflenet_v2_x0_5", epochs=2, width=0.125),
         profile=Profile(fitted=150, children=10, repetitions=5),
         reinforce=Search(epochs=2),
-        regression=Search(Regression(), epochs=2, frozen_epochs=1),
+        regression=Search(
+            Regression(menu=MENU, masks_per_image=4, replay=16, gradient_steps=4, augment=True),
+            epochs=2,
+            frozen_epochs=1,
+        ),
         blockdrop=Search(BlockDropOptions(), epochs=1),
         convnet_aig=Search(ConvNetAIGOptions(), epochs=1),
         choose=Choose(dials=6),
         finetune=Finetune(epochs=1),
-        one_shot=OneShot(masks=100, images=200, finalists=15),
+        one_shot=OneShot(masks=60, mutations=40, images=200, finalists=15, chunk=20, menu=12),
         evaluate=Evaluate(dial=(0.4, 0.6), control_masks=10, control_networks=4, time_real=False),
     )
 
