@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from instanas_env.seeding import generator_for
 from instanas_env.storage import load_checkpoint, load_weights
 from instanas_env.training.distributed import ALONE, World, launch
 from instanas_env.training.run_directory import RunDirectory
-from scripts.search_options import make_shard
+from scripts.search_options import Regression, Reinforce, make_shard
 from tests.tools.compare_runs import compare_runs
 from tests.tools.pipeline_fixtures import history, home, image_folder
 from tests.tools.processes import run_stages, search_options, stages
@@ -265,10 +266,10 @@ def test_batch_norm_over_processes_is_that_of_the_whole_batch(shares):
         assert torch.equal(module.eval()(x), nn.BatchNorm2d.forward(module[0], x)), "evaluation as ever"
 
 
-@pytest.mark.parametrize("name", ["reinforce", "regression"])
-def test_a_controller_learns_in_two_processes_what_it_learns_in_one(name, tmp_path):
+@pytest.mark.parametrize("agent", [Reinforce(), Regression(), Regression(augment=True)])
+def test_a_controller_learns_in_two_processes_what_it_learns_in_one(agent, tmp_path):
     """Ten steps of 24 images, in float64: the same to 1e-10, where weights moved by more than 1e-3."""
-    options = search_options(image_folder(), tmp_path, name)
+    options = replace(search_options(image_folder(), tmp_path, agent.name), agent=agent)
 
     def work(world: World) -> list[Tensor]:
         agent = options.agent.make(make_shard(options, world), options, 80, world)
