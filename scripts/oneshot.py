@@ -101,18 +101,18 @@ def main(options: Options) -> None:
     run = RunDirectory(options.out, options, free=FREE, world=world)
     run.restore()
     found = search(options, run)
-    menu = found.menu(options.menu)
+    menu, best = found.menu(options.menu), sorted(found.frontier, key=lambda each: -each.accuracy)
     save_menu(options.out / MENU, found.space, menu)
     made = {"options": run.config, "machine": machine(world), "search_space": found.space.config}
     frontier = [
         {
-            "mask": "".join(str(int(bit)) for bit in candidate.mask.flatten().tolist()),
-            "accuracy": candidate.accuracy,
-            "latency_ms": candidate.latency_ms,
+            "mask": "".join(str(int(bit)) for bit in each.mask.flatten().tolist()),
+            "accuracy": each.accuracy,
+            "latency_ms": each.latency_ms,
         }
-        for candidate in sorted(found.frontier, key=lambda candidate: -candidate.accuracy)
+        for each in best
     ]
     save_json(options.out / FRONTIER, {**made, "frontier": frontier})
-    for row in frontier:
-        print(f"{row['latency_ms']:7.3f} ms  {100 * row['accuracy']:.1f} %")
+    for each in best:
+        print(f"{each.latency_ms:7.3f} ms  {100 * each.accuracy:.1f} %")
     print(f"wrote {options.out / FRONTIER} and {options.out / MENU}, {len(menu)} masks")

@@ -172,7 +172,7 @@ def laptop_cifar10() -> Preset:
             epochs=1,
             frozen_epochs=1,
         ),
-        finetune=Finetune(epochs=8, learning_rate=0.05, augmentation=augmentation),
+        finetune=Finetune(epochs=6, learning_rate=0.05, augmentation=augmentation),
         one_shot=OneShot(masks=150, mutations=450, images=500, slowest=1.1, finalists=60, menu=48, chunk=50),
         evaluate=Evaluate(control_masks=40, control_networks=12),
     )
