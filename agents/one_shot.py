@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent
-from agents.evaluation.picks import non_dominated
+from agents.evaluation.picks import non_dominated, spread
 from agents.static import StaticAgent
 from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
@@ -168,7 +168,7 @@ class OneShotSearch(Agent):
     def menu(self, size: int) -> Tensor:
         """``size`` masks ``(size, num_cells, num_modules)`` to choose between, for a learner.
 
-        Up to a half are the frontier, the most accurate first. But the best masks err on the same images;
+        Up to a half are the frontier, or lie on it, spread evenly. But the best masks err on the same images;
         there is more to choose between masks that are good at different classes. So the menu then grows by
         whichever mask helps most a chooser who knows the class c and pays a price p for latency:
 
@@ -178,7 +178,9 @@ class OneShotSearch(Agent):
         """
         if not self.candidates:
             raise ValueError("candidates: empty; call search(count) first")
-        accurate = sorted(self.frontier, key=lambda candidate: -candidate.accuracy)[: size // 2]
+        frontier = sorted(self.frontier, key=lambda candidate: -candidate.accuracy)
+        places = spread([each.latency_ms for each in frontier], size // 2) if size > 3 else range(size // 2)
+        accurate = [frontier[place] for place in places]
         # The frontier comes first, so that of equal masks the one counts that is on it.
         unique = {tuple(each.mask.flatten().tolist()): each for each in [*accurate, *self.candidates]}
         pool = list(unique.values())

@@ -18,8 +18,7 @@ latency. In the language of bandits this is the direct method.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -32,6 +31,7 @@ from agents.agent import native, space_of
 from agents.arms import Arms, MenuArms, ModuleArms
 from agents.controller import outputs_to_onnx
 from agents.learning import LearningAgent
+from agents.memory import Experience, Memory
 from agents.regression_controller import RegressionController
 from instanas_env import checks
 from instanas_env.data import DRAWS_PER_IMAGE, LIGHT, augment
@@ -41,11 +41,9 @@ from instanas_env.networks.meta_graph import MAX_CLASSES
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.training.distributed import ALONE, World
-from instanas_env.training.epoch import set_learning_rate
+from instanas_env.training.epoch import set_learning_rate, warmup_cosine
 
 MOST_KEPT = 10**9  # steps
-Experience = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Images uint8 ``(n, 3, H, W)``, choices bool ``(K, n, arms)``, correct bool ``(K, n)``, labels ``(n,)``."""
 
 
 class RewardRegression(LearningAgent):
@@ -62,6 +60,9 @@ class RewardRegression(LearningAgent):
         flip: probability with which an explored bit is flipped.
         replay: steps of the environment that are kept and trained on again.
         gradient_steps: batches, of as many images as the environment has, per step.
+        passes: so often all that is kept is trained on when the last random masks have been answered, the
+            learning rate falling to 0: explore, then commit. What comes early is not seen more often than
+            what comes late, as in ``gradient_steps``.
         weight_decay: of Adam (decoupled).
         anneal_timesteps: the learning rate falls linearly to 0 over so many images; None keeps it.
         masks_per_image: masks tried on each image; the environment is stepped with the first and asked for
@@ -81,7 +82,8 @@ class RewardRegression(LearningAgent):
     controller: RegressionController
     hyperparameters: ClassVar[tuple[str, ...]] = (
         "trade_off", "learning_rate", "random_timesteps", "latencies", "flip", "replay", "gradient_steps",
-        "weight_decay", "anneal_timesteps", "masks_per_image", "menu", "num_classes", "augment", "seed",
+        "passes", "weight_decay", "anneal_timesteps", "masks_per_image", "menu", "num_classes", "augment",
+        "seed",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +96,7 @@ class RewardRegression(LearningAgent):
         flip: float = 0.05,
         replay: int = 64,
         gradient_steps: int = 2,
+        passes: int = 0,
         weight_decay: float = 1e-4,
         anneal_timesteps: int | None = None,
         masks_per_image: int = 1,
@@ -114,6 +117,9 @@ class RewardRegression(LearningAgent):
         self.flip = checks.number("flip", flip, 0, 1)
         self.replay = checks.whole("replay", replay, 1, MOST_KEPT)
         self.gradient_steps = checks.whole("gradient_steps", gradient_steps, 1)
+        self.passes = checks.whole("passes", passes)
+        if self.passes and not self.random_timesteps:
+            raise ValueError(f"passes: got {passes}, after random_timesteps, which are 0; at least 1 will do")
         self.weight_decay = checks.number("weight_decay", weight_decay, 0)
         self.anneal_timesteps = checks.whole_or_none("anneal_timesteps", anneal_timesteps, 1)
         self.masks_per_image = checks.whole("masks_per_image", masks_per_image, 1)
@@ -126,7 +132,7 @@ class RewardRegression(LearningAgent):
         self.arms: Arms = arms
         self.menu = arms.menu.flatten(1).int().tolist() if isinstance(arms, MenuArms) else None
         self.optimizer = torch.optim.AdamW(controller.parameters(), learning_rate, weight_decay=weight_decay)
-        self._memory: deque[Experience] = deque(maxlen=self.replay)
+        self._memory = Memory(self.replay, self.world)
         if table is None and env is not None:
             table = native(env).bandit.latency_table
         if table is not None:
@@ -199,13 +205,19 @@ class RewardRegression(LearningAgent):
                 remaining = max(0.0, 1 - self.num_timesteps / self.anneal_timesteps)
                 set_learning_rate(self.optimizer, remaining * self.learning_rate)
             images = torch.from_numpy(self._begin())
+            random = self.num_timesteps < self.random_timesteps
             choices = self.world.own(self._explore(images), dim=1)
             actions = self.arms.masks(choices).flatten(2)
             others = [self._native().score(actions[1:].numpy()).correct] if len(actions) > 1 else []
             reward, info = self._step(actions[0])
             answers = torch.from_numpy(np.concatenate([info["correct"][None], *others]))
-            self._memory.append((images, choices, answers, torch.from_numpy(np.asarray(info["label"]))))
-            losses = [self._gradient_step(age) for age in range(self.gradient_steps)]
+            newest = Experience(images, choices, answers, torch.from_numpy(np.asarray(info["label"])))
+            self._memory.steps.append(newest)
+            losses = [self._gradient_step(newest)]
+            for _ in range(1, self.gradient_steps):
+                losses.append(self._gradient_step(self._memory.draw(self.generator)))
+            if self.passes and random and self.num_timesteps >= self.random_timesteps:
+                losses.append(self._commit())
             yield self._means(info, loss=sum(losses) / len(losses), reward=float(reward.mean()))
 
     @torch.no_grad()
@@ -219,10 +231,20 @@ class RewardRegression(LearningAgent):
         spread = (self.controller.spread(worth, self.latencies, self.generator) for _ in range(tries))
         return torch.stack([self.arms.explore(choices, self.flip, self.generator) for choices in spread])
 
-    def _gradient_step(self, number: int) -> float:
-        """One step on the newest experience (``number`` 0) or on one drawn from the memory."""
-        drawn = int(torch.randint(len(self._memory), (), generator=self.generator)) if number else -1
-        images, choices, correct, labels = self._memory[drawn]
+    def _commit(self) -> float:
+        """All passes over what is kept; the loss of the last one."""
+        kept, batches = self._memory.together(), self._memory.batches(self.passes, self.generator)
+        losses = []
+        for step, rows in enumerate(batches):
+            set_learning_rate(self.optimizer, warmup_cosine(step, len(batches), self.learning_rate))
+            losses.append(self._gradient_step(kept.take(self.world.own(rows))))
+        set_learning_rate(self.optimizer, self.learning_rate)
+        last = losses[-len(losses) // self.passes :]
+        return sum(last) / len(last)
+
+    def _gradient_step(self, experience: Experience) -> float:
+        """One step of the optimizer; gives the loss."""
+        images, choices, correct, labels = experience
         if self.augment:
             count = len(images) * self.world.size
             uniforms = torch.rand(count, DRAWS_PER_IMAGE, generator=self.generator)
@@ -234,18 +256,11 @@ class RewardRegression(LearningAgent):
 
     def state_dict(self) -> dict[str, Any]:
         """As in :class:`LearningAgent`, with the memory of all processes and the dial."""
-        memory = [_for_each(step, self.world.gather) for step in self._memory]
+        memory = [tuple(step) for step in self._memory.state_dict()]
         return {**super().state_dict(), "memory": memory, "trade_off": self.trade_off}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As in :class:`LearningAgent`, with the memory."""
         super().load_state_dict(state)
         self.trade_off = state["trade_off"]
-        self._memory.clear()
-        self._memory.extend(_for_each(step, self.world.own) for step in state["memory"])
-
-
-def _for_each(step: Experience, share: Callable[..., Tensor]) -> Experience:
-    """All tensors of a step, each shared between processes along the dimension that counts images."""
-    images, choices, correct, labels = step
-    return share(images, dim=0), share(choices, dim=1), share(correct, dim=1), share(labels, dim=0)
+        self._memory.load_state_dict(state["memory"])

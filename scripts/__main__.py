@@ -26,7 +26,7 @@ VERBS = {
     "finetune": "train a meta-graph further under a controller that stays as it is",
     "evaluate": "compare policies on the test split, with controls",
     "benchmark": "rank policies on the frozen meta-graph, over seeds",
-    "oneshot": "rank 10,000 fixed masks (OneshotNAS)",
+    "oneshot": "rank 10,000 fixed masks (OneshotNAS), and leave a menu",
     "report": "one page about a run, with all figures",
     "tabulate": "a table of K masks by all images, for the tabular twin",
     "export": "write a run as one ONNX file that runs without PyTorch",

@@ -55,7 +55,7 @@ class Options(Budget, Compute):
     """Answers that each of the two learns from, about any of the 4,000 training images."""
     masks: int = 60
     menu: int = 24
-    gradient_steps: int = 20
+    passes: int = 20
     stopwatch_images: int = 200
     """Test images that the one file with everything in it is timed on."""
     seed: int = 0

@@ -15,13 +15,14 @@ masks to choose between for ``instanas search regression --menu``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
 from agents.one_shot import Candidate, OneShotSearch, best_layers
-from instanas_env import paper
+from instanas_env import checks, paper
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from instanas_env.wrappers.menu import save_menu
@@ -30,6 +31,7 @@ from scripts.comparison.fixed import FRONTIER
 from scripts.options import Compute, Data, Folder, Weights
 
 MENU = "menu.json"
+FINALISTS = "finalists"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,8 @@ class Numbers:
     slowest: float | None = None
     """Masks that take more than so many times MobileNetV2's path are passed over."""
     menu: int = 53
-    """Masks of menu.json, of the finalists: half of them the frontier, the rest good at a class."""
+    """Masks of menu.json, of the finalists: half of them of the frontier, the rest good at a class. This verb
+    called again with another number ranks nothing again."""
     chunk: int = 100
     """Masks between two checkpoints; mutations come from the frontier of all chunks before."""
 
@@ -65,40 +68,51 @@ def search(options: Options, run: RunDirectory) -> OneShotSearch:
     val, table = bandit.image_set, bandit.latency_table
     run.read(meta_graph=options.weights_file, latency_table=options.table_file)
     run.bind(val=val)
-    slowest = None if options.slowest is None else (0.0, options.slowest * table.reference("mobilenet_v2"))
-    first = OneShotSearch(bandit, options.seed, options.images, slowest)
+    reach, unit = None, table.reference("mobilenet_v2")
+    if options.slowest is not None:
+        if options.slowest * unit < (cheapest := table.reference("cheapest")):
+            raise ValueError(f"slowest: got {options.slowest}; more than {cheapest / unit:.3g} will do")
+        reach = 0.0, options.slowest * unit
+    first = OneShotSearch(bandit, options.seed, options.images, reach)
+    with checks.explained(f"slowest: {options.slowest} leaves too few masks"):
+        sampled = torch.cat([first.known(), first.sample(options.masks)])
     run.claim()
-    rank(first, torch.cat([first.known(), first.sample(options.masks)]), "sampled", options.chunk, run)
+    rank(first, sampled, "sampled", options.chunk, run)
     for start in range(0, options.mutations, options.chunk):  # each chunk from the frontier so far
         count = min(options.chunk, options.mutations - start)
         rank(first, first.sample(count, mutate=True), f"mutations from {start}", options.chunk, run)
-    ranked = first.candidates
+    # A mutation may be its parent, or another's: each mask once.
+    ranked = list({tuple(each.mask.flatten().tolist()): each for each in first.candidates}.values())
     accuracy, latency_ms = [each.accuracy for each in ranked], [each.latency_ms for each in ranked]
     best = [ranked[i].mask for i in best_layers(accuracy, latency_ms, options.finalists)]
     last = OneShotSearch(bandit, images=len(val))
-    rank(last, torch.stack(best), "finalists", options.chunk, run)
+    rank(last, torch.stack(best), FINALISTS, options.chunk, run)
     return last
 
 
 def rank(one_shot: OneShotSearch, masks: Tensor, name: str, chunk: int, run: RunDirectory) -> None:
     """Rank masks, a checkpoint after each chunk; what earlier calls found comes from the history."""
     rows = [row for row in run.history if row["round"] == name]
-    known = [pair for row in rows for pair in zip(row["accuracy"], row["by_class"], strict=True)]
-    latency_ms = one_shot.bandit.latency_table.lookup(masks[: len(known)]).tolist()
-    for mask, ms, (accuracy, by_class) in zip(masks[: len(known)], latency_ms, known, strict=True):
-        one_shot.add(Candidate(mask, accuracy, ms, torch.tensor(by_class, dtype=torch.float64)))
-    parts = masks[len(known) :].split(chunk) if len(known) < len(masks) else ()
+    known = [accuracy for row in rows for accuracy in row["accuracy"]]
+    # Only the menu asks for classes; of 10,000 masks they would be megabytes.
+    by_class = [found for row in rows for found in row.get("by_class", [[]] * len(row["accuracy"]))]
+    before, left = masks[: len(known)], masks[len(known) :]
+    latency_ms = one_shot.bandit.latency_table.lookup(before).tolist()
+    for mask, ms, accuracy, found in zip(before, latency_ms, known, by_class, strict=True):
+        one_shot.add(Candidate(mask, accuracy, ms, torch.tensor(found, dtype=torch.float64)))
+    parts = left.split(chunk) if len(left) else ()
     for part in track(parts, f"one-shot search, {name}", total=len(parts)):
-        found = list(one_shot.rank_masks(part))
-        by_class = [candidate.class_accuracy.tolist() for candidate in found]
-        accuracies = [candidate.accuracy for candidate in found]
-        run.checkpoint({"round": name, "accuracy": accuracies, "by_class": by_class}, {})
+        new = list(one_shot.rank_masks(part))
+        row: dict[str, Any] = {"round": name, "accuracy": [candidate.accuracy for candidate in new]}
+        if name == FINALISTS:
+            row["by_class"] = [candidate.class_accuracy.tolist() for candidate in new]
+        run.checkpoint(row, {})
 
 
 def main(options: Options) -> None:
     """Search to the end, or from where an earlier call was stopped."""
     world = begin(options)
-    run = RunDirectory(options.out, options, free=FREE, world=world)
+    run = RunDirectory(options.out, options, free=(*FREE, "menu"), world=world)
     run.restore()
     found = search(options, run)
     menu, best = found.menu(options.menu), sorted(found.frontier, key=lambda each: -each.accuracy)

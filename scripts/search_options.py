@@ -77,19 +77,23 @@ class Regression:
     """Masks to choose between, such as menu.json of `instanas oneshot`; by default every module by itself. An
     experiment looks for it in its own directory."""
     masks_per_image: int = 1
-    """So many masks of each image are answered in a pass."""
+    """So many masks of an image are answered when it is shown."""
     replay: int = 64
     """Steps whose images and answers are kept, and trained on again."""
     gradient_steps: int = 2
     """Of the optimizer for each step; all but the first on what was kept."""
+    passes: int = 0
+    """Over all that is kept, when the random epochs are over: explore, then commit."""
     augment: bool = False
-    """Every one of them crops and flips its images anew."""
+    """Each time that images are trained on they are cropped and flipped anew."""
 
     def make(self, envs: gym.vector.VectorEnv, search: Options, images: int, world: World) -> LearningAgent:
         """The agent, for ``images`` an epoch; ``ValueError`` for a menu of another space."""
         random_epochs = self.random_epochs
         if random_epochs is None:
             random_epochs = max(1, search.frozen_epochs)
+        if self.passes and random_epochs > search.epochs:
+            raise ValueError(f"passes: come after {random_epochs} random epochs; got {search.epochs} epochs")
         bandit = native(envs).bandit
         unit = bandit.latency_table.reference("mobilenet_v2")
         return RewardRegression(

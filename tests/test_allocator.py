@@ -40,5 +40,4 @@ def test_freed_memory_stays_and_changes_no_result():
     )
     assert results == same_results
     # Counts of page faults would depend on the size of the kernel's pages; what is resident does not.
-    assert int(given_back) > SIZE - 4 * MIB
-    assert int(kept_less) < 4 * MIB
+    assert int(kept_less) < SIZE // 2 < int(given_back)

@@ -50,6 +50,7 @@ BAD = {
         "latencies": (NAN, (1,), "ab", (2, 1), (0, 1)),
         "random_timesteps": (-1, 1.5, "1"), "flip": (NAN, 2, "x"), "weight_decay": NUMBERS, "replay": WHOLE,
         "gradient_steps": WHOLE, "anneal_timesteps": WHOLE, "masks_per_image": WHOLE,
+        "passes": (-1, 1.5, "1"),
         "menu": ("menu", 3, [], [[2] * 85], [[0] * 84], torch.zeros(3, 4), [[0.5] * 85]),
         "num_classes": (-1, 1.5, "x"), "augment": (1, "yes", None), "seed": (-1, "a"),
     },

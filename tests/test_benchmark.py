@@ -21,7 +21,7 @@ from scripts import benchmark
 from scripts.report import run_report
 from tests.tools.pipeline_fixtures import ROOT, image_folder
 
-TINY = {"masks": 6, "menu": 3, "steps": 1024, "gradient_steps": 2, "seeds": 1}
+TINY = {"masks": 6, "menu": 3, "steps": 1024, "passes": 2, "seeds": 1}
 PLUGGED = """
 import os
 import torch
@@ -190,7 +190,7 @@ def test_five_policies_over_seeds_with_one_command(tmp_path, monkeypatch):
     assert [name for name in policies if "clock_ms" in ranked[name]] == ["shipped"]
     command = load_json(tmp_path / "run" / "benchmark.json")["command"]
     told = f"instanas benchmark --dataset folder --data-dir {image_folder()} --steps 160"
-    told += " --masks 6 --menu 3 --gradient-steps 2 --policies"
+    told += " --masks 6 --menu 3 --passes 2 --policies"
     assert command == f"{told} {' '.join(policies)} --seeds 2 --trust --clock 2"
     # A class that was edited is another policy.
     contest = Contest(tmp_path / "run", {}, Budget())

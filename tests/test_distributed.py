@@ -266,7 +266,7 @@ def test_batch_norm_over_processes_is_that_of_the_whole_batch(shares):
         assert torch.equal(module.eval()(x), nn.BatchNorm2d.forward(module[0], x)), "evaluation as ever"
 
 
-@pytest.mark.parametrize("agent", [Reinforce(), Regression(), Regression(augment=True)])
+@pytest.mark.parametrize("agent", [Reinforce(), Regression(), Regression(passes=2, augment=True)])
 def test_a_controller_learns_in_two_processes_what_it_learns_in_one(agent, tmp_path):
     """Ten steps of 24 images, in float64: the same to 1e-10, where weights moved by more than 1e-3."""
     options = replace(search_options(image_folder(), tmp_path, agent.name), agent=agent)

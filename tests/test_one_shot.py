@@ -270,3 +270,14 @@ def test_mutations_differ_from_the_frontier_by_a_few_bits(bandit):
     flipped = (search.sample(200, mutate=True) != parent).sum().item()
     assert 300 < flipped < 500
     assert (search.sample(200) != parent).sum().item() > 5000
+
+
+def test_half_of_a_menu_is_spread_over_the_frontier(bandit):
+    """Five on the frontier, at 10, 20, 30, 40 and 50 ms: three of six masks are both ends and the middle."""
+    search, masks = OneShotSearch(bandit), bandit.space.random_masks(7, 0.3, generator_for(1))
+    for number, mask in enumerate(masks[:5]):
+        search.add(candidate(mask, 0.5 + number / 10, 10.0 * (number + 1), (0.5 + number / 10, 0.1)))
+    for mask in masks[5:]:  # slower than others as good, but better at a class
+        search.add(candidate(mask, 0.4, 45.0, (0.0, 0.9)))
+    assert torch.equal(search.menu(6)[:3], masks[[4, 2, 0]])
+    assert any(torch.equal(mask, masks[5]) for mask in search.menu(6)[3:])

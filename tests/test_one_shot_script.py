@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from instanas_env.build import shipped
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
-from instanas_env.storage import save_json
+from instanas_env.storage import load_checkpoint, save_checkpoint, save_json
 from instanas_env.training.epoch import predict_classes
 from instanas_env.wrappers.menu import load_menu
 from scripts.comparison.compare import compare
@@ -23,10 +24,10 @@ from tests.tools.pipeline_fixtures import home, image_folder, kill_after_first_c
 
 
 def options(out: Path, **changes) -> Options:
-    """Two paths and 16 masks in three chunks and 8 mutations in another, on 20 images; then six or a few more
-    on all 40.
+    """Two paths and 16 masks in three chunks and 8 mutations in another, on 20 images; then twelve or a few
+    more, in two chunks, on all 40.
     """
-    few = {"masks": 16, "mutations": 8, "images": 20, "finalists": 6, "chunk": 8, "menu": 4}
+    few = {"masks": 16, "mutations": 8, "images": 20, "finalists": 12, "chunk": 8, "menu": 4}
     return Options(out, dataset="folder", data_dir=image_folder(), **{**few, **changes})
 
 
@@ -83,7 +84,24 @@ def test_samples_then_mutations_and_what_is_slow_is_passed_over(tmp_path):
     assert table.lookup(menu).max() <= table.reference("mobilenet_v2") + 1e-9
     frontier = load_frontier(chosen.out, space)
     assert all((menu == mask).all((1, 2)).any() for mask in frontier)
-    assert len(menu) == len(menu.flatten(1).unique(dim=0)) <= 18
+    assert len(menu) == len(menu.flatten(1).unique(dim=0)) == sum(n for name, n in rounds[2:]) <= 18
+
+    with pytest.raises(ValueError, match="^slowest: got 0.1; more than 0.282 will do"):
+        main(options(tmp_path / "none", slowest=0.1))
+
+
+@pytest.mark.parametrize("kept", [3, 4, 5])
+def test_a_call_goes_on_after_any_chunk(unbroken, tmp_path, kept):
+    """Stopped before the mutations, after them, or among the finalists: the same files in the end."""
+    stopped = options(shutil.copytree(unbroken.out, tmp_path / "stopped"))
+    for name in ("one_shot.json", "menu.json"):
+        (stopped.out / name).unlink()
+    state = load_checkpoint(stopped.out / "checkpoint.pt")
+    assert len(state["history"]) > kept
+    save_checkpoint(stopped.out / "checkpoint.pt", {**state, "history": state["history"][:kept]})
+    main(stopped)
+    for name in ("history.jsonl", "one_shot.json", "menu.json"):
+        assert (stopped.out / name).read_bytes() == (unbroken.out / name).read_bytes(), name
 
 
 def test_evaluate_takes_its_masks(unbroken, tmp_path):

@@ -75,6 +75,8 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
         folders = {file.parent for file in before}
         assert all(file is None or file in before or file.parent in folders for file in needed)
         assert getattr(stage.options, "one_shot", None) in {None, *folders}
+        menu = getattr(getattr(stage.options, "agent", None), "menu", None)
+        assert menu is None or menu.parent in folders
         assert getattr(stage.options, "seed", 5) in range(5, 5 + preset.seeds)
         assert getattr(stage.options, "data_dir", Path("data")) == Path("data")
 

@@ -326,7 +326,7 @@ def test_every_image_is_asked_about_the_whole_menu():
     envs = logistic_envs()
     agent = RewardRegression(envs, menu=menu_of_three(), masks_per_image=3, learning_rate=1e-2)
     agent.learn(128)
-    for _, choices, correct, _ in agent._memory:
+    for _, choices, correct, _ in agent._memory.steps:
         assert choices.shape == (3, 64, 3) and correct.shape == (3, 64)
         assert (choices.sum(0) == 1).all()
     assert agent.num_timesteps == 128, "an image counts once however many masks it is asked about"
@@ -334,9 +334,8 @@ def test_every_image_is_asked_about_the_whole_menu():
         RewardRegression(None, space=LITE, masks_per_image=0)
 
 
-def shown_and_taken(augment: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The one batch that an agent was shown, and what it took of it in each of three gradient steps."""
-    agent = RewardRegression(logistic_envs(), gradient_steps=3, augment=augment)
+def taken_by(agent: RewardRegression) -> list[torch.Tensor]:
+    """A list to which every gradient step adds the images that it is taken on."""
     taken: list[torch.Tensor] = []
 
     def keep(_network, images):
@@ -344,8 +343,15 @@ def shown_and_taken(augment: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
             taken.append(images[0])
 
     agent.controller.register_forward_pre_hook(keep)
+    return taken
+
+
+def shown_and_taken(augment: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The one batch that an agent was shown, and what it took of it in each of three gradient steps."""
+    agent = RewardRegression(logistic_envs(), gradient_steps=3, augment=augment)
+    taken = taken_by(agent)
     agent.learn(64)
-    return agent._memory[0][0], taken
+    return agent._memory.steps[0].images, taken
 
 
 def test_every_gradient_step_sees_its_images_cropped_and_flipped_anew():
@@ -361,3 +367,43 @@ def test_every_gradient_step_sees_its_images_cropped_and_flipped_anew():
         assert not torch.equal(images, shown)
         assert (could_be == images).flatten(2).all(2).any(0).all()
     assert not torch.equal(taken[0], taken[1]) and not torch.equal(taken[1], taken[2])
+
+
+def test_after_the_random_masks_all_that_is_kept_is_trained_on_equally_often():
+    """Two steps of 64, one batch each; then 5 passes over the 128, in new batches; then as before."""
+    agent = RewardRegression(
+        logistic_envs(), random_timesteps=128, gradient_steps=1, passes=5, learning_rate=0.4
+    )
+    taken, rates = taken_by(agent), []
+    original = agent._update
+    agent._update = lambda loss: (rates.append(agent.optimizer.param_groups[0]["lr"]), original(loss))
+    agent.learn(128)
+    assert len(taken) == 2 + 5 * 2
+    shown = torch.cat([step[0] for step in agent._memory.steps])
+    for first, second in zip(taken[2::2], taken[3::2], strict=True):
+        both = torch.cat([first, second]).flatten(1)
+        assert sorted(map(bytes, both.numpy())) == sorted(map(bytes, shown.flatten(1).numpy()))
+        assert not torch.equal(both, shown.flatten(1))
+    # 0.4 twice, then cosine: 0.2 (1 + cos(pi step / 10)).
+    expected = [0.2 * (1 + math.cos(math.pi * step / 10)) for step in range(10)]
+    assert rates == pytest.approx([0.4, 0.4, *expected])
+    agent.learn(64)
+    assert len(taken) == 13 and rates[-1] == 0.4, "once only"
+    with pytest.raises(ValueError, match="^passes: got 5, after random_timesteps, which are 0"):
+        RewardRegression(None, space=LITE, passes=5, random_timesteps=0)
+
+
+def test_passes_over_all_that_is_kept_learn_more():
+    """Bright and dark images, one module each: the loss of the answers after 20 passes, and after none."""
+
+    def loss(passes: int) -> float:
+        agent = RewardRegression(
+            logistic_envs(), random_timesteps=512, gradient_steps=1, passes=passes, learning_rate=1e-2
+        )
+        agent.learn(512)
+        base, gains, _ = agent.controller.eval()(agent._memory.steps[0].images)
+        _, choices, correct, _ = agent._memory.steps[0]
+        logits = base + (gains * choices).sum(-1)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, correct.float()).item()
+
+    assert loss(20) < loss(0) - 0.1

@@ -237,21 +237,29 @@ def test_the_papers_baselines_search_with_the_meta_graph(agent, request, tmp_pat
 
 
 def test_regression_chooses_from_a_menu(tmp_path):
-    """Two masks of every image are answered a step, and six batches of what was kept trained on."""
+    """Two masks of every image are answered, and in the end six passes made over what was kept."""
     space = SearchSpace.preset("lite")
     menu = space.random_masks(5, 0.3, generator_for(0))
     save_menu(tmp_path / "menu.json", space, menu)
-    own = {"menu": tmp_path / "menu.json", "masks_per_image": 2, "gradient_steps": 6, "augment": True}
+    own = {"menu": tmp_path / "menu.json", "masks_per_image": 2, "passes": 6, "augment": True}
     options = search_options(tmp_path / "run", "regression", own, epochs=1)
     search.main(options)
     agent = load_agent(options.out / "controller.safetensors")
-    assert isinstance(agent, RewardRegression) and agent.augment and agent.gradient_steps == 6
+    assert isinstance(agent, RewardRegression) and agent.augment and agent.passes == 6
     chosen = agent.masks(load_images("folder", "val", image_folder()).images[:])
     assert (chosen.unsqueeze(1) == menu).all((2, 3)).any(1).all()
 
+    moved = shutil.copy(tmp_path / "menu.json", tmp_path / "moved.json")
+    search.main(dataclasses.replace(options, agent=dataclasses.replace(options.agent, menu=Path(moved))))
     save_menu(tmp_path / "menu.json", space, menu[:4])
-    with pytest.raises(ValueError, match="^out: .* menu"):
+    with pytest.raises(ValueError, match="^out: .*read another menu"):
         search.main(options)
+    for none in (Regression(**{**own, "menu": None}), Regression(**{**own, "passes": 7})):
+        with pytest.raises(ValueError, match="^out: .*with other agent"):
+            search.main(dataclasses.replace(options, agent=none))
+    late = dataclasses.replace(options, out=tmp_path / "late", agent=Regression(**own, random_epochs=2))
+    with pytest.raises(ValueError, match="^passes: come after 2 random epochs; got 1 epochs"):
+        search.main(late)
     save_menu(tmp_path / "other.json", SearchSpace.preset("cifar"), menu)
     other = dataclasses.replace(
         options, out=tmp_path / "other", agent=Regression(menu=tmp_path / "other.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,8 @@ class RunDirectory:
         options = {name: value for name, value in self.config.items() if name not in (IMAGE_SETS, FILES)}
         # A file that both calls read is compared by its bytes, below: where it lies is free.
         same = {name for name in read if before.get(name) and options.get(name)}
-        names = [name for name in changed_options(before, options) if name not in same]
+        differ = changed_options(_placeless(before, read), _placeless(options, read))
+        names = [name for name in differ if name not in same]
         if names:
             raise ValueError(
                 f"out: {self.path} holds a run with other {', '.join(names)}; choose another folder"
@@ -178,6 +180,15 @@ def config_of(options: Any, free: tuple[str, ...] = ()) -> dict[str, Any]:
     """A dataclass of options as JSON has it, without the fields in ``free``."""
     config = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     return {name: value for name, value in config.items() if name not in free}
+
+
+def _placeless(options: dict[str, Any], files: Iterable[str]) -> dict[str, Any]:
+    """Options whose parts, such as an agent's, say only whether a file was given, not where it lies."""
+
+    def of(part: dict[str, Any]) -> dict[str, Any]:
+        return {name: bool(value) if name in files else value for name, value in part.items()}
+
+    return {name: of(value) if isinstance(value, dict) else value for name, value in options.items()}
 
 
 def changed_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -47,8 +47,8 @@ class Budget:
     """Fixed masks that are ranked on all validation images, half of them mutations of the best."""
     menu: int = 53
     """So many of these regression, DQN and LinUCB choose from; regret is against them."""
-    gradient_steps: int = 40
-    """Steps of regression's optimizer for every 256 images."""
+    passes: int = 40
+    """Passes of regression over its images and their answers."""
 
     @classmethod
     def of(cls, options: Any) -> Budget:

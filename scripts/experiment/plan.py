@@ -23,7 +23,7 @@ from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from scripts import baseline, choose, evaluate, finetune, oneshot, pretrain, profile, search
 from scripts.comparison.fixed import FRONTIER
 from scripts.comparison.tables import RIVAL, TUNED
-from scripts.experiment.presets import Preset
+from scripts.experiment.presets import ONE_SHOT, Preset
 from scripts.experiment.stage import Stage
 from scripts.options import TABLE, Compute
 from scripts.report import run_report as report
@@ -33,7 +33,6 @@ StageName = Literal[
     "pretrain", "baseline", "profile", "oneshot", "search", "choose", "finetune", "evaluate", "report"
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
-ONE_SHOT = "one_shot"
 TRAINING: tuple[StageName, ...] = ("pretrain", "baseline", "search", "finetune")
 
 
