@@ -236,7 +236,7 @@ def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_p
 def test_a_stage_that_fails_lets_the_others_end(tmp_path, capfd):
     """The first searches for a meta-graph that nobody made."""
     asked = replace(tiny(), agents=("blockdrop", "reinforce"), fine_tuned=(), rivals=(), seeds=1)
-    blockdrop, reinforce, _ = next(
+    blockdrop, reinforce = next(
         group
         for group in Plan(Options(asked, tmp_path, image_folder())).groups()
         if group and group[0].name == "search"
