@@ -239,7 +239,7 @@ class RewardRegression(LearningAgent):
             set_learning_rate(self.optimizer, warmup_cosine(step, len(batches), self.learning_rate))
             losses.append(self._gradient_step(kept.take(self.world.own(rows))))
         set_learning_rate(self.optimizer, self.learning_rate)
-        last = losses[-len(losses) // self.passes :]
+        last = losses[-len(self._memory.steps) :]  # a pass has a batch for each step
         return sum(last) / len(last)
 
     def _gradient_step(self, experience: Experience) -> float:
