@@ -99,6 +99,8 @@ def stage_command(stage: Stage, checkpoints: int, images: Path, out: Path) -> li
     # 24 does not divide the 80 training images: a step crosses from one pass into the next.
     agent = stage.partition("_")[2] or "regression"
     search = f"search {agent} --epochs {checkpoints} --frozen-epochs 2 --num-envs 24"
+    if agent == "regression":
+        search += " --masks-per-image 2 --replay 7 --passes 3 --augment"
     benchmark = f"benchmark --seeds {checkpoints} --masks 20 --menu 5"
     # At a width of 0.05 oneDNN 3.12 ends the process ("free(): invalid size") in the backward pass of a 1x1
     # convolution of stride 2 from 6 to 12 channels, on a CPU without AVX-512.

@@ -35,7 +35,9 @@ BAD: dict[str, dict[str, tuple[str, ...]]] = {
         "epochs": (*COUNT, "0"), "frozen-epochs": COUNT, "num-envs": (*COUNT, "0"), "threads": THREADS,
         "seed": COUNT, "meta-graph-learning-rate": RATE, "wrong-reward": ("nan", "inf", "bad", ""),
         "meta-graph": NO_PATH, "latency-table": NO_PATH, "dataset": ("nope",), "data-dir": NO_PATH,
-        "shuffle": ("maybe", ""), "teacher": NO_PATH, "learning-rate": RATE,
+        "shuffle": ("maybe", ""), "teacher": NO_PATH, "learning-rate": RATE, "menu": NO_PATH,
+        "masks-per-image": (*COUNT, "0"), "replay": (*COUNT, "0"), "gradient-steps": (*COUNT, "0"),
+        "passes": COUNT,
     },
     "finetune": {
         "epochs": COUNT, "batch-size": (*COUNT, "0", "1"), "learning-rate": RATE, "threads": THREADS,
@@ -45,14 +47,14 @@ BAD: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "benchmark": {
         "steps": COUNT, "masks": (*COUNT, "0"), "menu": (*COUNT, "0"), "seeds": (*COUNT, "0"),
-        "threads": THREADS,
+        "passes": COUNT, "threads": THREADS,
         "seed": COUNT, "policies": ("nope", "no_module:Policy", "nope.zip", "/nowhere.safetensors"),
         "meta-graph": NO_PATH, "latency-table": NO_PATH,
     },
     "oneshot": {
         "masks": (*COUNT, "0"), "images": (*COUNT, "0"), "finalists": (*COUNT, "0"), "chunk": (*COUNT, "0"),
-        "seed": COUNT, "threads": THREADS, "meta-graph": NO_PATH, "latency-table": NO_PATH,
-        "dataset": ("nope",),
+        "mutations": COUNT, "slowest": ("0", "-1", "nan", "x", ""), "menu": COUNT, "seed": COUNT,
+        "threads": THREADS, "meta-graph": NO_PATH, "latency-table": NO_PATH, "dataset": ("nope",),
     },
     "tabulate": {
         "masks": (*COUNT, "0"), "candidates": (*COUNT, "0"), "images": (*COUNT, "0"), "split": ("tset", ""),

@@ -35,7 +35,8 @@ def command_of(stage: str, run: Path) -> list[str]:
     """A stage on few images and epochs, some seconds of work."""
     place = f"--dataset folder --data-dir {image_folder()}"
     further = {
-        "oneshot": f"oneshot --masks 200 --images 20 --finalists 8 --chunk 20 --out {run} {place}",
+        "oneshot": "oneshot --masks 100 --mutations 100 --slowest 2 --images 20 --finalists 8 --chunk 20"
+        f" --menu 6 --out {run} {place}",
         "export": f"export {shipped('reference/controller.safetensors').parent} {run / 'model.onnx'}",
         "tabulate": "tabulate --masks 8 --candidates 16 --images 20"
         f" --out {run / 'tabular.safetensors'} {place}",
