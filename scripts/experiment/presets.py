@@ -127,9 +127,9 @@ def paper_preset(
 def laptop_cifar10() -> Preset:
     """CIFAR-10 as a folder, on two CPU cores in a day: half the width, few epochs.
 
-    Controllers learn most of what they know in frozen epochs: half a million answers and more of weights that
-    stand still, which cost two or three epochs of the meta-graph. Its learning rate is small then, as its
-    weights have settled (0.05 cost two points in one epoch).
+    Controllers learn most of what they know in frozen epochs, from weights that stand still: REINFORCE's two
+    are 360,000 answers. The learning rate of the meta-graph is small then, as its weights have settled (0.05
+    cost two points in one epoch).
 
     Regression needs one such epoch: the 12 masks of a menu for each image, and then forty passes over images
     and answers, cropped and flipped anew each time, before its controller sees enough to choose. A kill in
@@ -145,7 +145,7 @@ def laptop_cifar10() -> Preset:
     augmentation = Augmentation(crop_padding=4 / 32, cutout=0.25)
     alone = Pretrain(epochs=16, augmentation=augmentation)
     torchvision = Baseline(epochs=alone.epochs, stem_stride=1, augmentation=augmentation)
-    searching = Search(epochs=6, frozen_epochs=4, meta_graph_learning_rate=0.01)
+    searching = Search(epochs=3, frozen_epochs=2, meta_graph_learning_rate=0.01)
     return Preset(
         dataset="folder",
         search_space="cifar@0.5",
