@@ -1,4 +1,4 @@
-# make demo   the joint search on the embedded images, and a table of policies
+# make demo   two controllers learn on the embedded images, beside the best fixed mask: a table and pictures
 # make test   the suite without its slow tests; make test-all runs those too
 # make torture   kills, fuzzed cases, faults and a million steps: twenty minutes of two cores
 # make docs   the documentation, into docs/_build

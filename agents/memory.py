@@ -27,7 +27,7 @@ class Experience(NamedTuple):
         return Experience(*(change(tensor, dim=dim) for tensor, dim in zip(self, IMAGES, strict=True)))
 
     def take(self, rows: Tensor) -> Experience:
-        """That of some images."""
+        """That of some images: ``rows`` are their positions ``(n,)``."""
         return self.each(lambda tensor, dim: tensor.index_select(dim, rows))
 
 
@@ -52,7 +52,10 @@ class Memory:
         return self.steps[int(torch.randint(len(self.steps), (), generator=generator))]
 
     def batches(self, passes: int, generator: torch.Generator) -> list[Tensor]:
-        """The rows of each batch of some passes over all, each in a new order: as many as a step has."""
+        """Positions ``(n,)`` in :meth:`together`, of each batch of some passes over all, each in a new order.
+
+        A batch has as many images as a step.
+        """
         size, count = len(self.steps[0].labels) * self.world.size, len(self.steps)
         orders = (torch.randperm(size * count, generator=generator) for _ in range(passes))
         return [rows for order in orders for rows in order.split(size)]

@@ -27,12 +27,16 @@ from instanas_env.storage import PathLike
 from instanas_env.training.epoch import predict_classes
 
 PROPOSALS = 10_000  # masks drawn for one in range before giving up
-PRICES = (0.01, 0.03, 0.1)  # accuracy that the latency of a MobileNetV2 must bring, on a menu
+PRICES = (0.01, 0.03, 0.1)
+"""Accuracy that the latency of MobileNetV2's path must bring, on a menu; that of the cheapest path where a
+space has none."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A fixed mask, its latency in ms, and its accuracy on the images searched on: of all, of each class."""
+    """A fixed mask ``(num_cells, num_modules)``, its latency in ms, and its accuracy on the images searched
+    on: of all, and of each class, float64 ``(C,)``, or ``(0,)`` where no menu will be asked for.
+    """
 
     mask: Tensor
     accuracy: float
@@ -186,7 +190,8 @@ class OneShotSearch(Agent):
         pool = list(unique.values())
         accuracy = torch.stack([candidate.class_accuracy for candidate in pool])
         latency = torch.tensor([candidate.latency_ms for candidate in pool], dtype=torch.float64)
-        prices = torch.tensor(PRICES) / self.bandit.latency_table.reference("mobilenet_v2")
+        unit = "mobilenet_v2" if MOBILENET_V2_BLOCK in self.space.modules else "cheapest"
+        prices = torch.tensor(PRICES) / self.bandit.latency_table.reference(unit)
         worth = accuracy - (prices.unsqueeze(1) * latency).unsqueeze(2)  # (prices, masks, classes)
         chosen = list(range(len(accurate)))
         while len(chosen) < min(size, len(pool)):

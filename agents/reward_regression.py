@@ -75,6 +75,7 @@ class RewardRegression(LearningAgent):
         augment: whether each gradient step crops and flips its images anew, lightly, so that they can be
             trained on many times. The answers stay those of the images as they were shown.
         seed: of the initial weights and all draws.
+        space: the search space; by default the environment's.
         table: what latency_i is; by default the environment's.
         world: see :class:`LearningAgent`.
     """
@@ -119,7 +120,7 @@ class RewardRegression(LearningAgent):
         self.gradient_steps = checks.whole("gradient_steps", gradient_steps, 1)
         self.passes = checks.whole("passes", passes)
         if self.passes and not self.random_timesteps:
-            raise ValueError(f"passes: got {passes}, after random_timesteps, which are 0; at least 1 will do")
+            raise ValueError(f"random_timesteps: got 0 with {passes} passes; at least 1 will do")
         self.weight_decay = checks.number("weight_decay", weight_decay, 0)
         self.anneal_timesteps = checks.whole_or_none("anneal_timesteps", anneal_timesteps, 1)
         self.masks_per_image = checks.whole("masks_per_image", masks_per_image, 1)

@@ -42,8 +42,9 @@ class Numbers:
     one_shot_limits: tuple[float, ...] = (0.4, 0.6, 1.0)
     """Its best masks at these multiples of MobileNetV2's latency are compared."""
     control_masks: int = 100
-    """Fixed masks sampled on the meta-graph of each search, for the best one no slower than its controller,
-    beside those that the controller uses most, and those on its menu, if it has one."""
+    """Fixed masks sampled and mutated on the meta-graph of each search, for the best one no slower than its
+    controller, beside those that the controller uses most, the one-shot frontier, and the menu, if it has
+    one."""
     control_networks: int = 24
     """How many of those there are; the oracle picks among them for each image."""
     control_images: int = 2000

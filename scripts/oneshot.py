@@ -39,7 +39,8 @@ class Numbers:
     """How many to rank, and how closely; an experiment has these in its preset."""
 
     masks: int = paper.ONE_SHOT_MASKS
-    """Sampled, at every density; the cheapest path is ranked as well: the frontier reaches down to it."""
+    """Sampled, at every density. MobileNetV2's path and the cheapest one are ranked as well: the frontier
+    reaches down to the latter."""
     images: int = 500
     """Validation images that all of them are ranked on."""
     finalists: int = 200
@@ -68,8 +69,9 @@ def search(options: Options, run: RunDirectory) -> OneShotSearch:
     val, table = bandit.image_set, bandit.latency_table
     run.read(meta_graph=options.weights_file, latency_table=options.table_file)
     run.bind(val=val)
-    reach, unit = None, table.reference("mobilenet_v2")
+    reach = None
     if options.slowest is not None:
+        unit = table.reference("mobilenet_v2")
         if options.slowest * unit < (cheapest := table.reference("cheapest")):
             raise ValueError(f"slowest: got {options.slowest}; more than {cheapest / unit:.3g} will do")
         reach = 0.0, options.slowest * unit

@@ -79,7 +79,8 @@ class Regression:
     masks_per_image: int = 1
     """So many masks of an image are answered when it is shown."""
     replay: int = 64
-    """Steps whose images and answers are kept, and trained on again."""
+    """Steps whose images and answers are kept, and trained on again; with passes, at least those of the
+    random epochs."""
     gradient_steps: int = 2
     """Of the optimizer for each step; all but the first on what was kept."""
     passes: int = 0
@@ -92,8 +93,8 @@ class Regression:
         random_epochs = self.random_epochs
         if random_epochs is None:
             random_epochs = max(1, search.frozen_epochs)
-        if self.passes and random_epochs > search.epochs:
-            raise ValueError(f"passes: come after {random_epochs} random epochs; got {search.epochs} epochs")
+        if self.passes:
+            self._check_passes(random_epochs, search, images)
         bandit = native(envs).bandit
         unit = bandit.latency_table.reference("mobilenet_v2")
         return RewardRegression(
@@ -107,6 +108,16 @@ class Regression:
             world=world,
             **settings(self, "latencies", "dial", "random_epochs", "anneal", "names", "menu"),
         )
+
+    def _check_passes(self, random_epochs: int, search: Options, images: int) -> None:
+        """``ValueError`` if they would never come, or come when a part of what was explored is forgotten."""
+        if not 1 <= random_epochs <= search.epochs:
+            will_do = f"with passes, 1 to {search.epochs} will do, of the epochs"
+            raise ValueError(f"random_epochs: got {random_epochs}; {will_do}")
+        steps = -(-images * random_epochs // search.num_envs)
+        if self.replay < steps:
+            will_do = f"with passes, at least {steps} will do, the steps of the random epochs"
+            raise ValueError(f"replay: got {self.replay}; {will_do}")
 
 
 @dataclass(frozen=True)

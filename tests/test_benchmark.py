@@ -240,6 +240,14 @@ def test_a_record_verifies_in_another_process(finished):
     assert f"verified {len(POLICIES)} replays" in done.stdout
 
 
+def test_a_record_made_with_other_options_verifies(capsys):
+    """The twin's in the repository, whose budget still has a name that is no more."""
+    record = ROOT / "results" / "twin" / "benchmark.json"
+    assert "gradient_steps" in load_json(record)["budget"]
+    benchmark.main(benchmark.Options(verify=record))
+    assert "verified 5 replays" in capsys.readouterr().out
+
+
 def changed(replay: Replay, what: str) -> Replay:
     if what == "masks":
         return replace(replay, masks=np.ones_like(replay.masks))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -13,15 +14,18 @@ import torch
 from agents.classifier import InstaNASClassifier
 from agents.files import load_agent
 from agents.static import StaticAgent
-from instanas_env.data import load_images
+from instanas_env.data import Augmentation, load_images
 from instanas_env.latency import LatencyTable
 from instanas_env.storage import load_weights
 from instanas_env.training.distributed import World
 from scripts.comparison.fixed import load_frontier
+from scripts.experiment.dry_run import told
 from scripts.experiment.plan import STAGES, Options, Plan
 from scripts.experiment.presets import PRESETS, Preset
 from scripts.experiment.run import main, parse
 from scripts.experiment.stage import Stage, run_together
+from scripts.search_options import Numbers as Search
+from scripts.search_options import Regression
 from tests.tools.pipeline_fixtures import history, home, image_folder, read_strictly
 
 # In two epochs the window falls faster than a controller can follow; that is what the warning is for.
@@ -256,6 +260,44 @@ def test_a_stage_that_fails_lets_the_others_end(tmp_path, capfd):
     assert not (tmp_path / "stages" / "search_blockdrop.json").exists()
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Options of a stage."""
+
+    out: Path
+    table: Path
+    menu: int = 3
+
+
+def test_a_finished_stage_is_known_wherever_its_folder_lies(tmp_path):
+    """What it read there is told from the folder on; an option that is free makes it anew, another is refused."""
+    made = []
+
+    def stage(folder: Path, **changes) -> Stage:
+        def work(asked: Asked) -> None:
+            made.append(asked.menu)
+            asked.out.mkdir(exist_ok=True)
+
+        asked = replace(Asked(folder / "one_shot", folder / "latency.json"), **changes)
+        return Stage("oneshot", "oneshot", work, asked, folder / "one_shot", free=("menu",))
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    stage(first).run(first / "stages")
+    shutil.move(first, second)
+    stage(second).run(second / "stages")
+    assert made == [3]
+    with pytest.raises(
+        ValueError, match="^out: oneshot has finished with other table; choose another folder"
+    ):
+        stage(second, table=tmp_path / "latency.json", menu=4).run(second / "stages")
+    for _ in range(2):
+        stage(second, menu=4).run(second / "stages")
+    assert made == [3, 4]
+    (one_shot,) = (each for each in Plan(options(tmp_path)).stages() if each.name == "oneshot")
+    assert one_shot.free == ("menu",)
+
+
 @pytest.mark.parametrize("option", ["finetune.prefer", "pretrain.out", "reinforce.meta-graph", "choose.run"])
 def test_an_option_that_the_experiment_sets_is_refused_by_hand(option, capsys):
     with pytest.raises(SystemExit, match="2"):
@@ -341,6 +383,14 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "evaluate": "",
         "report": "",
     }
+
+
+def test_a_dry_run_tells_what_is_not_the_command_s_default():
+    """Of an agent, too; and an augmentation beside that of the command, which is not the class's default."""
+    own = Search(
+        Regression(passes=3, menu=Path("menu.json")), epochs=2, augmentation=Augmentation(cutout=0.0)
+    )
+    assert told(own) == "passes 3, epochs 2, crop_padding 0.125" and told(Search()) == ""
 
 
 def test_the_comparison_is_of_the_run_s_own_networks():

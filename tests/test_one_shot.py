@@ -15,6 +15,7 @@ from agents.static import StaticAgent
 from instanas_env.bandit import InstanceBandit
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
+from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.seeding import generator_for
 from instanas_env.training.epoch import predict_classes
 
@@ -243,6 +244,15 @@ def test_given_masks_are_ranked_whatever_they_take(bandit):
     search = OneShotSearch(bandit, latencies=(10.0, 60.0))
     full, path = search.rank_masks(masks)
     assert (full.latency_ms, path.latency_ms) == (255.0, 51.0) and full.accuracy == 1.0
+
+
+def test_a_space_without_mobilenet_v2_has_a_menu(bandit, tiny_space):
+    """The cheapest path is the one that everybody knows."""
+    space = tiny_space.only(0, 3)
+    graph = MetaGraph(space, 10, generator_for(0)).eval()
+    table = LatencyTable(space, torch.arange(1.0, 3.0).double().expand(17, 2), fixed=0.0)
+    search = OneShotSearch(InstanceBandit(graph, bandit.image_set, table)).search(6)
+    assert torch.equal(search.known(), table.cheapest_mask()[None]) and len(search.menu(3)) == 3
 
 
 def test_samples_are_what_a_search_ranks_after_the_masks_that_anybody_knows(bandit):

@@ -389,7 +389,7 @@ def test_after_the_random_masks_all_that_is_kept_is_trained_on_equally_often():
     assert rates == pytest.approx([0.4, 0.4, *expected])
     agent.learn(64)
     assert len(taken) == 13 and rates[-1] == 0.4, "once only"
-    with pytest.raises(ValueError, match="^passes: got 5, after random_timesteps, which are 0"):
+    with pytest.raises(ValueError, match="^random_timesteps: got 0 with 5 passes; at least 1 will do"):
         RewardRegression(None, space=LITE, passes=5, random_timesteps=0)
 
 

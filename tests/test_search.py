@@ -257,9 +257,14 @@ def test_regression_chooses_from_a_menu(tmp_path):
     for none in (Regression(**{**own, "menu": None}), Regression(**{**own, "passes": 7})):
         with pytest.raises(ValueError, match="^out: .*with other agent"):
             search.main(dataclasses.replace(options, agent=none))
-    late = dataclasses.replace(options, out=tmp_path / "late", agent=Regression(**own, random_epochs=2))
-    with pytest.raises(ValueError, match="^passes: come after 2 random epochs; got 1 epochs"):
-        search.main(late)
+    for wrong, message in (
+        ({"random_epochs": 2}, "random_epochs: got 2; with passes, 1 to 1 will do"),
+        ({"random_epochs": 0}, "random_epochs: got 0; with passes, 1 to 1 will do"),
+        ({"replay": 4}, "replay: got 4; with passes, at least 5 will do"),  # 80 images in steps of 16
+    ):
+        refused = dataclasses.replace(options, out=tmp_path / "none", agent=Regression(**{**own, **wrong}))
+        with pytest.raises(ValueError, match=f"^{message}"):
+            search.main(refused)
     save_menu(tmp_path / "other.json", SearchSpace.preset("cifar"), menu)
     other = dataclasses.replace(
         options, out=tmp_path / "other", agent=Regression(menu=tmp_path / "other.json")

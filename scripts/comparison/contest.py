@@ -122,19 +122,19 @@ class Contest:
         return self.val.space
 
     def envs(self, **forms: Any) -> gym.vector.VectorEnv:
-        """A fresh training environment of 256 images, or of all if there are fewer.
+        """A fresh training environment of :attr:`num_envs` images.
 
         ``forms`` are ``actions``, ``layout`` and ``observation``.
         """
-        count = min(NUM_ENVS, self._training_images)
-        return gym.make_vec(self.env, num_envs=count, split="train", **self._given, **forms)
+        return gym.make_vec(self.env, num_envs=self.num_envs, split="train", **self._given, **forms)
 
     @cached_property
-    def _training_images(self) -> int:
+    def num_envs(self) -> int:
+        """Images a step: 256, or all of the training split if there are fewer."""
         if self.twin:
-            return len(self.val.table.correct("train"))
+            return min(NUM_ENVS, len(self.val.table.correct("train")))
         dataset, place = self.environment.get("dataset", "embedded"), self.environment.get("data_dir")
-        return len(load_images(dataset, "train", place, self.space.resolution))
+        return min(NUM_ENVS, len(load_images(dataset, "train", place, self.space.resolution)))
 
     def envs_of_arms(self, observation: str = "image") -> gym.vector.VectorEnv:
         """A fresh training environment whose actions are numbers of masks of the menu."""

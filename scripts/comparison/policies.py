@@ -38,7 +38,7 @@ from instanas_env.contextual import ContextualBandit
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from scripts.comparison.contest import NUM_ENVS, TWIN, Contest
+from scripts.comparison.contest import TWIN, Contest
 from scripts.comparison.learning import Entry
 from scripts.comparison.plugged import SB3, algorithm, imported, of_sb3, of_user, predicting, unzipped
 
@@ -149,7 +149,7 @@ def _regression(contest: Contest, seed: int) -> Entry:
         random_timesteps=images,
         masks_per_image=len(menu),
         menu=menu,
-        replay=-(-images // NUM_ENVS),
+        replay=-(-images // contest.num_envs),
         gradient_steps=1,
         passes=contest.budget.passes,
         anneal_timesteps=images,

@@ -26,8 +26,9 @@ def verify(file: Path, elsewhere: dict[str, str], device: str) -> Iterator[str]:
     or a figure is not that of its replay.
     """
     record = load_json(file)
-    given, budget = {**record["environment"], **elsewhere}, Budget(**record["budget"])
-    contest = Contest(file.parent, given, budget, env=record["env"], device=device)
+    given = {**record["environment"], **elsewhere}
+    # Whatever the budget was, and the names of its parts: nobody learns here.
+    contest = Contest(file.parent, given, Budget(), env=record["env"], device=device)
     found = [row for row in record["rows"] if (file.parent / row["replay"]).is_file()]
     if not found:
         raise ValueError(f"verify: {file} has no replays beside it")

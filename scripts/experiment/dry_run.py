@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,28 @@ def sizes(name: str, classes: int) -> Table:
     return table
 
 
-def told(options: Any) -> str:
-    """Options that are not their command's default, but for paths."""
+def told(options: Any, usual: Any = None) -> str:
+    """Options that are not their command's default, but for paths; those of parts, such as an agent's, too.
+
+    ``usual`` are those of the same class to compare with, where they are not its defaults.
+    """
 
     def is_path(value: Any) -> bool:
         return isinstance(value, Path) or isinstance(value, tuple) and any(map(is_path, value))
 
-    values = ((entry, getattr(options, entry.name)) for entry in fields(options))
-    return ", ".join(
-        f"{entry.name} {value}"
-        for entry, value in values
-        if entry.default is not MISSING and value != entry.default and not is_path(value)
-    )
+    def default(entry: Field[Any]) -> Any:
+        if usual is not None:
+            return getattr(usual, entry.name)
+        return entry.default if entry.default_factory is MISSING else entry.default_factory()
+
+    words = []
+    for entry in fields(options):
+        value, standard = getattr(options, entry.name), default(entry)
+        if is_dataclass(value):
+            words.append(told(value, standard if type(standard) is type(value) else None))
+        elif standard is not MISSING and value != standard and not is_path(value):
+            words.append(f"{entry.name} {value}")
+    return ", ".join(filter(None, words))
 
 
 def steps(options: Any, train: int) -> str:

@@ -152,7 +152,7 @@ class Plan:
     def _one_shot(self) -> Stage:
         out, numbers = self.out / ONE_SHOT, self.preset.one_shot
         options = oneshot.Options(out=out, **self.made, **self._common(), **vars(numbers))
-        return Stage("oneshot", "oneshot", oneshot.main, options, out / FRONTIER)
+        return Stage("oneshot", "oneshot", oneshot.main, options, out / FRONTIER, free=("menu",))
 
     def _choose(self, agent: str, seed: int) -> Stage:
         run = self._place(agent, seed)

@@ -133,7 +133,7 @@ def laptop_cifar10() -> Preset:
 
     Regression needs one such epoch: the 12 masks of a menu for each image, and then forty passes over images
     and answers, cropped and flipped anew each time, before its controller sees enough to choose. A kill in
-    that epoch, a quarter of an hour, loses it.
+    that epoch, some 18 minutes, loses it.
 
     Its pick D takes about half of MobileNetV2's time. Masks much slower than MobileNetV2's path are not
     ranked: no rival needs them.

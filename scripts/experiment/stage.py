@@ -26,6 +26,7 @@ class Stage:
         main: the script's.
         options: its argument.
         makes: the file that it writes last; None for a stage that is so short that it is always run anew.
+        free: options that may change: the script then makes what depends on them from what it has kept.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Stage:
     main: Callable[..., None]
     options: Any
     makes: Path | None = None
+    free: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.label
@@ -50,16 +52,17 @@ class Stage:
         The processes of ``world`` run it together. ``ValueError`` if it has finished with other options.
         """
         note = self.file(notes, "json")
-        config = config_of(self.options, free=(*FREE, "workers"))
+        config = within(notes.parent, config_of(self.options, free=(*FREE, "workers")))
         if self.makes is not None and self.makes.exists() and note.exists():
             changed = changed_options(load_json(note), config)
-            if changed:
+            if refused := [name for name in changed if name not in self.free]:
                 raise ValueError(
-                    f"out: {self.label} has finished with other {', '.join(changed)}; choose another"
+                    f"out: {self.label} has finished with other {', '.join(refused)}; choose another"
                     f" folder, or remove {note} and what the stage made"
                 )
-            self._say("finished before", world)
-            return
+            if not changed:
+                self._say("finished before", world)
+                return
         self._say(str(self.makes or "always anew"), world)
         if world.size == 1:
             self.main(self.options)
@@ -77,6 +80,15 @@ class Stage:
         notes.mkdir(parents=True, exist_ok=True)
         with self.file(notes, "log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
             self.run(notes)
+
+
+def within(folder: Path, config: Any) -> Any:
+    """Options in which paths below ``folder`` are told from there on: it may be moved, or named otherwise."""
+    if isinstance(config, dict):
+        return {name: within(folder, value) for name, value in config.items()}
+    if isinstance(config, list):
+        return [within(folder, value) for value in config]
+    return config.removeprefix(f"{folder}/") if isinstance(config, str) else config
 
 
 def run_together(stages: Sequence[Stage], notes: Path, workers: int = 1, world: World = ALONE) -> None:
