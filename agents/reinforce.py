@@ -91,6 +91,7 @@ class SelfCriticalReinforce(LearningAgent):
             in ``info``: feedback that a pure bandit does not give. 0 leaves it out.
         num_classes: of the names; by default the environment's where there is a second loss, else 0.
         seed: of the initial weights and the samples.
+        space: the search space; by default the environment's.
         world: see :class:`LearningAgent`.
     """
 

@@ -17,7 +17,7 @@ from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 VERBS = {
-    "demo": "two controllers learn on the embedded images, against what could refute them (4 minutes)",
+    "demo": "two controllers learn on the embedded images, against what could refute them (2 to 5 minutes)",
     "pretrain": "train a meta-graph, or MobileNetV2 alone",
     "baseline": "train ShuffleNetV2 or ResNet alone, to compare with",
     "profile": "measure the latency table of a search space on this machine",

@@ -1,4 +1,4 @@
-"""What InstaNAS is about, in five minutes on the embedded images: each image gets the network it needs.
+"""What InstaNAS is about, in 2 to 5 minutes on the embedded images: each image gets the network it needs.
 
     instanas demo
 

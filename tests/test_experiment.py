@@ -270,7 +270,7 @@ class Asked:
 
 
 def test_a_finished_stage_is_known_wherever_its_folder_lies(tmp_path):
-    """What it read there is told from the folder on; an option that is free makes it anew, another is refused."""
+    """What it read there is told from the folder on; a free option makes it anew, another is refused."""
     made = []
 
     def stage(folder: Path, **changes) -> Stage:
