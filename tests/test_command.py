@@ -76,9 +76,7 @@ def test_ctrl_c_while_a_library_is_imported_is_no_exception_of_python_s(monkeypa
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_says_so_and_ends_with_the_signal_s_code(number, code, tmp_path):
     """It stopped after a checkpoint: what it says is true, see test_search for what comes of it."""
     out = tmp_path / "run"

@@ -224,7 +224,6 @@ def test_adam_moves_every_weight_by_its_learning_rate_at_first(tmp_path):
     assert (after - before).abs().tolist() == pytest.approx([0.01] * 10, rel=1e-3)
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(tmp_path):
     """With lambdas drawn and images augmented, as by default."""
     folder = {"dataset": "folder", "data_dir": image_folder()}

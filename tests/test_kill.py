@@ -49,7 +49,6 @@ def differing(expected: Path, run: Path) -> dict[str, tuple[str, ...]]:
     return {file.name: file.differences for file in compare_runs(expected, run) if file.differences}
 
 
-@pytest.mark.slow
 def test_pretraining_killed_twice_ends_as_if_nobody_had(tmp_path, capsys):
     assert main(Options(tmp_path, "pretrain", kills=2, checkpoints=3))
     printed = capsys.readouterr().out

@@ -56,7 +56,6 @@ def test_accuracies_of_the_frontier_are_of_all_validation_images(unbroken):
     assert latencies == sorted(latencies, reverse=True) and accuracy == sorted(accuracy, reverse=True)
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(unbroken, tmp_path):
     killed = options(tmp_path / "killed")
     kill_after_first_checkpoint("oneshot", killed)

@@ -143,7 +143,7 @@ def test_early_shuffling_after_frozen_epochs_is_that_of_the_first_meta_graph_epo
     assert [row["shuffled"] for row in rows if row] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("agent", ["reinforce", pytest.param("regression", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("agent", ["reinforce", "regression"])
 def test_killed_and_resumed_equals_unbroken(agent, tmp_path):
     """SIGKILL at an arbitrary moment after the first checkpoint, then the same call again."""
     options = search_options(tmp_path / "killed", agent)

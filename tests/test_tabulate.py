@@ -117,7 +117,6 @@ def answered_parts(parts: Path) -> int:
     return sum(name.startswith("val.") for name in load_checkpoint(file)) if file.exists() else 0
 
 
-@pytest.mark.slow
 def test_a_killed_call_resumes(options, table, tmp_path, monkeypatch):
     """Killed when some masks are answered: those are not asked again, and the file is the unbroken one's."""
     out = tmp_path / options.out.name

@@ -122,7 +122,6 @@ def test_a_run_learns_and_its_file_is_the_network(runs):
         assert load_lone(run).correct(val).float().mean().item() == pytest.approx(rows[-1]["val"]["all"])
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_equals_unbroken(runs, tmp_path):
     network: Network = "shufflenet_v2_x0_5"
     chosen = options(tmp_path / "killed", network)
