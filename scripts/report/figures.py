@@ -52,7 +52,8 @@ def frontier(lines: Rows) -> Any:
             if group == "fixed":
                 side, shift = ("right", -6) if x[place] > middle else ("left", 6)
                 where = {"textcoords": "offset points", "fontsize": 8, "ha": side}
-                axes.annotate(lines[i]["policy"], (x[place], y), (shift, -10), **where)
+                level = 6 if place % 2 else -12  # in turns above and below, or neighbours cover each other
+                axes.annotate(lines[i]["policy"], (x[place], y), (shift, level), **where)
     if crossed:
         axes.plot([], [], "x", color="0.5", label="masks exchanged between images")
     axes.set_xscale("log")
