@@ -272,14 +272,47 @@ def test_samples_are_what_a_search_ranks_after_the_masks_that_anybody_knows(band
     assert latencies.min() >= 30 and latencies.max() <= 200
 
 
-def test_mutations_differ_from_the_frontier_by_a_few_bits(bandit):
-    """Of 85 bits two are flipped on average; 200 masks flip 400, with a deviation of about 20."""
+def test_two_thirds_of_the_samples_are_paths(bandit):
+    """A third are masks of any density, a third paths of random modules, a third MobileNetV2's less blocks.
+
+    Of 600 samples each kind has 200, with a deviation of 12. A mask of any density is a path of MobileNetV2's
+    modules only if it is almost empty; a path of random modules only if its 5 needed cells have that module.
+    """
+    space = bandit.space
+    masks = OneShotSearch(bandit).sample(600)
+    paths = masks[(masks.sum(2) <= 1).all(1)]
+    part = ~(paths & ~space.mobilenet_v2_mask()).flatten(1).any(1)
+    assert 350 < len(paths) < 470 and 150 < part.sum() < 250
+    assert (paths.any(2) | ~space.needs_module).all(), "no needed cell is empty"
+    blocks = paths[part].sum((1, 2))
+    assert blocks.min() == 5 and blocks.max() == 17, "5 cells of 17 are needed here; any number of the others"
+    assert len(paths[~part].sum(2).unique()) == 2 and (paths[~part].any(0).all())
+
+
+def test_a_space_without_mobilenet_v2_samples_paths_too(bandit, tiny_space):
+    space = tiny_space.only(0, 3)
+    graph = MetaGraph(space, 10, generator_for(0)).eval()
+    table = LatencyTable(space, torch.arange(1.0, 3.0).double().expand(17, 2), fixed=0.0)
+    masks = OneShotSearch(InstanceBandit(graph, bandit.image_set, table)).sample(60)
+    assert torch.equal(space.repair(masks), masks)
+    assert any(torch.equal(mask, table.cheapest_mask()) for mask in masks)
+
+
+def test_mutations_differ_from_the_frontier_by_a_few_bits_or_in_one_cell(bandit):
+    """Half of 400 flip two of 85 bits on average; half give one cell a single module, or none.
+
+    The parent has all modules: what was flipped has fewer in some cell, seldom one or none of five.
+    """
     search = OneShotSearch(bandit)
-    parent = bandit.space.full_mask()
-    search.add(candidate(parent, 0.5, 255.0))
-    flipped = (search.sample(200, mutate=True) != parent).sum().item()
-    assert 300 < flipped < 500
-    assert (search.sample(200) != parent).sum().item() > 5000
+    search.add(candidate(bandit.space.full_mask(), 0.5, 255.0))
+    masks = search.sample(400, mutate=True)
+    changed = masks.sum(2) < 5
+    in_one_cell = (changed.sum(1) == 1) & ((masks.sum(2) <= 1).sum(1) == 1)
+    assert 150 < in_one_cell.sum() < 250
+    flipped = (~masks[~in_one_cell]).sum((1, 2))
+    assert 1.6 < flipped.double().mean() < 2.4
+    cells = masks[in_one_cell][changed[in_one_cell]]
+    assert (cells.sum(1) == 0).any() and cells.any(0).all(), "none, and each of the five"
 
 
 def test_half_of_a_menu_is_spread_over_the_frontier(bandit):
