@@ -1,4 +1,4 @@
-"""OneshotNAS (section 4.2): 10,000 masks at random, ranked on validation; the frontier of the best.
+"""OneshotNAS (section 4.2): 10,000 masks, ranked on validation; the frontier of the best.
 
     instanas oneshot --out runs/one_shot --meta-graph runs/meta_graph/meta_graph.safetensors
     instanas evaluate --out runs/evaluation --one-shot runs/one_shot
@@ -39,8 +39,8 @@ class Numbers:
     """How many to rank, and how closely; an experiment has these in its preset."""
 
     masks: int = paper.ONE_SHOT_MASKS
-    """Sampled, at every density. MobileNetV2's path and the cheapest one are ranked as well: the frontier
-    reaches down to the latter."""
+    """Sampled: masks of every density, paths, and MobileNetV2's path less some blocks. MobileNetV2's path and
+    the cheapest one are ranked as well: the frontier reaches down to the latter."""
     images: int = 500
     """Validation images that all of them are ranked on."""
     finalists: int = 200

@@ -179,7 +179,7 @@ def laptop_cifar10() -> Preset:
             frozen_epochs=1,
         ),
         finetune=Finetune(epochs=4, learning_rate=0.05, augmentation=augmentation),
-        one_shot=OneShot(masks=150, mutations=450, images=500, slowest=1.1, finalists=60, menu=12, chunk=50),
+        one_shot=OneShot(masks=150, mutations=1050, images=500, slowest=1.1, finalists=60, menu=12, chunk=50),
         evaluate=Evaluate(control_masks=40, control_networks=12),
     )
 
