@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from instanas_env import arrays, checks
+from instanas_env.deploy.choice import Exit
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.storage import PathLike, load_weights, save_weights
 from instanas_env.validation import integer, json_object, record
 from instanas_env.vector_env import InstaNASVectorEnv
+
+NETWORK = -1
+"""In the place of an answer: the network of the mask is to answer."""
 
 _CONFIG = record(
     {"search_space": SearchSpace.from_config, "hyperparameters": json_object},
@@ -97,6 +101,13 @@ class Agent(ABC):
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """uint8 ``(B, 3, H, W)`` to bool ``(B, num_cells, num_modules)``, not necessarily repaired."""
 
+    def own_answers(self, images: Tensor) -> Tensor:
+        """Classes that the agent answers itself, so that no network runs, int64 ``(B,)``.
+
+        Most agents only choose: :data:`NETWORK` for every image. See :mod:`agents.early_exit`.
+        """
+        return torch.full((len(images),), NETWORK)
+
     def predict(
         self,
         observation: Any,
@@ -131,6 +142,10 @@ class Agent(ABC):
             f"agent: {type(self).__name__} has no ONNX form; reinforce, regression or one mask for"
             " all images will do"
         )
+
+    def exit_to_onnx(self, graph: OnnxGraph, image: str) -> Exit | None:
+        """Write when the agent answers an image uint8 ``(1, 3, H, W)`` itself; None if it never does."""
+        return None
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
         """Write the agent as safetensors: its weights, if it has any, its hyperparameters and the count of

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
+from agents.agent import NETWORK, Agent
+from agents.early_exit import EarlyExit
 from agents.evaluation.picks import Pick
 from agents.pictures import as_batch
 from agents.saved import check_same_classes, load_run
@@ -43,7 +44,8 @@ class Classification:
         label: the most probable class, int; int64 ``(B,)``.
         name: its name; a tuple of B names.
         probabilities: float32 ``(num_classes,)``; ``(B, num_classes)``.
-        mask: the modules that ran, bool ``(num_cells, num_modules)``, repaired; ``(B, ...)``.
+        mask: the modules that ran, bool ``(num_cells, num_modules)``, repaired; ``(B, ...)``. Empty where the
+            controller answered itself (early exit).
         latency_ms: of these by the table, the controller's included, float; float64 ``(B,)``.
     """
 
@@ -144,11 +146,11 @@ class InstaNASClassifier:
             array, mask = self._singles(batch)
             logits, masks = torch.from_numpy(array), torch.from_numpy(mask)
         else:
-            masks = self._choose(batch)
-            logits = self._network(self._normalize(batch), masks)
+            masks, logits = self._whole(batch)
         probabilities = logits.softmax(1).cpu().numpy()
         labels = probabilities.argmax(1)
-        latency_ms = (self.latency_table.lookup(masks) + self._controller_ms).numpy()
+        ran = masks.flatten(1).any(1)
+        latency_ms = (ran * self.latency_table.lookup(masks) + self._controller_ms).numpy()
         names = tuple(self.classes[label] for label in labels)
         chosen = masks.numpy()
         if single:
@@ -174,8 +176,11 @@ class InstaNASClassifier:
         def call(image: Tensor) -> Callable[[], object]:
             """What is timed: an image's mask is chosen, and its network runs."""
             if self._device.type != "cpu":
-                return lambda: self._network(self._normalize(image), self._choose(image))
-            child = self._singles.child(self._singles.choose(image))
+                return lambda: self._whole(image)
+            mask = self._singles.choose(image)
+            if not mask.any():
+                return lambda: self._singles.choose(image)
+            child = self._singles.child(mask)
             return lambda: (self._singles.choose(image), child(image.numpy()))
 
         with torch.inference_mode():
@@ -203,15 +208,35 @@ class InstaNASClassifier:
         # Bytes, not tensors: those PyTorch would hand to a worker process one by one, as shared memory.
         return _unpickled, (pickle.dumps(self.__dict__),)
 
-    def _choose(self, batch: Tensor) -> Tensor:
-        """Repaired masks ``(B, num_cells, num_modules)`` on the CPU.
+    def _whole(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks ``(B, num_cells, num_modules)`` and logits ``(B, C)`` on the CPU, through the meta-graph."""
+        masks, logits = self._decide(batch)
+        if len(run := masks.flatten(1).any(1).nonzero().flatten()):
+            logits[run] = self._network(self._normalize(batch[run]), masks[run]).cpu()
+        return masks, logits
+
+    def _decide(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Repaired masks ``(B, num_cells, num_modules)`` on the CPU, empty where the controller answers
+        itself, and the logits ``(B, C)`` of its answers, 0 for other images.
 
         Image by image in onnxruntime where that is possible: PyTorch rounds otherwise, and where a bit is on
         the verge, as a dial leaves some, an image's network would depend on how it came.
         """
+        logits = torch.zeros(len(batch), len(self.classes))
         if self._device.type == "cpu" and self._agent.has_onnx:
-            return torch.from_numpy(np.concatenate([self._singles.choose(image) for image in batch.split(1)]))
-        return self.space.repair(self._agent.masks(batch)).cpu()
+            masks = torch.empty(len(batch), *self.space.mask_shape, dtype=torch.bool)
+            for position, image in enumerate(batch.split(1)):
+                mask, own = self._singles.decide(image)
+                masks[position] = torch.from_numpy(mask[0])
+                if own is not None and not mask.any():
+                    logits[position] = torch.from_numpy(own[0])
+            return masks, logits
+        masks = self.space.repair(self._agent.masks(batch)).cpu()
+        if isinstance(self._agent, EarlyExit):
+            sure = (self._agent.own_answers(batch) != NETWORK).cpu()
+            masks[sure] = False
+            logits[sure] = self._agent.name_logits(batch).cpu()[sure]
+        return masks, logits
 
     def _normalize(self, batch: Tensor) -> Tensor:
         return self._record.normalize(batch.to(self._device))
@@ -226,6 +251,9 @@ def _unpickled(state: bytes) -> InstaNASClassifier:
 def _for_inference(agent: Agent) -> Agent:
     """A copy of an agent without what only learning needs: environment, optimizer, memory."""
     alone = copy.copy(agent)
+    if isinstance(alone, EarlyExit):
+        alone.agent = _for_inference(alone.agent)  # type: ignore[assignment]
+        return alone
     for name in ("env", "optimizer", "_memory"):
         if hasattr(alone, name):
             setattr(alone, name, None)

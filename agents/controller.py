@@ -65,13 +65,16 @@ class Controller(nn.Module):
 def outputs_to_onnx(controller: Controller, graph: OnnxGraph, image: str, wanted: Tensor) -> str:
     """Write a controller, folded or not, that has some combinations of its outputs only, ``(1, n)``.
 
+    Its layers but for the last are written once, however many combinations a graph has.
+
     Args:
         controller: of which these outputs are wanted.
         graph: to write into.
         image: uint8 ``(1, 3, H, W)``.
         wanted: the weights of the outputs in each combination, ``(n, outputs)``.
     """
-    features = graph.network(fold_batch_norm(controller.features), image)
+    layers = controller.features
+    features = graph.once((id(layers), image), lambda: graph.network(fold_batch_norm(layers), image))
     return graph.linear(features, wanted @ controller.output.weight, wanted @ controller.output.bias)
 
 

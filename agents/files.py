@@ -5,6 +5,7 @@ from __future__ import annotations
 from agents.agent import Agent
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
+from agents.early_exit import EarlyExit
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.static import RandomAgent, StaticAgent
@@ -15,6 +16,7 @@ CLASSES: tuple[type[Agent], ...] = (
     RewardRegression,
     BlockDrop,
     ConvNetAIG,
+    EarlyExit,
     StaticAgent,
     RandomAgent,
 )

@@ -115,9 +115,9 @@ class LearningAgent(Agent):
                 "names: this agent learns none; a SelfCriticalReinforce or RewardRegression made with"
                 " num_classes=10, say, will do"
             )
-        return self._name_logits(images).argmax(1)
+        return self.name_logits(images).argmax(1)
 
-    def _name_logits(self, images: Tensor) -> Tensor:
+    def name_logits(self, images: Tensor) -> Tensor:
         """Logits of the names, ``(B, num_classes)``, of an agent that learns some."""
         raise NotImplementedError
 

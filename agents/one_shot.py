@@ -3,7 +3,8 @@
 Sample masks, rank them on validation with the meta-graph's weights, keep the frontier of accuracy against
 latency. The paper samples 10,000 masks at random. Ours is stronger: MobileNetV2's path and the cheapest one
 are always among the masks, two thirds of the samples are paths, of one module a cell or none, which a draw
-of 85 bits almost never is and the best masks mostly are, and half of all are mutations of the frontier so far.
+of 85 bits almost never is and the best masks mostly are, and half of all are mutations of the frontier so
+far.
 """
 
 from __future__ import annotations
@@ -221,7 +222,8 @@ class OneShotSearch(Agent):
         if kind == 0:
             return space.random_masks(1, keep.square(), self.generator)[0]  # mostly sparse
         if kind == 1:
-            path = space.path(torch.randint(space.num_modules, (space.num_cells,), generator=self.generator))
+            drawn = torch.randint(space.num_modules, (space.num_cells,), generator=self.generator)
+            path = space.path(drawn.tolist())
         else:
             path = self._references[0]
         kept = torch.rand(space.num_cells, generator=self.generator) < keep

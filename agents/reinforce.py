@@ -145,7 +145,7 @@ class SelfCriticalReinforce(LearningAgent):
         choices = greedy(probabilities) if deterministic else sample(probabilities, self.generator)
         return self._actions(choices).view(-1, *self.space.mask_shape)
 
-    def _name_logits(self, images: Tensor) -> Tensor:
+    def name_logits(self, images: Tensor) -> Tensor:
         return self._outputs(self.controller.eval(), images)[1]
 
     def train(self, total_timesteps: int) -> Iterator[dict[str, float]]:

@@ -166,7 +166,7 @@ class RewardRegression(LearningAgent):
             price = graph.op("Mul", dial, graph.constant(latencies))
         return self.arms.best_to_onnx(graph, graph.op("Sub", worth, price))
 
-    def _name_logits(self, images: Tensor) -> Tensor:
+    def name_logits(self, images: Tensor) -> Tensor:
         return self.controller.eval()(images)[2]
 
     @torch.no_grad()

@@ -58,7 +58,9 @@ class SingleImages:
 
     def __call__(self, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Logits ``(1, C)`` and mask ``(1, num_cells, num_modules)`` of an image uint8 ``(1, 3, H, W)``."""
-        mask = self.choose(image)
+        mask, own = self.decide(image)
+        if own is not None and not mask.any():
+            return own, mask
         key = mask.tobytes()
         if key in self.children:
             self.children.move_to_end(key)
@@ -69,12 +71,18 @@ class SingleImages:
         return self.child(mask)(image.numpy()), mask
 
     def choose(self, image: Tensor) -> np.ndarray:
-        """The repaired mask ``(1, num_cells, num_modules)``."""
+        """The repaired mask ``(1, num_cells, num_modules)``, empty where the agent answers itself."""
+        return self.decide(image)[0]
+
+    def decide(self, image: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+        """The mask of :meth:`choose`, and the logits ``(1, C)`` of the agent's own answer, if it has any."""
         if not self.agent.has_onnx:
-            return self.meta_graph.space.repair(self.agent.masks(image)).cpu().numpy()
+            return self.meta_graph.space.repair(self.agent.masks(image)).cpu().numpy(), None
         if self._chooser is None:
-            self._chooser = OnnxNetwork(choice_model(self.agent.bits_to_onnx, self.table, self.controller_ms))
-        return self._chooser(image.numpy())
+            policy = self.agent.bits_to_onnx, self.table, self.controller_ms, self.agent.exit_to_onnx
+            self._chooser = OnnxNetwork(choice_model(*policy))
+        mask, _, *own = self._chooser.outputs(image.numpy())
+        return mask, own[0] if own else None
 
     def child(self, mask: np.ndarray) -> OnnxNetwork:
         """The child of a mask ``(1, num_cells, num_modules)``, built if it is not kept."""
@@ -106,6 +114,7 @@ class SingleImages:
             self.data.mean,
             self.data.std,
             typical=self.data.typical,
+            write_exit=self.agent.exit_to_onnx,
         )
 
     def __reduce__(self) -> tuple[type[SingleImages], tuple[Any, ...]]:

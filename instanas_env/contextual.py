@@ -40,7 +40,8 @@ class Contexts:
 class Outcome:
     """What became of actions; NumPy arrays of shape ``(n,)``, or ``(K, n)`` for K masks per image.
 
-    ``mask`` is ``(..., n, num_cells, num_modules)``, after repair. Latencies are in ms.
+    ``mask`` is ``(..., n, num_cells, num_modules)``, after repair; empty only where a policy answered the
+    image itself and no network ran (:func:`agents.evaluation.scores.score_masks`). Latencies are in ms.
     """
 
     reward: np.ndarray
@@ -59,8 +60,9 @@ class Outcome:
 
     @property
     def networks(self) -> int:
-        """The number of distinct masks, where there is one for each image."""
-        return len(np.unique(self.mask.reshape(len(self.mask), -1), axis=0))
+        """The number of distinct masks, where there is one for each image; an empty one is no network."""
+        masks = self.mask.reshape(len(self.mask), -1)
+        return len(np.unique(masks[masks.any(1)], axis=0))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ VERBS = {
     "search": "the joint search: controller and meta-graph in turn",
     "choose": "pick several trade-offs, A to E, from one search",
     "finetune": "train a meta-graph further under a controller that stays as it is",
+    "early-exit": "let a sure controller answer, so that no network runs",
     "evaluate": "compare policies on the test split, with controls",
     "benchmark": "rank policies on the frozen meta-graph, over seeds",
     "oneshot": "rank 10,000 fixed masks (OneshotNAS), and leave a menu",
@@ -33,11 +34,15 @@ VERBS = {
     "experiment": "the paper's experiment for a preset, from nothing to the page",
     "bench": "what a mask costs: time and memory, as ratios",
 }
-PLACES = {"report": "scripts.report.run_report", "experiment": "scripts.experiment.run"}
+PLACES = {
+    "early-exit": "scripts.early_exit",
+    "report": "scripts.report.run_report",
+    "experiment": "scripts.experiment.run",
+}
 """Verbs that are more than a file."""
 USER_ERRORS = (ValueError, OSError, ImportError)
 """A full disk is an OSError, so are files that are absent or must not be read."""
-STARTS_ANEW = ("profile", "choose", "report", "export", "bench")
+STARTS_ANEW = ("profile", "choose", "early-exit", "report", "export", "bench")
 """Verbs that keep nothing of a call that was stopped."""
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 

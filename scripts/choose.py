@@ -22,7 +22,7 @@ import numpy as np
 from rich.progress import track
 
 from agents.evaluation.picks import LETTERS, choose
-from agents.evaluation.scores import Scores, choose_masks, score_masks
+from agents.evaluation.scores import Scores, score_agent
 from agents.files import load_agent
 from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
@@ -95,8 +95,7 @@ def points(options: Options, bandit: InstanceBandit) -> Iterator[dict[str, Any]]
         ends = options.latencies or explored
         dials = [] if ends is None else np.linspace(*ends, options.dials).tolist()
         for dial_ms in settings(agent, bandit, dials):
-            outcome = score_masks(bandit, bandit.space.repair(choose_masks(agent, bandit.image_set)))
-            point = Scores.of(outcome, bandit.latency_table.controller).known()
+            point = Scores.of(score_agent(bandit, agent), bandit.latency_table.controller).known()
             about = {"controller": str(path.relative_to(options.run)), "dial_ms": dial_ms}
             yield {**about, "trade_off": getattr(agent, "trade_off", None), **point}
 

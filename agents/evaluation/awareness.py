@@ -1,6 +1,7 @@
 """Whether a policy gives each image what it needs: what it earns, and what refutes it.
 
-- Its masks *shuffled* between the images: no loss means that it does not matter who gets which.
+- Its masks *shuffled* between the images: no loss means that it does not matter who gets which. Early exits
+  are exchanged as well.
 - Its *most used* network for all images: no loss means that one network would have done.
 - What its controller *names* right by itself: networks that are no better are not worth their time.
 """
@@ -11,9 +12,15 @@ from typing import Any
 
 import torch
 
-from agents.agent import Agent
+from agents.agent import NETWORK, Agent
 from agents.evaluation.controls import most_used, paired_gain
-from agents.evaluation.scores import Scores, choose_masks, score_masks, shuffle_between_images
+from agents.evaluation.scores import (
+    Scores,
+    choose_answers,
+    choose_masks,
+    score_masks,
+    shuffle_between_images,
+)
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import ImageSet
@@ -33,11 +40,16 @@ def measure(
     """
     images = bandit.image_set
     masks = bandit.space.repair(choose_masks(agent, images))
-    own = shuffled = favourite = score_masks(bandit, masks)
+    answers = choose_answers(agent, images)
+    own = shuffled = favourite = score_masks(bandit, masks, answers)
+    run = answers == NETWORK
+    if own.networks > 1 or not run.all():
+        order = torch.randperm(len(masks), generator=generator or generator_for(0, 5))
+        # An image that gets another's early exit is answered by what the controller takes it for.
+        exchanged = answers if run.all() else torch.where(run[order], NETWORK, _names(agent, images))
+        shuffled = score_masks(bandit, masks[order], exchanged)
     if own.networks > 1:
-        exchanged = shuffle_between_images(masks, generator or generator_for(0, 5))
-        shuffled = score_masks(bandit, exchanged)
-        favourite = score_masks(bandit, most_used(masks, 1).expand(len(masks), -1, -1))
+        favourite = score_masks(bandit, most_used(masks[run], 1).expand(len(masks), -1, -1), answers)
     controller_ms = 0.0
     if agent.controller is not None and isinstance(bandit, InstanceBandit):
         controller_ms = bandit.latency_table.controller
@@ -47,6 +59,7 @@ def measure(
     scores = Scores.of(
         own,
         controller_ms,
+        answered=1 - float(run.double().mean()) if may_answer(agent) else None,
         shuffled_accuracy=float(shuffled.correct.mean()),
         shuffled_reward=float(shuffled.reward.mean()),
         lost_shuffled_accuracy=accuracy - float(shuffled.correct.mean()),
@@ -54,7 +67,7 @@ def measure(
         lost_shuffled_accuracy_high=lost.high,
         lost_shuffled_reward=reward - float(shuffled.reward.mean()),
         most_used_accuracy=float(favourite.correct.mean()),
-        most_used_latency_ms=float(favourite.latency_ms.mean()),
+        most_used_latency_ms=float(favourite.latency_ms.mean()) + (0.0 if run.all() else controller_ms),
         most_used_reward=float(favourite.reward.mean()),
         lost_most_used_reward=reward - float(favourite.reward.mean()),
         names_accuracy=_names_accuracy(agent, images),
@@ -74,10 +87,19 @@ def validate(bandit: ContextualBandit, agent: Agent, seed: int) -> Scores:
     return Scores.of(own, shuffled_accuracy=float(shuffled.correct.mean()))
 
 
+def may_answer(agent: Agent) -> bool:
+    """Whether an agent may answer images itself, be it none of these."""
+    return type(agent).own_answers is not Agent.own_answers
+
+
 def _names_accuracy(agent: Any, image_set: ImageSet) -> float | None:
     """What an agent that names the classes of these images names right."""
     if getattr(agent, "num_classes", 0) != len(image_set.classes):
         return None
+    return (_names(agent, image_set) == image_set.labels).double().mean().item()
+
+
+def _names(agent: Any, image_set: ImageSet) -> torch.Tensor:
+    """What an agent's controller takes every image for, ``(N,)``."""
     parts = torch.arange(len(image_set)).split(500)
-    names = torch.cat([agent.names(image_set.images[part]) for part in parts])
-    return (names == image_set.labels).double().mean().item()
+    return torch.cat([agent.names(image_set.images[part]) for part in parts])

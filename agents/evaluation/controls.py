@@ -72,7 +72,8 @@ class Controls:
 
     Args:
         val, test: bandits of the search's meta-graph on the two splits.
-        settings: the controller's masks of the validation images, ``(N, ...)``, at each setting.
+        settings: the controller's masks of the validation images, ``(N, ...)``, at each setting; without
+            those that it answers itself.
         others: masks ``(K, num_cells, num_modules)`` that were good elsewhere.
         num_masks: to sample and mutate.
         num_networks: of the oracle.
@@ -118,14 +119,15 @@ class Controls:
         self._folded = test.meta_graph.folded()
         self._right: dict[tuple[bytes, bool], Tensor] = {}
 
-    def of(self, on_val: Tensor, correct: np.ndarray) -> dict[str, Any]:
+    def of(self, on_val: Tensor, correct: np.ndarray, part: float = 1.0) -> dict[str, Any]:
         """The static controls and the oracle of one setting, for results.json.
 
         Args:
             on_val: the setting's masks of the validation images.
             correct: which test images it gets right, bool ``(N,)``.
+            part: of the validation images that have one.
         """
-        budget_ms = self._mean_ms(on_val)
+        budget_ms = part * self._mean_ms(on_val)
         return {
             "static": self._static(budget_ms, correct),
             "static_with_controller_time": self._static(budget_ms + self._table.controller, correct),

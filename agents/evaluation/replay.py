@@ -1,9 +1,10 @@
 """What replays a policy on the test split: every image's mask, answer and reward, in a few kilobytes.
 
 An ``.npz`` without pickles: the distinct masks as packed bits, which of them each image got, packed answers,
-rewards as float32, and "about", JSON with the policy's name and seed, the fingerprints of what the answers
-depend on, and a SHA-256 of the rewards as float64. Images are in the order of the split. 10,000 images take 3
-kB with one mask for all, 53 kB with 2,400 masks, and at most 135 kB, with a random mask for each.
+rewards as float32, the classes that a policy with an early exit answered itself, and "about", JSON with the
+policy's name and seed, the fingerprints of what the answers depend on, and a SHA-256 of the rewards as
+float64. Images are in the order of the split. 10,000 images take 3 kB with one mask for all, 53 kB with 2,400
+masks, and at most 135 kB, with a random mask for each.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.agent import NETWORK
 from agents.evaluation.image_record import distinct
 from agents.evaluation.scores import score_masks
 from instanas_env.atomic import read_file, write_atomic
@@ -41,6 +43,8 @@ class Replay:
         correct: bool ``(N,)``.
         reward: float32 ``(N,)``.
         about: "policy", "seed", "fingerprints" and "rewards".
+        own: classes that it answered itself ``(N,)``, :data:`NETWORK` for the other images; None if it never
+            did.
     """
 
     masks: np.ndarray
@@ -48,19 +52,24 @@ class Replay:
     correct: np.ndarray
     reward: np.ndarray
     about: dict[str, Any]
+    own: np.ndarray | None = None
 
     @classmethod
     def of(cls, outcome: Outcome, policy: str, seed: int, prints: dict[str, str]) -> Replay:
         """The replay of what became of all test images."""
         masks, network, _ = distinct(outcome)
         about = {"policy": policy, "seed": seed, "fingerprints": prints, "rewards": _sum(outcome)}
-        return cls(masks, network, outcome.correct, outcome.reward.astype(np.float32), about)
+        run = outcome.mask.any((1, 2))
+        own = None if run.all() else np.where(run, NETWORK, outcome.prediction)
+        return cls(masks, network, outcome.correct, outcome.reward.astype(np.float32), about, own)
 
     def save(self, path: Path) -> None:
         """Write it."""
         content = io.BytesIO()
+        own: dict[str, Any] = {} if self.own is None else {"own": self.own.astype(np.int16)}
         np.savez_compressed(
             content,
+            **own,
             masks=np.packbits(self.masks, axis=1),
             network=self.network.astype(np.min_scalar_type(len(self.masks))),
             correct=np.packbits(self.correct),
@@ -78,13 +87,16 @@ class Replay:
                 masks = np.unpackbits(content["masks"], axis=1, count=num_bits).astype(bool)
                 correct = np.unpackbits(content["correct"], count=len(network)).astype(bool)
                 about = json.loads(content["about"].tobytes())
+                own = content["own"].astype(np.int64) if "own" in content else None
+            if own is not None and own.shape != network.shape:
+                raise ValueError("its own answers are of another length")
             if len(reward) != len(network) or network.max() >= len(masks):
                 raise ValueError("its parts are of different lengths")
         except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             if isinstance(error, FileNotFoundError):
                 raise
             raise ValueError(f"verify: {path} is not a replay ({error})") from error
-        return cls(masks, network, correct, reward, about)
+        return cls(masks, network, correct, reward, about, own)
 
     def verify(self, test: ContextualBandit) -> tuple[list[int], bool]:
         """Score it again.
@@ -100,7 +112,8 @@ class Replay:
         if count != len(test.image_set):
             raise ValueError(f"verify: {name} has {count} images; the split has {len(test.image_set)}")
         bits: Tensor = torch.from_numpy(self.masks[self.network])
-        outcome = score_masks(test, bits.unflatten(1, (test.space.num_cells, test.space.num_modules)))
+        answers = None if self.own is None else torch.from_numpy(self.own)
+        outcome = score_masks(test, bits.unflatten(1, test.space.mask_shape), answers)
         same = outcome.correct == self.correct
         differ = np.flatnonzero(~same).tolist()
         if not np.allclose(outcome.reward[same], self.reward[same], rtol=REWARD_ROUNDING, atol=0):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
+from agents.agent import NETWORK, Agent
+from instanas_env import reward
 from instanas_env.bandit import Contexts, Outcome
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import ImageSet
@@ -24,6 +25,12 @@ def choose_masks(agent: Agent, image_set: ImageSet) -> Tensor:
     return torch.cat([agent.masks(image_set.images[part]) for part in index.split(BATCH_SIZE)])
 
 
+def choose_answers(agent: Agent, image_set: ImageSet) -> Tensor:
+    """The classes that the agent answers itself, of every image, ``(N,)``; see :meth:`Agent.own_answers`."""
+    index = torch.arange(len(image_set))
+    return torch.cat([agent.own_answers(image_set.images[part]) for part in index.split(BATCH_SIZE)])
+
+
 def some_images(image_set: ImageSet, count: int = DIAL_IMAGES) -> Tensor:
     """Images to set a dial on, uint8 ``(n, 3, H, W)``: all, or ``count`` evenly spaced ones of more."""
     return image_set.images[spread_over(len(image_set), count)]
@@ -34,14 +41,47 @@ def spread_over(total: int, count: int) -> Tensor:
     return torch.arange(min(count, total)) * total // min(count, total)
 
 
-def score_masks(bandit: ContextualBandit, masks: Tensor) -> Outcome:
-    """What repaired masks ``(N, num_cells, num_modules)`` earn on the whole split, in order, unaugmented."""
+def score_agent(bandit: ContextualBandit, agent: Agent) -> Outcome:
+    """What the agent earns on the whole split, in order, unaugmented."""
+    images = bandit.image_set
+    masks = bandit.space.repair(choose_masks(agent, images))
+    return score_masks(bandit, masks, choose_answers(agent, images))
+
+
+def score_masks(bandit: ContextualBandit, masks: Tensor, answers: Tensor | None = None) -> Outcome:
+    """What masks ``(N, num_cells, num_modules)`` earn on the whole split, in order, unaugmented.
+
+    Args:
+        bandit: gives the split, the answers of its networks, the latencies and the window.
+        masks: are repaired.
+        answers: classes ``(N,)`` that a policy answered itself, see :meth:`Agent.own_answers`. For such an
+            image no network runs: its latency is 0, and its mask is empty.
+    """
     parts = []
     for index in torch.arange(len(bandit.image_set)).split(BATCH_SIZE):
         contexts = Contexts(index, bandit.image_set.images[index])
         parts.append(bandit.score(contexts, bandit.actions_of(masks[index])))
     names = [field.name for field in fields(Outcome)]
-    return Outcome(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    outcome = Outcome(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    if answers is None or bool((answers == NETWORK).all()):
+        return outcome
+    own = answers != NETWORK
+    prediction = np.where(own, answers, outcome.prediction)
+    correct = prediction == outcome.label
+    task = reward.task_reward(torch.from_numpy(correct), bandit.correct_reward, bandit.wrong_reward)
+    free = reward.latency_reward(torch.zeros((), dtype=torch.float64), bandit.bounds)
+    saved = torch.where(own, free, torch.from_numpy(outcome.reward_latency))
+    return replace(
+        outcome,
+        reward=reward.combine(task, saved).numpy(),
+        prediction=prediction,
+        correct=correct,
+        is_success=correct.copy(),
+        latency_ms=np.where(own, 0.0, outcome.latency_ms),
+        reward_task=task.numpy(),
+        reward_latency=saved.numpy(),
+        mask=outcome.mask & ~own.numpy().reshape(-1, 1, 1),
+    )
 
 
 def shuffle_between_images(masks: Tensor, generator: torch.Generator) -> Tensor:
@@ -62,11 +102,12 @@ class Scores:
         accuracy_low, accuracy_high: 95 % interval over the images (Wilson).
         latency_sd_ms: standard deviation over the images.
         networks: number of distinct masks.
+        answered: part of the images that the controller answers itself (early exit).
         shuffled_accuracy, shuffled_reward: of the same masks, exchanged between the images.
         lost_shuffled_accuracy, lost_shuffled_reward: what that costs; ``_low`` and ``_high`` are the ends of
             its 95 % interval over the images (paired).
         most_used_accuracy, most_used_latency_ms, most_used_reward: of its most used network for all images,
-            without the controller, which it does not need.
+            without the controller, which it does not need; with an early exit for all that a network answers.
         lost_most_used_reward: what that costs.
         names_accuracy: what the controller names right by itself.
         difficulty: rank correlation between the latency of an image and its loss in MobileNetV2 trained
@@ -84,6 +125,7 @@ class Scores:
     reward: float
     latency_sd_ms: float
     networks: int
+    answered: float | None = None
     shuffled_accuracy: float | None = None
     shuffled_reward: float | None = None
     lost_shuffled_accuracy: float | None = None

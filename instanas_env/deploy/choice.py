@@ -19,8 +19,24 @@ from instanas_env.deploy.onnx_graph import OnnxGraph, serialise, tensor_info
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 
+
+@dataclass(frozen=True)
+class Exit:
+    """The values in a graph of a policy that answers some images itself.
+
+    Attributes:
+        sure: whether it does, bool ``(1,)``.
+        logits: of its answer, float ``(1, C)``.
+    """
+
+    sure: str
+    logits: str
+
+
 WriteBits = Callable[[OnnxGraph, str], str]
 """Writes a policy: from an image, uint8 ``(1, 3, H, W)``, to bits, bool ``(1, num_bits)``, not repaired."""
+WriteExit = Callable[[OnnxGraph, str], Exit | None]
+"""Writes when a policy answers an image itself; None of one that never does."""
 
 
 def patterns(space: SearchSpace) -> Tensor:
@@ -53,15 +69,23 @@ def write_choice(graph: OnnxGraph, bits: str, space: SearchSpace) -> Choice:
     return Choice(rows, graph.op("Gather", graph.constant(patterns(space).flatten(0, 1)), rows))
 
 
-def write_outputs(graph: OnnxGraph, choice: Choice, table: LatencyTable, controller_ms: float) -> list:
-    """Write the outputs ``mask`` and ``latency_ms``, and describe them."""
+def write_outputs(
+    graph: OnnxGraph, choice: Choice, table: LatencyTable, controller_ms: float, early: Exit | None = None
+) -> list:
+    """Write the outputs ``mask`` and ``latency_ms``, and describe them; of an early exit no module runs."""
     space = table.space
     shape = [1, *space.mask_shape]
-    graph.rename(graph.op("Reshape", choice.mask, graph.constant(np.array(shape))), "mask")
+    mask = graph.op("Reshape", choice.mask, graph.constant(np.array(shape)))
+    graph.rename(mask if early is None else graph.op("And", mask, graph.op("Not", early.sure)), "mask")
     costs = (patterns(space) * table.modules.unsqueeze(1)).sum(2)
     costs = costs + (table.fixed + controller_ms) / space.num_cells
     picked = graph.op("Gather", graph.constant(costs.flatten().float()), choice.rows)
-    graph.rename(graph.op("ReduceSum", picked, keepdims=1), "latency_ms")
+    latency = graph.op("ReduceSum", picked, keepdims=1)
+    if early is not None:
+        latency = graph.op(
+            "Where", early.sure, graph.constant(np.array([controller_ms], np.float32)), latency
+        )
+    graph.rename(latency, "latency_ms")
     return [
         tensor_info("mask", TensorProto.BOOL, shape),
         tensor_info("latency_ms", TensorProto.FLOAT, [1]),
@@ -75,9 +99,19 @@ def image_input(space: SearchSpace) -> list:
 
 
 @torch.no_grad()
-def choice_model(write_bits: WriteBits, table: LatencyTable, controller_ms: float) -> bytes:
-    """The policy alone: ``image`` to ``mask`` and ``latency_ms``, as :func:`dynamic_model` gives them."""
+def choice_model(
+    write_bits: WriteBits, table: LatencyTable, controller_ms: float, write_exit: WriteExit | None = None
+) -> bytes:
+    """The policy alone: ``image`` to ``mask`` and ``latency_ms``, as :func:`dynamic_model` gives them.
+
+    Of a policy with an early exit the ``logits`` of its own answer come third; they count where the mask is
+    empty.
+    """
     graph = OnnxGraph()
     choice = write_choice(graph, write_bits(graph, "image"), table.space)
-    outputs = write_outputs(graph, choice, table, controller_ms)
+    early = write_exit(graph, "image") if write_exit is not None else None
+    outputs = write_outputs(graph, choice, table, controller_ms, early)
+    if early is not None:
+        graph.rename(early.logits, "logits")
+        outputs.append(tensor_info("logits", TensorProto.FLOAT, [1, "classes"]))
     return serialise(graph.proto(image_input(table.space), outputs))

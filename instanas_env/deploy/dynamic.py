@@ -2,7 +2,8 @@
 
     image uint8 (1, 3, H, W)  ->  logits float (1, C), mask bool (1, cells, modules), latency_ms float (1,)
 
-Each module lies in a branch of an ``If``, so that nothing runs that an image did not choose. It is in the
+Each module lies in a branch of an ``If``, so that nothing runs that an image did not choose; of a policy with
+an early exit the whole network lies in one. A module is in the
 file twice, as the only one of its cell and as one of any, and once more for each common company:
 onnxruntime arranges weights for speed only in the branch that holds them.
 """
@@ -16,7 +17,14 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from instanas_env.deploy.choice import WriteBits, image_input, patterns, write_choice, write_outputs
+from instanas_env.deploy.choice import (
+    WriteBits,
+    WriteExit,
+    image_input,
+    patterns,
+    write_choice,
+    write_outputs,
+)
 from instanas_env.deploy.onnx_graph import OnnxGraph, serialise, tensor_info
 from instanas_env.deploy.switch import ANY, NOTHING, Fork, switches
 from instanas_env.latency import LatencyTable
@@ -38,6 +46,7 @@ def dynamic_model(
     metadata: dict[str, str] | None = None,
     typical: Tensor | None = None,
     dial: bool = False,
+    write_exit: WriteExit | None = None,
 ) -> bytes:
     """The file.
 
@@ -51,10 +60,12 @@ def dynamic_model(
         typical: masks that images get, bool ``(K, num_cells, num_modules)``, repaired: the file is arranged
             to be fast for such as these.
         dial: whether ``write_bits`` reads a second input, ``dial``, float ``(1,)``.
+        write_exit: when the policy answers itself, if it ever does; the mask is then empty.
     """
     space = meta_graph.space
     graph = OnnxGraph()
     choice = write_choice(graph, write_bits(graph, "image"), space)
+    early = write_exit(graph, "image") if write_exit is not None else None
     cells = switches(space, typical)
     table_of_codes = [
         [switch.code(row) for row in rows]
@@ -63,13 +74,22 @@ def dynamic_model(
     codes = graph.op("Gather", graph.constant(np.array(table_of_codes).reshape(-1)), choice.rows)
     ones = graph.constant(np.ones(space.num_cells, np.int64))
     each = graph.ops("Split", codes, ones, outputs=space.num_cells, axis=0)
-    x = write_stem(graph, meta_graph, mean, std)
-    for t, (cell, switch) in enumerate(zip(meta_graph.cells, cells, strict=True)):
-        assert isinstance(cell, MetaCell)
-        x = CellWriter(cell, t, x, each[t], choice.mask).write(graph, switch.tree)
-    graph.rename(graph.network(meta_graph.head, x), "logits")
+
+    def network(part: OnnxGraph) -> str:
+        x = write_stem(part, meta_graph, mean, std)
+        for t, (cell, switch) in enumerate(zip(meta_graph.cells, cells, strict=True)):
+            assert isinstance(cell, MetaCell)
+            x = CellWriter(cell, t, x, each[t], choice.mask).write(part, switch.tree)
+        return part.network(meta_graph.head, x)
+
+    if early is None:
+        found = network(graph)
+    else:
+        own = early.logits
+        found = graph.either(early.sure, lambda part: part.op("Identity", own), network)
+    graph.rename(found, "logits")
     logits = tensor_info("logits", TensorProto.FLOAT, [1, meta_graph.num_classes])
-    outputs = [logits, *write_outputs(graph, choice, table, controller_ms)]
+    outputs = [logits, *write_outputs(graph, choice, table, controller_ms, early)]
     dialled = [tensor_info("dial", TensorProto.FLOAT, [1])] if dial else []
     return serialise(graph.proto([*image_input(space), *dialled], outputs), metadata)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import nn
 
 from instanas_env.data import DataRecord
-from instanas_env.deploy.choice import WriteBits
+from instanas_env.deploy.choice import Exit, WriteBits
 from instanas_env.deploy.dynamic import dynamic_model
 from instanas_env.deploy.onnx_graph import OnnxGraph
 from instanas_env.latency import LatencyTable
@@ -30,6 +30,9 @@ class Policy(Protocol):
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``."""
+
+    def exit_to_onnx(self, graph: OnnxGraph, image: str) -> Exit | None:
+        """Write when it answers an image itself; None if it never does."""
 
 
 def export(
@@ -77,7 +80,16 @@ def export(
     if dial:
         write_bits = partial(agent.bits_to_onnx, dial="dial")  # type: ignore[call-arg]
     return dynamic_model(
-        folded.cpu(), write_bits, table, controller_ms, data.mean, data.std, metadata, data.typical, dial
+        folded.cpu(),
+        write_bits,
+        table,
+        controller_ms,
+        data.mean,
+        data.std,
+        metadata,
+        data.typical,
+        dial,
+        agent.exit_to_onnx,
     )
 
 

@@ -6,7 +6,7 @@ milliseconds. A module of another package says how it is written in a method ``t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class OnnxGraph:
         self.nodes: list[NodeProto] = []
         self._root: OnnxGraph = self if parent is None else parent._root
         self._constants: list[TensorProto] = []
+        self._written: dict[Hashable, str] = {}
         self._count = 0
 
     def constant(self, value: Any) -> str:
@@ -53,6 +54,12 @@ class OnnxGraph:
         names = [self._name() for _ in range(outputs)]
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names
+
+    def once(self, key: Hashable, write: Callable[[], str]) -> str:
+        """The value that ``write`` names, written the first time that this graph is asked for ``key``."""
+        if key not in self._written:
+            self._written[key] = write()
+        return self._written[key]
 
     def convolution(self, x: str, layer: FoldedConv, scale: Tensor | None = None) -> str:
         """Convolution and activation; ``scale`` ``(in_channels,)`` multiplies what comes in."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from agents.agent import Agent
 from agents.arms import MenuArms
+from agents.early_exit import EarlyExit
 from agents.evaluation.alone import is_of, load_all, load_lone, short_names
 from agents.evaluation.controls import Controls
 from agents.evaluation.picks import is_pick
@@ -125,6 +126,7 @@ def frontier_of(options: Any, val: InstanceBandit, kept: Kept) -> dict[str, Tens
 
 def menu_of(agent: Agent) -> Tensor:
     """The masks that an agent chooses from, ``(K, num_cells, num_modules)``; none without a menu."""
+    agent = agent.agent if isinstance(agent, EarlyExit) else agent
     if isinstance(agent, RewardRegression) and isinstance(agent.arms, MenuArms):
         return agent.arms.menu
     return agent.space.full_mask()[None][:0]

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 
 from agents.agent import Agent, native
-from agents.evaluation.scores import choose_masks, score_masks
+from agents.evaluation.scores import score_agent
 from instanas_env.callbacks import EnvCallback
 from instanas_env.contextual import ContextualBandit, Outcome
 from scripts.comparison.contest import Contest
@@ -51,8 +51,7 @@ def let_learn(contest: Contest, entry: Entry) -> dict[str, Any]:
 
     def judge() -> float:
         entry.tune(contest.val_part)
-        masks = contest.space.repair(choose_masks(entry.agent, contest.val_part.image_set))
-        return float(score_masks(contest.val_part, masks).reward.mean())
+        return float(score_agent(contest.val_part, entry.agent).reward.mean())
 
     meter, start = Meter(entry.envs, contest.budget.steps, judge), time.process_time()
     entry.learn()

@@ -7,6 +7,8 @@ gets, which is the reward of what it did:
   has ``unnamed``, which is the same without labels; ``paper`` and ``blockdrop`` have 2, of which one is their
   baseline.
 - ``regression`` has the whole menu answered for each of fewer images, reads the labels, and knows the table.
+- ``early-exit`` is ``regression`` whose controller answers itself where it is sure, which no action of the
+  environment can.
 - ``blockdrop`` is told right and wrong apart from the reward: its own pays for blocks, not for ms.
 - ``convnet-aig`` sees no reward: it reads the labels and differentiates the frozen meta-graph, all modules of
   which run for every image, so that one of its answers tells, and costs, far more than a bandit's.
@@ -27,7 +29,8 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
-from agents.evaluation.scores import choose_masks, score_masks
+from agents.early_exit import EarlyExit
+from agents.evaluation.scores import score_agent
 from agents.files import load_agent
 from agents.linucb import LinUCB
 from agents.reinforce import PAPER_SETTINGS, SelfCriticalReinforce
@@ -48,6 +51,10 @@ RANDOM_KEEP = 0.2
 TRADE_OFFS = tuple(np.geomspace(3.0, 0.03, 11).tolist())
 """P(correct) per ms between which regression's dial is set, in "lite"; where all modules take longer, one
 weighs less."""
+
+
+CONFIDENCES = (2.0, 0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+"""From which one on early-exit's controller answers; the first is never."""
 
 
 class RandomMenu(Agent):
@@ -165,6 +172,23 @@ def _regression(contest: Contest, seed: int) -> Entry:
     return entry
 
 
+def _early_exit(contest: Contest, seed: int) -> Entry:
+    """Regression, then with the confidence at which it earns most on the validation images."""
+    entry = _regression(contest, seed)
+    agent = EarlyExit(entry.agent, CONFIDENCES[0])  # type: ignore[arg-type]
+
+    def tune(val: ContextualBandit) -> None:
+        entry.tune(val)
+
+        def earned(confidence: float) -> float:
+            agent.confidence = confidence
+            return float(score_agent(val, agent).reward.mean())
+
+        agent.confidence = max(CONFIDENCES, key=earned)
+
+    return Entry(agent, entry.envs, entry.learn, tune)
+
+
 def trade_offs(bandit: ContextualBandit) -> list[float]:
     """:data:`TRADE_OFFS` in the latencies of a bandit's space."""
     lite = LatencyTable.load(shipped_table(SearchSpace.preset("lite"))).reference("full")
@@ -177,8 +201,7 @@ def best_trade_off(agent: RewardRegression, val: ContextualBandit) -> float:
 
     def earned(trade_off: float) -> float:
         agent.trade_off = trade_off
-        masks = val.space.repair(choose_masks(agent, val.image_set))
-        return float(score_masks(val, masks).reward.mean())
+        return float(score_agent(val, agent).reward.mean())
 
     return max(trade_offs(val), key=earned)
 
@@ -198,6 +221,7 @@ MAKERS: dict[str, Maker] = {
     "unnamed": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 4, seed, naming_coefficient=0.0),
     "paper": lambda contest, seed: _ours(contest, SelfCriticalReinforce, 2, seed, **PAPER_SETTINGS),
     "regression": _regression,
+    "early-exit": _early_exit,
     **{name: partial(of_sb3, name=name) for name in SB3},
     "linucb": _linucb,
     "convnet-aig": lambda contest, seed: _ours(contest, ConvNetAIG, 1, seed),

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
+from agents.agent import NETWORK, Agent
 from agents.evaluation.alone import LoneNetwork
 from agents.evaluation.awareness import measure
 from agents.evaluation.clock import real_latency
@@ -26,7 +26,7 @@ from agents.evaluation.controls import Controls
 from agents.evaluation.difficulty import difficulty
 from agents.evaluation.image_record import Choices, choices, distinct
 from agents.evaluation.over_seeds import gains
-from agents.evaluation.scores import Scores, choose_masks, some_images
+from agents.evaluation.scores import Scores, choose_answers, choose_masks, some_images
 from agents.reward_regression import RewardRegression
 from instanas_env import reward
 from instanas_env.bandit import InstanceBandit, Outcome
@@ -113,8 +113,9 @@ class Comparison:
     def add(self, group: str, name: str, bandit: InstanceBandit, agent: Agent) -> Outcome:
         """Score a policy and keep its row; gives what became of each image."""
         scores, outcome = measure(bandit, agent, generator_for(self.seed, 8))
-        if self.backend is not None:
-            masks, generator = torch.from_numpy(outcome.mask), generator_for(self.seed, 7)
+        masks = torch.from_numpy(outcome.mask)
+        if self.backend is not None and scores.answered is None:  # separate networks know of no early exit
+            generator = generator_for(self.seed, 7)
             scores = replace(
                 scores, clock_ms=real_latency(bandit, agent, masks, generator, backend=self.backend)
             )
@@ -154,13 +155,15 @@ class Comparison:
             label = name if latency_ms is None else f"{name}, dial {latency_ms / unit:g}"
             correct = self.add(name, label, test, agent).correct
             if agent.controller is not None:
-                on_val = val.space.repair(choose_masks(agent, val.image_set))
-                settled.append((self.rows[-1], on_val, correct))
+                run = choose_answers(agent, val.image_set) == NETWORK
+                on_val = val.space.repair(choose_masks(agent, val.image_set))[run]
+                if len(on_val):
+                    settled.append((self.rows[-1], on_val, correct, len(on_val) / len(run)))
         if not settled or controls is None:
             return
-        made = controls(val, test, [on_val for _, on_val, _ in settled])
-        for row, on_val, correct in settled:
-            row["controls"] = found = made.of(on_val, correct)
+        made = controls(val, test, [on_val for _, on_val, _, _ in settled])
+        for row, on_val, correct, part in settled:
+            row["controls"] = found = made.of(on_val, correct, part)
             gain = found["static_with_controller_time"]["gain"]
             row["test"]["over_static_accuracy"] = gain["difference"]
             row["test"] |= {f"over_static_accuracy_{end}": gain[end] for end in ("low", "high")}
@@ -216,7 +219,10 @@ def settings(agent: Agent, val: InstanceBandit, latencies_ms: Sequence[float]) -
 
 
 def networks(outcome: Outcome) -> list[dict[str, Any]]:
-    """The distinct networks of a policy: mask as a string of bits, latency in ms, number of images."""
+    """The distinct networks of a policy: mask as a string of bits, latency in ms, number of images.
+
+    The empty one is that of images that the controller answered itself.
+    """
     masks, position, first = distinct(outcome)
     bits = ["".join(map(str, mask)) for mask in masks.astype(int)]
     latency_ms = [round(float(ms), 4) for ms in outcome.latency_ms[first]]

@@ -65,6 +65,10 @@ COLUMNS: dict[str, tuple[Callable[[Line], str], str]] = {
     "ms": (_cell("latency_ms", _long), "ms: deployed, by the table, with the controller's time."),
     "against MobileNetV2": (_cell("against", difference), ""),
     "networks": (_cell("networks", lambda networks: f"{networks[0]:,.0f}"), ""),
+    "answers itself, %": (
+        _cell("answered", lambda part: points((part[0], None, None))),
+        "Answers itself: images of which the controller was so sure that no network ran (early exit).",
+    ),
     "over one network, points": (
         _cell("over_static_accuracy", points),
         "Over one network: accuracy beyond the best fixed choice of modules that takes no longer; 0 means"

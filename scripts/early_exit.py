@@ -1,0 +1,186 @@
+"""Let the controller of a run answer the images that it is sure of, so that no network runs for them.
+
+    instanas early-exit --run runs/search --out runs/exit
+    instanas early-exit --run runs/search --out runs/exit --network runs/mobilenet_v2
+
+How sure it must be is chosen on the validation images: so that it answers as often as possible without
+losing accuracy, or at most ``--lose`` of it, beside the same networks for all images. By default the other
+images get the networks that the controller chooses; with ``--network`` that one, whose weights are then
+taken. The run that is written can be evaluated, exported and loaded by ``InstaNASClassifier`` as any other.
+The controller must have learnt to name the images, as those of ``reinforce`` and ``regression`` do. (Ours;
+the paper's controller only chooses.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.agent import NETWORK
+from agents.early_exit import EarlyExit
+from agents.evaluation.picks import Pick, controller_file
+from agents.evaluation.scores import Scores, choose_answers, score_agent, some_images
+from agents.files import load_agent
+from agents.reward_regression import RewardRegression
+from agents.saved import TYPICAL, save_data, table_of
+from agents.static import StaticAgent
+from instanas_env import checks
+from instanas_env.bandit import InstanceBandit
+from instanas_env.data import load_images
+from instanas_env.networks.meta_graph import MetaGraph
+from instanas_env.search_space import SearchSpace
+from instanas_env.seeding import generator_for
+from instanas_env.storage import load_config, save_json
+from instanas_env.training.bound import IMAGE_SETS, check_same_images, described
+from instanas_env.training.matching import CONTROLLER, META_GRAPH
+from scripts.begin import begin
+from scripts.comparison.text_table import Columns, TextTable, milliseconds
+from scripts.options import Compute, DataOfRun, filled
+
+NEVER = 2.0
+"""A confidence that no softmax reaches."""
+STEPS = 20
+"""Confidences looked at: those that let so many equal parts of the validation images leave."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Compute, DataOfRun):
+    """Whose controller answers, and who answers the rest."""
+
+    run: Path = field(kw_only=False)
+    """Directory with controller.safetensors and meta_graph.safetensors, such as that of a search."""
+    out: Path = field(kw_only=False)
+    """Directory of the run that is written."""
+    network: Path | None = None
+    """A network for all images that are left, its directory or weights: one trained alone (`instanas
+    pretrain --modules 2`), or under one mask (`instanas finetune --one-shot`). By default the networks of the
+    run, as its controller chooses them."""
+    prefer: Pick | None = None
+    """Which of the trade-offs that `instanas choose` picked."""
+    dial: float | None = None
+    """Where the dial of a regression controller is set first: mean latency of its networks on validation, in
+    multiples of MobileNetV2's."""
+    confidence: float | None = None
+    """From which probability on the controller answers; by default it is chosen."""
+    lose: float = 0.0
+    """Accuracy, in 0..1, that choosing it may cost on validation."""
+
+
+def one_network(file: Path, space: SearchSpace) -> tuple[MetaGraph, Tensor]:
+    """A network for all images: a meta-graph of ``space``, and the mask ``(num_cells, num_modules)`` of it.
+
+    Args:
+        file: of its weights. Beside it may lie the mask, as a controller.
+        space: of the controller that answers first.
+
+    Raises:
+        FileNotFoundError: no weights are there.
+        ValueError: its controller chooses, or its cells are not those of ``space``.
+    """
+    graph, beside = MetaGraph.load(file), file.with_name(CONTROLLER)
+    if graph.space != space:  # MobileNetV2 alone, say, whose space has one module
+        whole = MetaGraph(space, graph.num_classes, generator_for(0))
+        with checks.explained(f"network: {file} does not fit the controller of run"):
+            whole.start_from(graph)
+        own = torch.tensor([module in graph.space.modules for module in space.modules])
+        return whole.eval(), own.expand(space.mask_shape)
+    if not beside.is_file():
+        return graph, space.full_mask()
+    agent = load_agent(beside)
+    if not isinstance(agent, StaticAgent):
+        raise ValueError(f"network: {beside} is a {type(agent).__name__}, which chooses; one mask will do")
+    return graph, agent.mask
+
+
+def judged(agent: EarlyExit, bandit: InstanceBandit, confidence: float) -> dict[str, Any]:
+    """What the policy is worth on the bandit's images when it is set to a confidence."""
+    agent.confidence = confidence
+    scores = Scores.of(score_agent(bandit, agent), bandit.latency_table.controller)
+    answered = (choose_answers(agent, bandit.image_set) != NETWORK).double().mean().item()
+    return {"confidence": confidence, "answered": answered, **scores.known()}
+
+
+def points(agent: EarlyExit, bandit: InstanceBandit) -> Iterator[dict[str, Any]]:
+    """What the policy is worth on the bandit's images, from answering none of them to nearly all."""
+    images = bandit.image_set
+    parts = torch.arange(len(images)).split(500)
+    sure = torch.cat([agent.name_logits(images.images[part]).softmax(1).amax(1) for part in parts])
+    falling = sure.sort(descending=True).values.tolist()
+    for step in range(STEPS):
+        yield judged(agent, bandit, falling[step * len(falling) // STEPS - 1] if step else NEVER)
+
+
+def chosen(found: list[dict[str, Any]], lose: float) -> dict[str, Any]:
+    """The point that answers most of those that are at most ``lose`` less accurate than the first, none."""
+    least = found[0]["accuracy"] - lose
+    return [point for point in found if point["accuracy"] >= least][-1]
+
+
+def table(found: list[dict[str, Any]], taken: dict[str, Any]) -> TextTable:
+    """A line for each point."""
+    columns: Columns = {
+        "Answers itself, %": lambda row: f"{100 * row['answered']:.0f}" + (" <" if row is taken else ""),
+        "where sure by": lambda row: "" if row["confidence"] == NEVER else f"{row['confidence']:.4f}",
+        "Accuracy, %": lambda row: f"{100 * row['accuracy']:.1f}",
+        "ms": lambda row: milliseconds(row["latency_ms"]),
+        "Networks": lambda row: f"{row['networks']:,}",
+    }
+    return TextTable.of(columns, found)
+
+
+def main(options: Options) -> None:
+    """Look, choose, write."""
+    world = begin(options)
+    options = filled(options, [options.run])
+    assert options.dataset is not None
+    inner: Any = load_agent(controller_file(options.run, options.prefer))
+    space, mask = inner.space, None
+    source = options.run if options.network is None else options.network
+    source = source / META_GRAPH if source.is_dir() else source
+    if options.network is None:
+        graph = MetaGraph.load(source)
+        space.expect(run=graph.space)
+    else:
+        graph, mask = one_network(source, space)
+    if (latencies := table_of(options.run, space)) is None:
+        raise ValueError(f"run: {options.run} has no latency table; `instanas profile` makes it")
+    val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    runs = {options.run, options.run if source == options.network else source.parent}
+    check_same_images(runs, options.dataset, "val", val)
+    agent = EarlyExit(inner, NEVER, mask)
+    for name, classes in (("run", agent.num_classes), ("network", graph.num_classes)):
+        if classes != len(val.classes):
+            raise ValueError(f"{name}: tells {classes} classes apart; the images have {len(val.classes)}")
+    bandit = InstanceBandit(graph.to(world.device), val, latencies)
+    if options.dial is not None:
+        if not isinstance(inner, RewardRegression) or mask is not None:
+            raise ValueError(f"dial: got {options.dial}, but nobody here has one; leave it out")
+        inner.dial(some_images(val), options.dial * latencies.reference("mobilenet_v2"))
+    found = list(points(agent, bandit))
+    if options.confidence is None:
+        taken = chosen(found, options.lose)
+    else:
+        taken = judged(agent, bandit, options.confidence)
+        found.append(taken)
+    write(options, agent, taken, bandit, source)
+    table(found, taken).show()
+    print(f"wrote {options.out}; `instanas evaluate`, `export` and InstaNASClassifier.load take it")
+
+
+def write(
+    options: Options, agent: EarlyExit, taken: dict[str, Any], bandit: InstanceBandit, source: Path
+) -> None:
+    """Write the run: controller, weights, and what is known of images and times."""
+    agent.confidence = taken["confidence"]
+    val, space = bandit.image_set, bandit.space
+    typical = torch.unique(space.repair(agent.masks(some_images(val, TYPICAL))), dim=0)
+    save_data(options.out, val, bandit.latency_table, typical)
+    bandit.meta_graph.save(options.out / META_GRAPH, load_config(source).get("record"))
+    record = {name: None if value is None else str(value) for name, value in asdict(options).items()}
+    agent.save(options.out / CONTROLLER, {"options": record, "validation": taken})
+    save_json(options.out / "config.json", {**record, IMAGE_SETS: {"val": described(val)}})
