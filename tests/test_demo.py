@@ -27,10 +27,12 @@ def test_the_demo_tells_its_story(tmp_path, capsys, monkeypatch):
         "regression, learnt here",
         "REINFORCE, learnt here",
         "REINFORCE, shipped",
+        "REINFORCE, shipped, early exit",
+        "MobileNetV2, early exit",
     ):
         assert words in shown
     assert "Images that get little" in shown and shown.count(" modules ") == 6
-    assert "by the clock" in shown
+    assert shown.count("by the clock") == 3
     with Image.open(tmp_path / "images.png") as picture:
         assert picture.height > 6 * 100
     told = load_json(tmp_path / "demo.json")
@@ -39,6 +41,8 @@ def test_the_demo_tells_its_story(tmp_path, capsys, monkeypatch):
     # One window for all: right answers earn what the latency is worth in it, wrong ones cost 1.
     assert alone["reward"] == pytest.approx(alone["accuracy"] * within - (1 - alone["accuracy"]))
     assert 0.9 < within < 1
+    early, plain = told["REINFORCE, shipped, early exit"], told["REINFORCE, shipped"]
+    assert early["latency_ms"] < plain["latency_ms"] and early["answered"] > 0.2
     learnt = (tmp_path / "policies" / "reinforce_0.safetensors").stat().st_mtime_ns
     demo.main(demo.Options(out=tmp_path, **TINY))
     assert (tmp_path / "policies" / "reinforce_0.safetensors").stat().st_mtime_ns == learnt

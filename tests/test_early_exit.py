@@ -1,4 +1,4 @@
-"""Early exit: the sure controller's answer counts, and nothing else runs; in Python, in a file, in a comparison."""
+"""Early exit: the sure controller's answer counts, and nothing else runs, wherever a policy is used."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from scripts import early_exit, evaluate
+from scripts import evaluate
 from scripts.comparison.contest import Budget, Contest
 from scripts.comparison.policies import enter
 from scripts.early_exit import NEVER, Options, chosen, main, one_network
@@ -291,7 +291,7 @@ def test_nothing_of_the_network_runs_for_an_answer_of_its_own(tiny_space, random
 
 
 def test_the_point_that_answers_most_without_losing():
-    """.90 .91 .90 .89 .88 with ever more answers: the third, of the same accuracy as none; with .01 the fourth."""
+    """.90 .91 .90 .89 .88 with ever more answers: the third, as accurate as none; with .01 the fourth."""
     found = [{"accuracy": accuracy, "place": i} for i, accuracy in enumerate((0.9, 0.91, 0.9, 0.89, 0.88))]
     assert [chosen(found, lose)["place"] for lose in (0.0, 0.0101, 1.0)] == [2, 3, 4]
 
