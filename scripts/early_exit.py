@@ -4,7 +4,7 @@
     instanas early-exit --run runs/search --out runs/exit --network runs/mobilenet_v2
 
 How sure it must be is chosen on the validation images: so that it answers as often as possible without
-losing accuracy, or at most ``--lose`` of it, beside the same networks for all images. By default the other
+losing more than ``--lose`` of the accuracy of the same networks for all images. By default the other
 images get the networks that the controller chooses; with ``--network`` that one, whose weights are then
 taken. The run that is written can be evaluated, exported and loaded by ``InstaNASClassifier`` as any other.
 The controller must have learnt to name the images, as those of ``reinforce`` and ``regression`` do. (Ours;
@@ -24,7 +24,14 @@ from torch import Tensor
 from agents.agent import NETWORK
 from agents.early_exit import EarlyExit
 from agents.evaluation.picks import Pick, controller_file
-from agents.evaluation.scores import Scores, choose_answers, score_agent, some_images
+from agents.evaluation.scores import (
+    BATCH_SIZE,
+    Scores,
+    choose_masks,
+    score_masks,
+    some_images,
+    with_answers,
+)
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data, table_of
@@ -42,6 +49,8 @@ from scripts.begin import begin
 from scripts.comparison.text_table import Columns, TextTable, milliseconds
 from scripts.options import Compute, DataOfRun, filled
 
+LOSE = 0.002
+"""Less than some thousand images can tell from nothing."""
 NEVER = 2.0
 """A confidence that no softmax reaches."""
 STEPS = 20
@@ -67,8 +76,8 @@ class Options(Compute, DataOfRun):
     multiples of MobileNetV2's."""
     confidence: float | None = None
     """From which probability on the controller answers; by default it is chosen."""
-    lose: float = 0.0
-    """Accuracy, in 0..1, that choosing it may cost on validation."""
+    lose: float = LOSE
+    """Accuracy, in 0..1, that it may cost on validation where it is chosen."""
 
 
 def one_network(file: Path, space: SearchSpace) -> tuple[MetaGraph, Tensor]:
@@ -97,22 +106,23 @@ def one_network(file: Path, space: SearchSpace) -> tuple[MetaGraph, Tensor]:
     return graph, agent.mask
 
 
-def judged(agent: EarlyExit, bandit: InstanceBandit, confidence: float) -> dict[str, Any]:
-    """What the policy is worth on the bandit's images when it is set to a confidence."""
-    agent.confidence = confidence
-    scores = Scores.of(score_agent(bandit, agent), bandit.latency_table.controller)
-    answered = (choose_answers(agent, bandit.image_set) != NETWORK).double().mean().item()
-    return {"confidence": confidence, "answered": answered, **scores.known()}
+def points(agent: EarlyExit, bandit: InstanceBandit, *confidences: float) -> Iterator[dict[str, Any]]:
+    """What the policy is worth on the bandit's images at some confidences.
 
-
-def points(agent: EarlyExit, bandit: InstanceBandit) -> Iterator[dict[str, Any]]:
-    """What the policy is worth on the bandit's images, from answering none of them to nearly all."""
+    By default from answering none of the images to nearly all, in :data:`STEPS` steps.
+    """
     images = bandit.image_set
-    parts = torch.arange(len(images)).split(500)
-    sure = torch.cat([agent.name_logits(images.images[part]).softmax(1).amax(1) for part in parts])
-    falling = sure.sort(descending=True).values.tolist()
-    for step in range(STEPS):
-        yield judged(agent, bandit, falling[step * len(falling) // STEPS - 1] if step else NEVER)
+    networks = score_masks(bandit, choose_masks(agent, images))
+    parts = torch.arange(len(images)).split(BATCH_SIZE)
+    logits = torch.cat([agent.name_logits(images.images[part]) for part in parts])
+    sure, names = logits.softmax(1).max(1)
+    falling = sure.sort(descending=True).values[torch.arange(1, STEPS) * len(sure) // STEPS - 1]
+    for confidence in confidences or (NEVER, *falling.tolist()):
+        answers = torch.where(sure >= confidence, names, NETWORK)
+        outcome = with_answers(bandit, networks, answers)
+        answered = (answers != NETWORK).double().mean().item()
+        scores = Scores.of(outcome, bandit.latency_table.controller, answered=answered)
+        yield {"confidence": confidence, **scores.known()}
 
 
 def chosen(found: list[dict[str, Any]], lose: float) -> dict[str, Any]:
@@ -165,7 +175,7 @@ def main(options: Options) -> None:
     if options.confidence is None:
         taken = chosen(found, options.lose)
     else:
-        taken = judged(agent, bandit, options.confidence)
+        (taken,) = points(agent, bandit, options.confidence)
         found.append(taken)
     write(options, agent, taken, bandit, source)
     table(found, taken).show()

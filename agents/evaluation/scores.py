@@ -63,9 +63,14 @@ def score_masks(bandit: ContextualBandit, masks: Tensor, answers: Tensor | None 
         parts.append(bandit.score(contexts, bandit.actions_of(masks[index])))
     names = [field.name for field in fields(Outcome)]
     outcome = Outcome(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-    if answers is None or bool((answers == NETWORK).all()):
-        return outcome
+    return outcome if answers is None else with_answers(bandit, outcome, answers)
+
+
+def with_answers(bandit: ContextualBandit, outcome: Outcome, answers: Tensor) -> Outcome:
+    """What becomes of an outcome ``(N,)`` where a policy answers images itself, as in :func:`score_masks`."""
     own = answers != NETWORK
+    if not own.any():
+        return outcome
     prediction = np.where(own, answers, outcome.prediction)
     correct = prediction == outcome.label
     task = reward.task_reward(torch.from_numpy(correct), bandit.correct_reward, bandit.wrong_reward)
