@@ -86,8 +86,8 @@ Exit = tuple[str, InstanceBandit, EarlyExit]
 
 
 def exits(val: InstanceBandit, test: InstanceBandit, agent: Any) -> Iterator[Exit]:
-    """Where the agent answers what it is sure of, as often as costs hardly any accuracy on validation, before its own
-    networks and before MobileNetV2 trained alone.
+    """Where the agent answers what it is sure of, as often as hardly costs accuracy on validation: before its
+    own networks, and before MobileNetV2 trained alone.
     """
     alone, mask = one_network(shipped("mobilenet_v2.safetensors"), test.space)
     for name, graph, fixed in (("REINFORCE, shipped", test.meta_graph, None), ("MobileNetV2", alone, mask)):

@@ -152,6 +152,8 @@ def main(options: Options) -> None:
     space, mask = inner.space, None
     source = options.run if options.network is None else options.network
     source = source / META_GRAPH if source.is_dir() else source
+    if options.out.resolve() in (options.run.resolve(), source.parent.resolve()):
+        raise ValueError(f"out: got {options.out}, whose files are read; another directory will do")
     if options.network is None:
         graph = MetaGraph.load(source)
         space.expect(run=graph.space)
@@ -188,7 +190,7 @@ def write(
     """Write the run: controller, weights, and what is known of images and times."""
     agent.confidence = taken["confidence"]
     val, space = bandit.image_set, bandit.space
-    typical = torch.unique(space.repair(agent.masks(some_images(val, TYPICAL))), dim=0)
+    typical = space.repair(agent.masks(some_images(val, TYPICAL)))
     save_data(options.out, val, bandit.latency_table, typical)
     bandit.meta_graph.save(options.out / META_GRAPH, load_config(source).get("record"))
     record = {name: None if value is None else str(value) for name, value in asdict(options).items()}

@@ -359,6 +359,8 @@ def test_it_is_compared_like_any_other(left):
 
 def test_what_does_not_go_together_is_refused(left, tmp_path):
     reinforce, out = searched("reinforce"), tmp_path / "run"
+    with pytest.raises(ValueError, match="^out: got .*, whose files are read"):
+        main(Options(run=reinforce, out=reinforce))
     with pytest.raises(ValueError, match=r"^dial: got 0\.5, but nobody here has one"):
         main(Options(run=reinforce, out=out, dial=0.5))
     with pytest.raises(ValueError, match=r"^network: .* is a SelfCriticalReinforce, which chooses"):
