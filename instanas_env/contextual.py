@@ -60,9 +60,8 @@ class Outcome:
 
     @property
     def networks(self) -> int:
-        """The number of distinct masks, where there is one for each image; an empty one is no network."""
-        masks = self.mask.reshape(len(self.mask), -1)
-        return len(np.unique(masks[masks.any(1)], axis=0))
+        """The number of distinct masks, where there is one for each image; an empty one is one of them."""
+        return len(np.unique(self.mask.reshape(len(self.mask), -1), axis=0))
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def test_an_answer_of_its_own_takes_no_time(bandit):
     free = -upper * lower / ((upper - lower) / 2) ** 2  # -(0 - U)(0 - L) / gamma
     assert outcome.reward[0] == pytest.approx(bandit.correct_reward * free)
     assert outcome.reward[1] == bandit.wrong_reward
-    assert not outcome.mask[:2].any() and outcome.networks == 1
+    assert not outcome.mask[:2].any() and outcome.networks == 2
     for name in ("reward", "correct", "latency_ms", "prediction", "mask", "reward_latency", "reward_task"):
         assert np.array_equal(getattr(outcome, name)[2:], getattr(plain, name)[2:])
 
@@ -184,7 +184,7 @@ def test_scores_have_its_controls(run, bandit):
     spent = np.where(own, 0, bandit.latency_table.lookup(masks))
     assert scores.latency_ms == pytest.approx(spent.mean() + bandit.latency_table.controller)
     distinct, images_of = torch.unique(masks[~own].flatten(1), dim=0, return_counts=True)
-    assert scores.networks == len(distinct)
+    assert scores.networks == len(distinct) + 1, "and none"
     favourite = distinct[images_of.argmax()].view(17, 5).expand(N, -1, -1)
     best = np.where(own, answers == labels, score_masks(bandit, favourite).correct)
     assert scores.most_used_accuracy == pytest.approx(best.mean())
@@ -192,7 +192,7 @@ def test_scores_have_its_controls(run, bandit):
 
 def test_an_agent_that_always_answers_has_no_network(run, bandit):
     scores, outcome = measure(bandit, EarlyExit(run.agent, 0.0))
-    assert scores.answered == 1 and scores.networks == 0 and not outcome.mask.any()
+    assert scores.answered == 1 and scores.networks == 1 and not outcome.mask.any()
     assert scores.accuracy == scores.names_accuracy == scores.shuffled_accuracy
     assert scores.latency_ms == bandit.latency_table.controller
     never, _ = measure(bandit, EarlyExit(run.agent, NEVER))
@@ -353,7 +353,7 @@ def test_it_is_compared_like_any_other(left):
         answered = sum(found["images"] for found in empty)
         assert row["test"]["answered"] == pytest.approx(answered / images)
         assert all(found["latency_ms"] == 0 for found in empty)
-        assert row["test"]["networks"] == len(row["masks"]) - len(empty)
+        assert row["test"]["networks"] == len(row["masks"])
     assert 0 < rows["exit_reinforce"]["test"]["answered"] <= 1
 
 

@@ -90,6 +90,8 @@ def test_every_stage_leaves_its_files():
         "reinforce_finetuned_balanced/controller.safetensors",
         "fixed_alone_reinforce_balanced/controller.safetensors",
         "regression_finetuned_seed1/controller.safetensors",
+        "reinforce_finetuned_balanced_exit/controller.safetensors",
+        "fixed_alone_reinforce_balanced_exit_seed1/controller.safetensors",
         "results.json",
         "images.safetensors",
         "report.html",
@@ -127,6 +129,8 @@ def test_the_comparison_and_the_page_show_the_searches():
         "regression_finetuned, dial 0.5",
         "reinforce_finetuned_balanced",
         "fixed_alone_reinforce_balanced",
+        "reinforce_finetuned_balanced_exit",
+        "fixed_alone_reinforce_balanced_exit",
     }
     assert {policy for policy, count in seeds.items() if count == 2} == several
     both = [row["seed"] for row in results["rows"] if row["policy"] == "regression_finetuned, dial 0.5"]
@@ -179,7 +183,7 @@ def test_a_second_call_finds_nothing_to_do(capsys):
     before |= {out / name: (out / name).stat().st_mtime_ns for name in ("latency.json", "results.json")}
     main(options(out, stages=STAGES[:-1]))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert capsys.readouterr().out.count(": finished before") == 21
+    assert capsys.readouterr().out.count(": finished before") == 25
 
 
 def test_a_finished_stage_with_other_options_is_refused():
@@ -239,7 +243,9 @@ def test_stages_that_one_process_must_run_alone_are_refused_under_torchrun(tmp_p
 
 def test_a_stage_that_fails_lets_the_others_end(tmp_path, capfd):
     """The first searches for a meta-graph that nobody made."""
-    asked = replace(tiny(), agents=("blockdrop", "reinforce"), fine_tuned=(), rivals=(), seeds=1)
+    asked = replace(
+        tiny(), agents=("blockdrop", "reinforce"), fine_tuned=(), rivals=(), early_exits=(), seeds=1
+    )
     blockdrop, reinforce = next(
         group
         for group in Plan(Options(asked, tmp_path, image_folder())).groups()
@@ -311,6 +317,7 @@ def test_an_option_that_the_experiment_sets_is_refused_by_hand(option, capsys):
         ({"fine_tuned": ("blockdrop",)}, "fine_tuned: got 'blockdrop', but the agents are reinforce, regr"),
         ({"fine_tuned": ("reinforce/acuracy",)}, "fine_tuned: got 'reinforce/acuracy'; a pick will do: "),
         ({"fine_tuned": ("regression",)}, "rivals: got 'reinforce/balanced'; those that are fine-tuned will"),
+        ({"early_exits": ("reinforce/A",)}, "early_exits: got 'reinforce/A'; those that are fine-tuned will"),
     ],
 )
 def test_what_cannot_be_fine_tuned_is_refused_at_once(tmp_path, changes, message):
@@ -331,7 +338,7 @@ def test_a_pick_that_the_search_did_not_give_is_left_out(tmp_path, capsys):
     (tmp_path / "reinforce" / "choices.json").write_text(
         '{"picks": {"A": 0, "B": 1}, "prefer": {"latency": "B"}}'
     )
-    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), rivals=(), seeds=1)
+    asked = replace(tiny(), fine_tuned=("reinforce/C", "reinforce/B"), rivals=(), early_exits=(), seeds=1)
     labels = [stage.label for stage in Plan(Options(asked, tmp_path)).stages() if stage.name == "finetune"]
     assert labels == ["finetune reinforce/B"]
     assert "finetune reinforce/C: left out, the search gave A, B, latency only" in capsys.readouterr().out
@@ -380,6 +387,10 @@ def test_a_dry_run_prints_sizes_and_stages_and_writes_nothing(tmp_path, capsys):
         "finetune fixed_alone_reinforce_balanced_seed1": "2",
         "finetune regression": "2",
         "finetune regression_seed1": "2",
+        "early-exit reinforce_finetuned_balanced_exit": "",
+        "early-exit fixed_alone_reinforce_balanced_exit": "",
+        "early-exit reinforce_finetuned_balanced_exit_seed1": "",
+        "early-exit fixed_alone_reinforce_balanced_exit_seed1": "",
         "evaluate": "",
         "report": "",
     }

@@ -43,12 +43,11 @@ def measure(
     answers = choose_answers(agent, images)
     own = shuffled = favourite = score_masks(bandit, masks, answers)
     run = answers == NETWORK
-    if own.networks > 1 or not run.all():
+    if own.networks > 1:
         order = torch.randperm(len(masks), generator=generator or generator_for(0, 5))
         # An image that gets another's early exit is answered by what the controller takes it for.
         exchanged = answers if run.all() else torch.where(run[order], NETWORK, _names(agent, images))
         shuffled = score_masks(bandit, masks[order], exchanged)
-    if own.networks > 1:
         favourite = score_masks(bandit, most_used(masks[run], 1).expand(len(masks), -1, -1), answers)
     controller_ms = 0.0
     if agent.controller is not None and isinstance(bandit, InstanceBandit):

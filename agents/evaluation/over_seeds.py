@@ -90,7 +90,7 @@ def gains(
 
     Returns:
         Objects with "policy", "over", "accuracy" (an :data:`Interval` over images and seeds, see
-        :func:`gain_interval`; fractions) and "latency" (the ratio).
+        :func:`gain_interval`; fractions) and "latency" (the ratio; None to none).
     """
     found = by_policy([{**row, "right": own} for row, own in zip(rows, right, strict=True)])
     pairs = []
@@ -103,7 +103,8 @@ def gains(
         mirrored = _chooses(theirs) and (policy == reference or _one_network(ours))
         if asked or (min(len(ours), len(theirs)) > 1 and gain.mean() > 0 and not mirrored):
             latency = [np.mean([row["test"]["latency_ms"] for row in members]) for members in (ours, theirs)]
-            ratio = float(latency[0] / latency[1])
+            # All images answered by a controller that took no time to measure.
+            ratio = float(latency[0] / latency[1]) if latency[1] > 0 else None
             pairs.append({"policy": policy, "over": over, "accuracy": gain_interval(gain), "latency": ratio})
     return pairs
 

@@ -106,7 +106,7 @@ class Scores:
             time out.
         accuracy_low, accuracy_high: 95 % interval over the images (Wilson).
         latency_sd_ms: standard deviation over the images.
-        networks: number of distinct masks.
+        networks: number of distinct masks; the empty one of an early exit is one of them.
         answered: part of the images that the controller answers itself (early exit).
         shuffled_accuracy, shuffled_reward: of the same masks, exchanged between the images.
         lost_shuffled_accuracy, lost_shuffled_reward: what that costs; ``_low`` and ``_high`` are the ends of

@@ -13,9 +13,9 @@ from agents.evaluation.over_seeds import Interval
 from scripts.comparison.text_table import Columns, TextTable, difference, points, signed, with_ends
 
 Line = dict[str, Any]
-TUNED, RIVAL = "_finetuned", "fixed_alone"
+TUNED, RIVAL, EXIT = "_finetuned", "fixed_alone", "_exit"
 """In the name of a run that trains a search's meta-graph on; begins that of one which trains, in the same
-way, one network for all images alike."""
+way, one network for all images alike; ends that of one whose controller answers what it is sure of."""
 
 
 def reference_of(lines: Sequence[Line]) -> Line | None:
@@ -114,7 +114,7 @@ PAIRS: Columns = {
     "policy": lambda pair: pair["policy"],
     "beside": lambda pair: pair["over"],
     "more right, points": lambda pair: points(pair["accuracy"], "+"),
-    "time": lambda pair: difference(pair["latency"]),
+    "time": lambda pair: "" if pair["latency"] is None else difference(pair["latency"]),
 }
 
 

@@ -1,6 +1,6 @@
 """The stages of an experiment: which script runs with which options, on what an earlier one made.
 
-    pretrain -> profile -> oneshot -> search -> choose -> finetune -> evaluate -> report
+    pretrain -> profile -> oneshot -> search -> choose -> finetune -> early-exit -> evaluate -> report
 
 A search is named after its agent. With several seeds each search is made once for each; a directory's ending
 tells the further ones.
@@ -20,9 +20,9 @@ from agents.evaluation.picks import Pick, picks
 from instanas_env.networks.torchvision_networks import NETWORK
 from instanas_env.storage import load_json
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
-from scripts import baseline, choose, evaluate, finetune, oneshot, pretrain, profile, search
+from scripts import baseline, choose, early_exit, evaluate, finetune, oneshot, pretrain, profile, search
 from scripts.comparison.fixed import FRONTIER
-from scripts.comparison.tables import RIVAL, TUNED
+from scripts.comparison.tables import EXIT, RIVAL, TUNED
 from scripts.experiment.presets import ONE_SHOT, Preset
 from scripts.experiment.stage import Stage
 from scripts.options import TABLE, Compute
@@ -30,7 +30,16 @@ from scripts.report import run_report as report
 from scripts.search_options import Regression
 
 StageName = Literal[
-    "pretrain", "baseline", "profile", "oneshot", "search", "choose", "finetune", "evaluate", "report"
+    "pretrain",
+    "baseline",
+    "profile",
+    "oneshot",
+    "search",
+    "choose",
+    "finetune",
+    "early-exit",
+    "evaluate",
+    "report",
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 TRAINING: tuple[StageName, ...] = ("pretrain", "baseline", "search", "finetune")
@@ -89,6 +98,8 @@ class Plan:
         yield [self._choose(agent, seed) for agent in preset.agents for seed in seeds]
         tuned = [(target, seed) for target in preset.fine_tuned for seed in seeds]
         yield [stage for target, seed in tuned for stage in self._finetune(target, seed)]
+        leaving = [(target, seed) for target in preset.early_exits for seed in seeds]
+        yield [stage for target, seed in leaving for stage in self._early_exit(target, seed)]
         yield [self._evaluate()]
         yield [Stage("report", "report", report.main, report.Options(run=self.out))]
 
@@ -178,10 +189,29 @@ class Plan:
             options = replace(options, out=alone, one_shot=self.out / ONE_SHOT)
             yield Stage("finetune", f"finetune {alone.name}", finetune.main, options, alone / CONTROLLER)
 
+    def _early_exit(self, target: str, seed: int) -> Iterator[Stage]:
+        """Before the networks that were fine-tuned, and before the rival, if there is one."""
+        agent, _, pick = target.partition("/")
+        ending = f"_{pick}" if pick else ""
+        run = self._place(f"{agent}{TUNED}{ending}", seed)
+        networks: dict[str, Path | None] = {f"{agent}{TUNED}{ending}{EXIT}": None}
+        if target in self.preset.rivals:
+            rival = f"{RIVAL}_{agent}{ending}"
+            networks[f"{rival}{EXIT}"] = self._place(rival, seed)
+        if pick and (self.out / agent).exists() and not run.exists():
+            return  # the search did not give the pick
+        for name, network in networks.items():
+            out = self._place(name, seed)
+            given: dict[str, Any] = {"run": run, "out": out, "network": network}
+            options = early_exit.Options(**given, dataset=self.preset.dataset, **self.machine)
+            label = f"early-exit {out.name}"
+            yield Stage("early-exit", label, early_exit.main, options, out / "config.json")
+
     def _evaluate(self) -> Stage:
         finished = (path.parent for path in self.out.glob(f"*/{CONTROLLER}"))
         runs = sorted(path for path in finished if (path / META_GRAPH).exists())
-        sources = {Path(load_json(path / "config.json").get("run", "")) for path in runs}
+        trained = (path for path in runs if not path.name.partition("_seed")[0].endswith(EXIT))
+        sources = {Path(load_json(path / "config.json").get("run", "")) for path in trained}
         numbers, anew = self.preset.evaluate, self.preset.finetune.from_scratch
         # A search, unless it was trained on; where others were trained anew, they stand beside it.
         last = tuple(path for path in runs if anew or path not in sources)
@@ -205,9 +235,10 @@ def check_targets(preset: Preset) -> None:
             raise ValueError(f"fine_tuned: got {target!r}, but the agents are {', '.join(preset.agents)}")
         if slash and pick not in get_args(Pick):
             raise ValueError(f"fine_tuned: got {target!r}; a pick will do: {', '.join(get_args(Pick))}")
-    for stray in set(preset.rivals) - set(preset.fine_tuned):
-        among = ", ".join(preset.fine_tuned) or "none"
-        raise ValueError(f"rivals: got {stray!r}; those that are fine-tuned will do: {among}")
+    for name in ("rivals", "early_exits"):
+        for stray in set(getattr(preset, name)) - set(preset.fine_tuned):
+            among = ", ".join(preset.fine_tuned) or "none"
+            raise ValueError(f"{name}: got {stray!r}; those that are fine-tuned will do: {among}")
 
 
 def _told(seed: int) -> str:

@@ -53,6 +53,9 @@ class Preset:
     rivals: tuple[str, ...] = ()
     """Those of ``fine_tuned`` beside which the best mask for all images alike that is no slower is trained in
     the same way, alone; it is chosen by ``one_shot``."""
+    early_exits: tuple[str, ...] = ()
+    """Those of ``fine_tuned`` whose controller is also let answer what it is sure of, before its networks and
+    before its rival; it must have learnt to name the images."""
     taught: bool = False
     """The meta-graph starts from MobileNetV2 trained alone, and imitates it."""
     seeds: int = 1
@@ -154,6 +157,7 @@ def laptop_cifar10() -> Preset:
         agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
         fine_tuned=("reinforce/balanced", "regression/D"),
         rivals=("reinforce/balanced", "regression/D"),
+        early_exits=("reinforce/balanced", "regression/D"),
         taught=True,
         pretrain=replace(alone, epochs=10, learning_rate=0.05),
         mobilenet_v2=alone,
@@ -195,6 +199,7 @@ def folder() -> Preset:
         agents=("reinforce",),
         fine_tuned=("reinforce/balanced",),
         rivals=("reinforce/balanced",),
+        early_exits=("reinforce/balanced",),
         taught=True,
         pretrain=alone,
         mobilenet_v2=alone,
@@ -215,6 +220,7 @@ def embedded() -> Preset:
         agents=("reinforce", "blockdrop", "convnet-aig", "regression"),
         fine_tuned=("reinforce/balanced", "regression"),
         rivals=("reinforce/balanced",),
+        early_exits=("reinforce/balanced",),
         pretrain=training,
         mobilenet_v2=training,
         widths=(0.5,),
