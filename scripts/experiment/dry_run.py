@@ -64,7 +64,7 @@ def steps(options: Any, train: int) -> str:
 
 def show(preset: Preset, stages: Iterable[Stage]) -> None:
     """Print the sizes of the networks, and each stage with its steps and options."""
-    console = Console(width=110)
+    console = Console(width=120)
     console.print(sizes(preset.search_space, preset.classes))
     train, val, test = preset.images
     console.print(f"{train:,} training, {val:,} validation and {test:,} test images (as the preset has it)")

@@ -194,18 +194,18 @@ class Plan:
         agent, _, pick = target.partition("/")
         ending = f"_{pick}" if pick else ""
         run = self._place(f"{agent}{TUNED}{ending}", seed)
-        networks: dict[str, Path | None] = {f"{agent}{TUNED}{ending}{EXIT}": None}
+        policies: dict[str, tuple[str, Path | None]] = {target: (f"{agent}{TUNED}{ending}{EXIT}", None)}
         if target in self.preset.rivals:
             rival = f"{RIVAL}_{agent}{ending}"
-            networks[f"{rival}{EXIT}"] = self._place(rival, seed)
+            policies[rival] = f"{rival}{EXIT}", self._place(rival, seed)
         if pick and (self.out / agent).exists() and not run.exists():
             return  # the search did not give the pick
-        for name, network in networks.items():
+        for label, (name, network) in policies.items():
             out = self._place(name, seed)
             given: dict[str, Any] = {"run": run, "out": out, "network": network}
             options = early_exit.Options(**given, dataset=self.preset.dataset, **self.machine)
-            label = f"early-exit {out.name}"
-            yield Stage("early-exit", label, early_exit.main, options, out / "config.json")
+            stage = f"early-exit {label}{_told(seed)}"
+            yield Stage("early-exit", stage, early_exit.main, options, out / "config.json")
 
     def _evaluate(self) -> Stage:
         finished = (path.parent for path in self.out.glob(f"*/{CONTROLLER}"))
