@@ -104,7 +104,8 @@ class Agent(ABC):
     def own_answers(self, images: Tensor) -> Tensor:
         """Classes that the agent answers itself, so that no network runs, int64 ``(B,)``.
 
-        Most agents only choose: :data:`NETWORK` for every image. See :mod:`agents.early_exit`.
+        Most agents only choose: :data:`NETWORK` for every image. One that answers has a method ``names`` as
+        well, see :class:`agents.early_exit.EarlyExit`.
         """
         return torch.full((len(images),), NETWORK)
 

@@ -116,7 +116,8 @@ def points(agent: EarlyExit, bandit: InstanceBandit, *confidences: float) -> Ite
     parts = torch.arange(len(images)).split(BATCH_SIZE)
     logits = torch.cat([agent.name_logits(images.images[part]) for part in parts])
     sure, names = logits.softmax(1).max(1)
-    falling = sure.sort(descending=True).values[torch.arange(1, STEPS) * len(sure) // STEPS - 1]
+    places = (torch.arange(1, STEPS) * len(sure) // STEPS - 1).clamp(min=0)
+    falling = sure.sort(descending=True).values[places]
     for confidence in confidences or (NEVER, *falling.tolist()):
         answers = torch.where(sure >= confidence, names, NETWORK)
         outcome = with_answers(bandit, networks, answers)

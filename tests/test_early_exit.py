@@ -354,6 +354,9 @@ def test_it_is_compared_like_any_other(left):
         assert row["test"]["answered"] == pytest.approx(answered / images)
         assert all(found["latency_ms"] == 0 for found in empty)
         assert row["test"]["networks"] == len(row["masks"])
+        assert ("controls" in row) == (name != "exit_alone"), (
+            "of one network's graph no other mask is trained"
+        )
     assert 0 < rows["exit_reinforce"]["test"]["answered"] <= 1
 
 

@@ -55,7 +55,8 @@ def score_masks(bandit: ContextualBandit, masks: Tensor, answers: Tensor | None 
         bandit: gives the split, the answers of its networks, the latencies and the window.
         masks: are repaired.
         answers: classes ``(N,)`` that a policy answered itself, see :meth:`Agent.own_answers`. For such an
-            image no network runs: its latency is 0, and its mask is empty.
+            image no network runs: its latency is 0, and its mask is empty. R_A is that of 0 ms, as equation
+            (2) has it: 0 in a window whose L is above 0.
     """
     parts = []
     for index in torch.arange(len(bandit.image_set)).split(BATCH_SIZE):

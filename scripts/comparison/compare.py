@@ -84,7 +84,9 @@ def compare(options: Any, world: World = ALONE) -> Comparison:
             seed=options.seed,
         )
         dial = () if is_pick(folder / CONTROLLER) else options.dial
-        made = None if trained_anew(folder) else controls
+        # Before one network trained alone, the meta-graph's other modules are nobody's.
+        one = isinstance(agent, EarlyExit) and agent.fixed is not None
+        made = None if one or trained_anew(folder) else controls
         files = {file: file_fingerprint(folder / file) for file in (CONTROLLER, META_GRAPH)}
         add = partial(comparison.add_search, name, agent, own[0], own[1], dial, made)
         comparison.part(f"search {name}", {"files": files, **common}, add)
