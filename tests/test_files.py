@@ -55,7 +55,7 @@ def test_an_agent_comes_back_in_its_class_with_its_policy(name, lite_space, tmp_
 
 def test_the_papers_agents_and_ours_are_known():
     assert set(LEARNING) == {"SelfCriticalReinforce", "RewardRegression", "BlockDrop", "ConvNetAIG"}
-    assert set(AGENTS) == {*LEARNING, "StaticAgent", "RandomAgent"}
+    assert set(AGENTS) == {*LEARNING, "EarlyExit", "StaticAgent", "RandomAgent"}
 
 
 def test_a_meta_graph_is_no_agent(tiny_space, tmp_path):

@@ -63,9 +63,9 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
     order = ["pretrain", "baseline", "profile", "oneshot", "search", "choose", "finetune"]
     if preset.resnet18 is None:
         order.remove("baseline")
-    order += ["evaluate", "report"]
+    order += ["early-exit"] * bool(preset.early_exits) + ["evaluate", "report"]
     assert list(dict.fromkeys(stage.name for stage in stages)) == order
-    assert set(preset.rivals) <= set(preset.fine_tuned)
+    assert set(preset.rivals) | set(preset.early_exits) <= set(preset.fine_tuned)
     made = [stage.makes for stage in stages[:-1]]
     assert len(set(made)) == len(made) and len({stage.label for stage in stages}) == len(stages)
     for stage in stages:
@@ -75,6 +75,7 @@ def test_the_stages_of_every_preset_fit_together(name, tmp_path):
         folders = {file.parent for file in before}
         assert all(file is None or file in before or file.parent in folders for file in needed)
         assert getattr(stage.options, "one_shot", None) in {None, *folders}
+        assert getattr(stage.options, "network", None) in {None, "resnet18", "shufflenet_v2_x0_5", *folders}
         menu = getattr(getattr(stage.options, "agent", None), "menu", None)
         assert menu is None or menu.parent in folders
         assert getattr(stage.options, "seed", 5) in range(5, 5 + preset.seeds)
@@ -132,8 +133,11 @@ def test_further_seeds_go_to_other_places(tmp_path):
         "choose reinforce_seed1",
         "finetune reinforce/balanced_seed1",
         "finetune fixed_alone_reinforce_balanced_seed1",
+        "early-exit reinforce/balanced_seed1",
+        "early-exit fixed_alone_reinforce_balanced_seed1",
     ]
-    searched, chosen, tuned, alone = further.values()
+    searched, chosen, tuned, alone, early, rival = further.values()
+    assert early.run == rival.run == tuned.out and (early.network, rival.network) == (None, alone.out)
     assert searched.seed == tuned.seed == alone.seed == 6
     assert alone == replace(tuned, out=alone.out, one_shot=tmp_path / "one_shot")
     assert searched.meta_graph == tmp_path / "meta_graph" / "meta_graph.safetensors"
