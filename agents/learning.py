@@ -21,6 +21,10 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.vector_env import InstaNASVectorEnv
 
 MOST_TIMESTEPS = 10**12
+NO_NAMES = (
+    "names: this agent learns none; a SelfCriticalReinforce or RewardRegression made with num_classes=10,"
+    " say, will do"
+)
 FROM_INFO = {"accuracy": "correct", "latency_ms": "latency_ms"}
 """The statistics that every learner tells of a step, and the keys of ``info`` that they are means of."""
 
@@ -111,15 +115,12 @@ class LearningAgent(Agent):
             ValueError: it learns no names.
         """
         if self.num_classes == 0:
-            raise ValueError(
-                "names: this agent learns none; a SelfCriticalReinforce or RewardRegression made with"
-                " num_classes=10, say, will do"
-            )
+            raise ValueError(NO_NAMES)
         return self.name_logits(images).argmax(1)
 
     def name_logits(self, images: Tensor) -> Tensor:
-        """Logits of the names, ``(B, num_classes)``, of an agent that learns some."""
-        raise NotImplementedError
+        """Logits of the names, ``(B, num_classes)``; ``ValueError`` from an agent that never learns any."""
+        raise ValueError(NO_NAMES)
 
     def _native(self) -> InstaNASVectorEnv:
         inner = native(env_to_learn_from(self.env))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from agents.agent import NETWORK
 from agents.classifier import InstaNASClassifier
+from agents.convnet_aig import ConvNetAIG
 from agents.early_exit import EarlyExit
 from agents.evaluation.awareness import measure
 from agents.evaluation.controls import Controls
@@ -132,6 +133,8 @@ def test_an_agent_without_names_is_refused(tiny_space):
     for agent in (SelfCriticalReinforce(None, space=tiny_space), StaticAgent(tiny_space, tiny_space.path(0))):
         with pytest.raises(ValueError, match=r"^agent: got a \w+ that names no images; .* will do"):
             EarlyExit(agent, 0.9)
+    with pytest.raises(ValueError, match="^names: this agent learns none"):
+        ConvNetAIG(None, space=tiny_space).name_logits(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     named = made(SelfCriticalReinforce, tiny_space)
     for confidence in (-0.1, float("nan"), "sure"):
         with pytest.raises(ValueError, match="^confidence: got"):

@@ -76,6 +76,7 @@ def dynamic_model(
     each = graph.ops("Split", codes, ones, outputs=space.num_cells, axis=0)
 
     def network(part: OnnxGraph) -> str:
+        """Everything from the stem to the logits, written into a graph or a branch."""
         x = write_stem(part, meta_graph, mean, std)
         for t, (cell, switch) in enumerate(zip(meta_graph.cells, cells, strict=True)):
             assert isinstance(cell, MetaCell)

@@ -178,6 +178,7 @@ def _early_exit(contest: Contest, seed: int) -> Entry:
     agent = EarlyExit(entry.agent, CONFIDENCES[0])  # type: ignore[arg-type]
 
     def tune(val: ContextualBandit) -> None:
+        """The dial first, as for regression; then the confidence."""
         entry.tune(val)
 
         def earned(confidence: float) -> float:
