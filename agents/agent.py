@@ -104,10 +104,16 @@ class Agent(ABC):
     def own_answers(self, images: Tensor) -> Tensor:
         """Classes that the agent answers itself, so that no network runs, int64 ``(B,)``.
 
-        Most agents only choose: :data:`NETWORK` for every image. One that answers has a method ``names`` as
-        well, see :class:`agents.early_exit.EarlyExit`.
+        Most agents only choose: :data:`NETWORK` for every image. One that answers overrides this,
+        and has ``names`` and ``name_logits``, whose largest is the answer: see
+        :class:`agents.early_exit.EarlyExit`.
         """
         return torch.full((len(images),), NETWORK)
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether the agent may answer images itself, be it none of these."""
+        return type(self).own_answers is not Agent.own_answers
 
     def predict(
         self,
@@ -130,8 +136,10 @@ class Agent(ABC):
 
     @property
     def has_onnx(self) -> bool:
-        """Whether the policy has an ONNX form."""
-        return type(self).bits_to_onnx is not Agent.bits_to_onnx
+        """Whether the policy has an ONNX form, and its own answers have one if it gives any."""
+        kind = type(self)
+        answers = not self.may_answer or kind.exit_to_onnx is not Agent.exit_to_onnx
+        return kind.bits_to_onnx is not Agent.bits_to_onnx and answers
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``.
@@ -145,7 +153,15 @@ class Agent(ABC):
         )
 
     def exit_to_onnx(self, graph: OnnxGraph, image: str) -> Exit | None:
-        """Write when the agent answers an image uint8 ``(1, 3, H, W)`` itself; None if it never does."""
+        """Write when the agent answers an image uint8 ``(1, 3, H, W)`` itself; None if it never does.
+
+        Raises:
+            ValueError: an agent that answers, but has no ONNX form of it.
+        """
+        if self.may_answer:
+            raise ValueError(
+                f"agent: {type(self).__name__} answers images itself, without exit_to_onnx; EarlyExit will do"
+            )
         return None
 
     def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:

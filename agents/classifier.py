@@ -192,7 +192,8 @@ class InstaNASClassifier:
     def dial(self, images: Any, latency_ms: float) -> float:
         """Let the networks of ``images`` take ``latency_ms`` on average, the controller's time not counted.
 
-        Gives the agent's new lambda; see :meth:`agents.reward_regression.RewardRegression.dial`.
+        Gives the agent's new lambda; see :meth:`agents.reward_regression.RewardRegression.dial`. With early
+        exits only the networks count that run.
 
         Raises:
             ValueError: the agent has no dial.
@@ -232,10 +233,10 @@ class InstaNASClassifier:
                     logits[position] = torch.from_numpy(own[0])
             return masks, logits
         masks = self.space.repair(self._agent.masks(batch)).cpu()
-        if isinstance(self._agent, EarlyExit):
+        if self._agent.may_answer:
             sure = (self._agent.own_answers(batch) != NETWORK).cpu()
             masks[sure] = False
-            logits[sure] = self._agent.name_logits(batch).cpu()[sure]
+            logits[sure] = self._agent.name_logits(batch).cpu()[sure]  # type: ignore[attr-defined]
         return masks, logits
 
     def _normalize(self, batch: Tensor) -> Tensor:

@@ -92,9 +92,33 @@ class EarlyExit(Agent):
         sure, name = self.name_logits(images).softmax(1).max(1)
         return torch.where(sure >= self.confidence, name, NETWORK)
 
-    def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
-        """As :meth:`Agent.bits_to_onnx`."""
-        return (self.fixed or self.agent).bits_to_onnx(graph, image)
+    @property
+    def trade_off(self) -> float:
+        """lambda of the agent's dial; ``AttributeError`` where nothing has one."""
+        return (self.fixed or self.agent).trade_off  # type: ignore[union-attr]
+
+    def dial(self, images: Tensor, latency_ms: float) -> float:
+        """Set the agent's dial so that the networks that run for ``images`` take ``latency_ms`` on average.
+
+        Those images count that the agent does not answer; all, if it answers all. Gives the new lambda, see
+        :meth:`agents.reward_regression.RewardRegression.dial`.
+
+        Raises:
+            ValueError: REINFORCE, or one mask for all.
+        """
+        chooser = self.fixed or self.agent
+        if not isinstance(chooser, RewardRegression):
+            raise ValueError(f"dial: {type(chooser).__name__} has none; RewardRegression will do")
+        answers = torch.cat([self.own_answers(part) for part in images.split(500)])
+        left = images[(answers == NETWORK).cpu()]
+        return chooser.dial(left if len(left) else images, latency_ms)
+
+    def bits_to_onnx(self, graph: OnnxGraph, image: str, dial: str | None = None) -> str:
+        """As :meth:`Agent.bits_to_onnx`, or that of :class:`RewardRegression` with a ``dial``."""
+        chooser = self.fixed or self.agent
+        if dial is not None and isinstance(chooser, RewardRegression):
+            return chooser.bits_to_onnx(graph, image, dial)
+        return chooser.bits_to_onnx(graph, image)
 
     def exit_to_onnx(self, graph: OnnxGraph, image: str) -> Exit:
         """As :meth:`Agent.exit_to_onnx`."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
+from agents.agent import NETWORK, Agent
 from instanas_env.data import DataRecord
 from instanas_env.deploy.choice import choice_model
 from instanas_env.deploy.dynamic import dynamic_model, static_model
@@ -77,6 +77,9 @@ class SingleImages:
     def decide(self, image: Tensor) -> tuple[np.ndarray, np.ndarray | None]:
         """The mask of :meth:`choose`, and the logits ``(1, C)`` of the agent's own answer, if it has any."""
         if not self.agent.has_onnx:
+            if self.agent.may_answer and (self.agent.own_answers(image) != NETWORK).item():
+                empty = np.zeros((1, *self.meta_graph.space.mask_shape), bool)
+                return empty, self.agent.name_logits(image).cpu().numpy()  # type: ignore[attr-defined]
             return self.meta_graph.space.repair(self.agent.masks(image)).cpu().numpy(), None
         if self._chooser is None:
             policy = self.agent.bits_to_onnx, self.table, self.controller_ms, self.agent.exit_to_onnx

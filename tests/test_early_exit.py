@@ -290,6 +290,75 @@ def test_nothing_of_the_network_runs_for_an_answer_of_its_own(tiny_space, random
     assert outside.count("Conv") == 3 and outside.count("If") == 1
 
 
+class Unwritten(RewardRegression):
+    """Answers every second image, by a rule that has no ONNX form."""
+
+    def own_answers(self, images: torch.Tensor) -> torch.Tensor:
+        even = images.flatten(1).sum(1) % 2 == 0
+        return torch.where(even, self.names(images), NETWORK)
+
+
+def test_an_agent_of_ones_own_may_answer(tiny_space, tiny_graph):
+    """The classifier runs nothing for what it answers, one by one or in a batch; a file is refused."""
+    table = LatencyTable(tiny_space, torch.arange(1.0, 6.0).double().expand(17, 5), 0.5, controller=0.25)
+    agent = made(Unwritten, tiny_space, table=table, trade_off=0.05)
+    data = DataRecord(tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, None)
+    images = torch.randint(256, (8, 3, 32, 32), generator=generator_for(2), dtype=torch.uint8)
+    own = agent.own_answers(images)
+    assert 0 < (own == NETWORK).sum() < 8
+    classifier = InstaNASClassifier(agent, tiny_graph, data, table)
+    batch = classifier(images)
+    for i, image in enumerate(images):
+        one = classifier(image)
+        assert one.mask.any() == batch.mask[i].any() == (own[i] == NETWORK)
+        assert one.label == batch.label[i] and one.latency_ms == batch.latency_ms[i]
+        if own[i] != NETWORK:
+            assert one.label == own[i] and one.latency_ms == 0.25
+    assert not agent.has_onnx
+    with pytest.raises(ValueError, match="agent: Unwritten answers images itself, without exit_to_onnx"):
+        export(agent, tiny_graph, table, data)
+
+
+def test_a_dial_counts_the_images_that_are_left(tiny_space, tiny_graph):
+    """The networks that run take what was asked for, in Python, by the classifier and in a file."""
+    inner = both(tiny_space)[1]
+    table = LatencyTable(tiny_space, torch.arange(1.0, 6.0).double().expand(17, 5), 0.5, controller=0.25)
+    data = DataRecord(tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, None)
+    images = torch.randint(256, (64, 3, 32, 32), generator=generator_for(2), dtype=torch.uint8)
+    middle = inner.name_logits(images).detach().softmax(1).amax(1).median().item()
+    agent = EarlyExit(inner, middle)
+    left = images[agent.own_answers(images) == NETWORK]
+    wanted = []
+    for latency_ms in (90.0, 115.0):
+        assert agent.dial(images, latency_ms) == agent.trade_off == inner.trade_off
+        masks = tiny_space.repair(agent.masks(left))
+        assert table.lookup(masks).mean().item() == pytest.approx(latency_ms, rel=0.05)
+        wanted.append((agent.trade_off, masks))
+    network = OnnxNetwork(export(agent, tiny_graph, table, data, dial=True))
+    for trade_off, masks in wanted:
+        dial = np.array([trade_off], np.float32)
+        found = [network.session.run(["mask"], {"image": x[None].numpy(), "dial": dial})[0] for x in left]
+        assert (np.concatenate(found) == masks.numpy()).mean() > 0.99, "but for bits on the verge"
+    classifier = InstaNASClassifier(agent, tiny_graph, data, table)
+    assert classifier.dial(images, 90.0) == pytest.approx(wanted[0][0])
+
+
+def test_without_a_dial(tiny_space, tiny_graph):
+    """REINFORCE, and one mask for all, have none."""
+    table = LatencyTable(tiny_space, torch.ones(17, 5).double(), 0.5, controller=0.25)
+    data = DataRecord(tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, None)
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    reinforce, regression = both(tiny_space)
+    for agent, name in (
+        (EarlyExit(reinforce, 0.5), "SelfCriticalReinforce"),
+        (EarlyExit(regression, 0.5, tiny_space.path(4)), "StaticAgent"),
+    ):
+        with pytest.raises(ValueError, match=f"dial: {name} has none"):
+            agent.dial(images, 1.0)
+        with pytest.raises(ValueError, match="dial: EarlyExit has none"):
+            export(agent, tiny_graph, table, data, dial=True)
+
+
 # --- the verb -------------------------------------------------------------------------------------------
 
 

@@ -168,6 +168,21 @@ def test_real_latency_counts_the_controller(bandit):
     assert torch.get_num_threads() == 1
 
 
+def test_an_answer_of_the_controller_takes_its_time_alone(bandit):
+    """Half of the masks are empty: of these only a controller that sleeps for 20 ms is measured."""
+    full = bandit.space.full_mask()
+    agent = StaticAgent(bandit.space, full)
+    agent.controller = nn.Identity()
+    agent.controller.forward = lambda images: time.sleep(0.02)
+
+    def measured(*masks: Tensor) -> float:
+        settings = dict(images=2, repetitions=5, backend="eager")
+        return real_latency(bandit, agent, torch.stack(masks), generator_for(5), **settings)
+
+    none, half, both = (measured(*masks) for masks in ((~full, ~full), (full, ~full), (full, full)))
+    assert 20 <= none < half < both
+
+
 def test_real_latency_is_a_mean_over_images_not_over_networks(bandit):
     """One image in sixteen has the full network: the mean stays near the cheap one, far below half."""
     cheap, full = bandit.latency_table.cheapest_mask(), bandit.space.full_mask()

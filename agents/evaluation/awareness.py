@@ -58,7 +58,7 @@ def measure(
     scores = Scores.of(
         own,
         controller_ms,
-        answered=1 - float(run.double().mean()) if may_answer(agent) else None,
+        answered=1 - float(run.double().mean()) if agent.may_answer else None,
         shuffled_accuracy=float(shuffled.correct.mean()),
         shuffled_reward=float(shuffled.reward.mean()),
         lost_shuffled_accuracy=accuracy - float(shuffled.correct.mean()),
@@ -84,11 +84,6 @@ def validate(bandit: ContextualBandit, agent: Agent, seed: int) -> Scores:
     own = score_masks(bandit, masks)
     shuffled = score_masks(bandit, shuffle_between_images(masks, generator_for(seed, 5)))
     return Scores.of(own, shuffled_accuracy=float(shuffled.correct.mean()))
-
-
-def may_answer(agent: Agent) -> bool:
-    """Whether an agent may answer images itself, be it none of these."""
-    return type(agent).own_answers is not Agent.own_answers
 
 
 def _names_accuracy(agent: Any, image_set: ImageSet) -> float | None:

@@ -13,7 +13,7 @@ from agents.saved import TYPICAL
 from instanas_env.bandit import InstanceBandit
 from instanas_env.deploy.export import export
 from instanas_env.deploy.profiling import EstimateQuality, time_children, time_file
-from instanas_env.deploy.timing import Backend
+from instanas_env.deploy.timing import Backend, time_networks
 from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
 
@@ -40,12 +40,14 @@ def real_latency(
     repetitions: int = 15,
     backend: Backend = "onnx",
 ) -> float:
-    """Mean measured milliseconds of one image: the agent's controller, then a separate child network.
+    """Mean measured milliseconds of one image: the agent's controller, then a separate child network, or
+    none where the controller answers (an empty mask).
 
     Args:
         bandit: gives the meta-graph.
         agent: its controller, if any, is run before every child.
-        masks: repaired masks of the split; ``images`` of them are drawn and timed.
+        masks: repaired masks of the split, empty where the agent answered; ``images`` of them are drawn
+            and timed.
         generator: CPU generator.
         images: number of masks drawn.
         repetitions: of each distinct child; the 20th percentile counts.
@@ -56,12 +58,16 @@ def real_latency(
     controller = None if agent.controller is None else fold_batch_norm(agent.controller)
     if controller is not None and backend == "eager":
         controller.to(next(bandit.meta_graph.parameters()).device)
-    times = time_children(
-        bandit.meta_graph,
-        distinct.view(-1, *masks.shape[1:]),
-        generator,
-        repetitions,
-        controller,
-        backend=backend,
-    )
+    runs = distinct.any(1)
+    times = torch.zeros(len(distinct), dtype=torch.float64)
+    if runs.any():
+        children = distinct[runs].view(-1, *masks.shape[1:])
+        times[runs] = time_children(
+            bandit.meta_graph, children, generator, repetitions, controller, backend=backend
+        )
+    if controller is not None and not runs.all():  # the others take no more than it
+        side, device = bandit.space.resolution, bandit.device
+        times[~runs] = time_networks(
+            [controller], side, generator, repetitions, backend=backend, device=device
+        )
     return times[position].mean().item()

@@ -114,7 +114,7 @@ class Comparison:
         """Score a policy and keep its row; gives what became of each image."""
         scores, outcome = measure(bandit, agent, generator_for(self.seed, 8))
         masks = torch.from_numpy(outcome.mask)
-        if self.backend is not None and scores.answered is None:  # separate networks know of no early exit
+        if self.backend is not None:
             generator = generator_for(self.seed, 7)
             scores = replace(
                 scores, clock_ms=real_latency(bandit, agent, masks, generator, backend=self.backend)
