@@ -26,6 +26,11 @@ from instanas_env.vector_env import InstaNASVectorEnv
 NETWORK = -1
 """In the place of an answer: the network of the mask is to answer."""
 
+NO_NAMES = (
+    "names: this agent learns none; a SelfCriticalReinforce or RewardRegression made with num_classes=10,"
+    " say, will do"
+)
+
 _CONFIG = record(
     {"search_space": SearchSpace.from_config, "hyperparameters": json_object},
     {"num_timesteps": integer(0, 10**18)},  # older files have none
@@ -91,6 +96,8 @@ class Agent(ABC):
     controller: nn.Module | None = None
     num_timesteps: int = 0
     """So many images it has learnt from."""
+    num_classes: int = 0
+    """So many classes the controller also learns to name; 0 where it learns none."""
     hyperparameters: ClassVar[tuple[str, ...]] = ()
     """Names of attributes that ``save`` keeps beside the weights."""
 
@@ -104,11 +111,26 @@ class Agent(ABC):
     def own_answers(self, images: Tensor) -> Tensor:
         """Classes that the agent answers itself, so that no network runs, int64 ``(B,)``.
 
-        Most agents only choose: :data:`NETWORK` for every image. One that answers overrides this,
-        and has ``names`` and ``name_logits``, whose largest is the answer: see
+        Most agents only choose: :data:`NETWORK` for every image. One that answers overrides this
+        and :meth:`name_logits`, of which the answer is the largest: see
         :class:`agents.early_exit.EarlyExit`.
         """
         return torch.full((len(images),), NETWORK)
+
+    @torch.no_grad()
+    def names(self, images: Tensor) -> Tensor:
+        """The classes ``(B,)`` that the controller itself takes images ``(B, 3, H, W)`` for.
+
+        Raises:
+            ValueError: it learns no names.
+        """
+        if self.num_classes == 0:
+            raise ValueError(NO_NAMES)
+        return self.name_logits(images).argmax(1)
+
+    def name_logits(self, images: Tensor) -> Tensor:
+        """Logits of the names, ``(B, num_classes)``; ``ValueError`` from an agent that never learns any."""
+        raise ValueError(NO_NAMES)
 
     @property
     def may_answer(self) -> bool:
@@ -135,6 +157,20 @@ class Agent(ABC):
         return (actions if is_batch else actions[0]), None
 
     @property
+    def has_dial(self) -> bool:
+        """Whether :meth:`dial` sets the mean latency."""
+        return False
+
+    def dial(self, images: Tensor, latency_ms: float) -> float:
+        """Let the networks of ``images``, uint8 ``(B, 3, H, W)``, take ``latency_ms`` on average; gives the
+        new lambda.
+
+        Raises:
+            ValueError: an agent that has no dial.
+        """
+        raise ValueError(f"dial: {type(self).__name__} has none; RewardRegression will do")
+
+    @property
     def has_onnx(self) -> bool:
         """Whether the policy has an ONNX form, and its own answers have one if it gives any."""
         kind = type(self)
@@ -148,8 +184,7 @@ class Agent(ABC):
             ValueError: an agent that has no ONNX form.
         """
         raise ValueError(
-            f"agent: {type(self).__name__} has no ONNX form; reinforce, regression or one mask for"
-            " all images will do"
+            f"agent: {type(self).__name__} has no ONNX form; one of ours, except RandomAgent, will do"
         )
 
     def exit_to_onnx(self, graph: OnnxGraph, image: str) -> Exit | None:

@@ -41,8 +41,8 @@ class Arms(ABC):
         """The choice of the largest total surplus, ``(B, count)`` to bool ``(B, count)``."""
 
     @abstractmethod
-    def random(self, tries: int, count: int, generator: torch.Generator) -> Tensor:
-        """Choices to learn from, bool ``(tries, count, self.count)``, for each of ``count`` images."""
+    def random(self, tries: int, images: int, generator: torch.Generator) -> Tensor:
+        """Choices to learn from, bool ``(tries, images, count)``."""
 
     @abstractmethod
     def explore(self, choices: Tensor, flip: float, generator: torch.Generator) -> Tensor:
@@ -90,9 +90,9 @@ class ModuleArms(Arms):
         best = F.one_hot(cells.argmax(2), self.space.num_modules).bool()
         return ((cells > 0) | (best & self.needed)).flatten(1)
 
-    def random(self, tries: int, count: int, generator: torch.Generator) -> Tensor:
-        keep = torch.rand(tries * count, generator=generator)  # every density
-        return self.space.random_masks(tries * count, keep, generator).view(tries, count, -1)
+    def random(self, tries: int, images: int, generator: torch.Generator) -> Tensor:
+        keep = torch.rand(tries * images, generator=generator)  # every density
+        return self.space.random_masks(tries * images, keep, generator).view(tries, images, -1)
 
     def explore(self, choices: Tensor, flip: float, generator: torch.Generator) -> Tensor:
         flipped = choices ^ (torch.rand(choices.shape, generator=generator) < flip)
@@ -152,9 +152,9 @@ class MenuArms(Arms):
     def best(self, surplus: Tensor) -> Tensor:
         return F.one_hot(surplus.argmax(1), self.count).bool()
 
-    def random(self, tries: int, count: int, generator: torch.Generator) -> Tensor:
+    def random(self, tries: int, images: int, generator: torch.Generator) -> Tensor:
         """As :class:`Arms`; no image gets a mask twice before it has had them all."""
-        orders = torch.rand(count, self.count, generator=generator).argsort(1)
+        orders = torch.rand(images, self.count, generator=generator).argsort(1)
         numbers = orders[:, torch.arange(tries) % self.count].T
         return F.one_hot(numbers, self.count).bool()
 

@@ -110,7 +110,7 @@ class InstaNASClassifier:
         cache_size: int = 64,
         prefer: Pick | None = None,
     ) -> InstaNASClassifier:
-        """Read what `instanas search` or `instanas finetune` left in ``folder``.
+        """Read a run's folder, see :func:`agents.saved.load_run`.
 
         Args:
             folder: of the run; it knows its classes, mean, deviation and latency table.
@@ -198,10 +198,7 @@ class InstaNASClassifier:
         Raises:
             ValueError: the agent has no dial.
         """
-        dial = getattr(self._agent, "dial", None)
-        if dial is None:
-            raise ValueError(f"dial: {type(self._agent).__name__} has none; RewardRegression will do")
-        trade_off = dial(as_batch(images, self.space.resolution)[0], latency_ms)
+        trade_off = self._agent.dial(as_batch(images, self.space.resolution)[0], latency_ms)
         self._singles.forget()
         return trade_off
 
@@ -236,7 +233,7 @@ class InstaNASClassifier:
         if self._agent.may_answer:
             sure = (self._agent.own_answers(batch) != NETWORK).cpu()
             masks[sure] = False
-            logits[sure] = self._agent.name_logits(batch).cpu()[sure]  # type: ignore[attr-defined]
+            logits[sure] = self._agent.name_logits(batch).cpu()[sure]
         return masks, logits
 
     def _normalize(self, batch: Tensor) -> Tensor:

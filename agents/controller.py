@@ -103,5 +103,5 @@ class LargeKernels(nn.Sequential):
 
 def _scaled(images: Tensor, shrink: int) -> Tensor:
     """uint8 images as float in [-1, 1], their side divided by ``shrink``."""
-    x = images.to(torch.float32, memory_format=torch.channels_last).sub_(MIDDLE).div_(MIDDLE)
+    x = images.to(torch.float32, memory_format=torch.channels_last, copy=True).sub_(MIDDLE).div_(MIDDLE)
     return F.avg_pool2d(x, shrink) if shrink > 1 else x

@@ -32,6 +32,8 @@ from instanas_env.validation import json_object, record, text
 
 NAMERS: tuple[type[LearningAgent], ...] = (SelfCriticalReinforce, RewardRegression)
 """Agents whose controllers can learn to name the images."""
+NEVER = 2.0
+"""A confidence that no softmax reaches."""
 _AGENT = record({"agent": text(*(kind.__name__ for kind in NAMERS)), "hyperparameters": json_object})
 
 
@@ -70,17 +72,13 @@ class EarlyExit(Agent):
         return self.agent.controller
 
     @property
-    def num_classes(self) -> int:
+    def num_classes(self) -> int:  # type: ignore[override]
         """So many it names."""
         return self.agent.num_classes
 
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """Of images that a network is to answer, and of the others what it would be."""
-        return (self.fixed or self.agent).masks(images, deterministic)
-
-    def names(self, images: Tensor) -> Tensor:
-        """What the controller takes images for, sure or not, ``(B,)``."""
-        return self.agent.names(images)
+        return self.chooser.masks(images, deterministic)
 
     @torch.no_grad()
     def name_logits(self, images: Tensor) -> Tensor:
@@ -93,32 +91,26 @@ class EarlyExit(Agent):
         return torch.where(sure >= self.confidence, name, NETWORK)
 
     @property
-    def trade_off(self) -> float:
-        """lambda of the agent's dial; ``AttributeError`` where nothing has one."""
-        return (self.fixed or self.agent).trade_off  # type: ignore[union-attr]
+    def chooser(self) -> LearningAgent | StaticAgent:
+        """What gives the masks: the agent, or one for all."""
+        return self.fixed or self.agent
+
+    @property
+    def has_dial(self) -> bool:
+        """As :attr:`Agent.has_dial`: whether what gives the masks has one."""
+        return self.chooser.has_dial
 
     def dial(self, images: Tensor, latency_ms: float) -> float:
-        """Set the agent's dial so that the networks that run for ``images`` take ``latency_ms`` on average.
-
-        Those images count that the agent does not answer; all, if it answers all. Gives the new lambda, see
-        :meth:`agents.reward_regression.RewardRegression.dial`.
-
-        Raises:
-            ValueError: REINFORCE, or one mask for all.
-        """
-        chooser = self.fixed or self.agent
-        if not isinstance(chooser, RewardRegression):
-            raise ValueError(f"dial: {type(chooser).__name__} has none; RewardRegression will do")
+        """As :meth:`Agent.dial`; what counts are images that the agent does not answer, if there are any."""
         answers = torch.cat([self.own_answers(part) for part in images.split(500)])
         left = images[(answers == NETWORK).cpu()]
-        return chooser.dial(left if len(left) else images, latency_ms)
+        return self.chooser.dial(left if len(left) else images, latency_ms)
 
     def bits_to_onnx(self, graph: OnnxGraph, image: str, dial: str | None = None) -> str:
         """As :meth:`Agent.bits_to_onnx`, or that of :class:`RewardRegression` with a ``dial``."""
-        chooser = self.fixed or self.agent
-        if dial is not None and isinstance(chooser, RewardRegression):
-            return chooser.bits_to_onnx(graph, image, dial)
-        return chooser.bits_to_onnx(graph, image)
+        if isinstance(self.chooser, RewardRegression):
+            return self.chooser.bits_to_onnx(graph, image, dial)
+        return self.chooser.bits_to_onnx(graph, image)
 
     def exit_to_onnx(self, graph: OnnxGraph, image: str) -> Exit:
         """As :meth:`Agent.exit_to_onnx`."""

@@ -21,10 +21,6 @@ from instanas_env.training.distributed import ALONE, World
 from instanas_env.vector_env import InstaNASVectorEnv
 
 MOST_TIMESTEPS = 10**12
-NO_NAMES = (
-    "names: this agent learns none; a SelfCriticalReinforce or RewardRegression made with num_classes=10,"
-    " say, will do"
-)
 FROM_INFO = {"accuracy": "correct", "latency_ms": "latency_ms"}
 """The statistics that every learner tells of a step, and the keys of ``info`` that they are means of."""
 
@@ -42,8 +38,6 @@ class LearningAgent(Agent):
 
     controller: nn.Module
     optimizer: torch.optim.Optimizer
-    num_classes: int = 0
-    """So many classes the controller also learns to name; 0 where it learns none."""
     _env: gym.vector.VectorEnv | None = None
     _begun = False  # whether this agent has reset that environment
 
@@ -106,21 +100,6 @@ class LearningAgent(Agent):
         for _ in steps:
             pass
         return self
-
-    @torch.no_grad()
-    def names(self, images: Tensor) -> Tensor:
-        """The classes ``(B,)`` that the controller itself takes images ``(B, 3, H, W)`` for.
-
-        Raises:
-            ValueError: it learns no names.
-        """
-        if self.num_classes == 0:
-            raise ValueError(NO_NAMES)
-        return self.name_logits(images).argmax(1)
-
-    def name_logits(self, images: Tensor) -> Tensor:
-        """Logits of the names, ``(B, num_classes)``; ``ValueError`` from an agent that never learns any."""
-        raise ValueError(NO_NAMES)
 
     def _native(self) -> InstaNASVectorEnv:
         inner = native(env_to_learn_from(self.env))

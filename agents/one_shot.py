@@ -12,20 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
-import gymnasium as gym
 import torch
 from torch import Tensor
 
-from agents.agent import Agent
 from agents.evaluation.picks import non_dominated, spread
-from agents.static import StaticAgent
 from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
 from instanas_env.search_space import MOBILENET_V2_BLOCK
 from instanas_env.seeding import generator_for
-from instanas_env.storage import PathLike
 from instanas_env.training.epoch import predict_classes
 
 PROPOSALS = 10_000  # masks drawn for one in range before giving up
@@ -46,8 +41,10 @@ class Candidate:
     class_accuracy: Tensor
 
 
-class OneShotSearch(Agent):
+class OneShotSearch:
     """The best fixed masks: sample, rank on validation, keep the frontier.
+
+    ``StaticAgent(search.space, search.best(0.3).mask)`` is one of them as an agent.
 
     A third of the samples are masks of every density, sparse ones more often: there the frontier lies. A
     third are paths of random modules, a third MobileNetV2's (where a space has it, else the cheapest one),
@@ -75,8 +72,8 @@ class OneShotSearch(Agent):
         if not low < high or high < table.reference("cheapest") or low > table.reference("full"):
             reach = f"{table.reference('cheapest'):.3g} to {table.reference('full'):.3g} ms"
             raise ValueError(f"latencies: got {low:.3g} to {high:.3g} ms; masks take {reach}")
-        super().__init__(bandit.space)
         self.bandit = bandit
+        self.space = bandit.space
         self.latencies = (low, high)
         mobilenet_v2 = [self.space.mobilenet_v2_mask()] if MOBILENET_V2_BLOCK in self.space.modules else []
         self._references = torch.stack([*mobilenet_v2, table.cheapest_mask()])
@@ -86,7 +83,6 @@ class OneShotSearch(Agent):
         self.image_set = bandit.image_set.take(order)
         self.candidates: list[Candidate] = []
         self.frontier: list[Candidate] = []
-        self.limit_ms = float("inf")
         self.answers = 0
 
     def rank(self, count: int) -> Iterator[Candidate]:
@@ -149,19 +145,6 @@ class OneShotSearch(Agent):
         for _ in self.rank(count):
             pass
         return self
-
-    def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
-        """The most accurate mask found at no more than ``limit_ms``."""
-        return self.best(self.limit_ms).mask.expand(len(images), -1, -1)
-
-    def save(self, path: PathLike, record: dict[str, Any] | None = None) -> None:
-        """Write that mask, as a :class:`StaticAgent`."""
-        StaticAgent(self.space, self.best(self.limit_ms).mask).save(path, record)
-
-    @classmethod
-    def load(cls, path: PathLike, env: gym.vector.VectorEnv | None = None) -> StaticAgent:  # type: ignore[override]
-        """Read what :meth:`save` wrote: the mask, as the :class:`StaticAgent` that it then is."""
-        return StaticAgent.load(path, env)
 
     def best(self, limit_ms: float) -> Candidate:
         """The most accurate candidate of at most ``limit_ms``; the fastest one if there is none."""

@@ -169,6 +169,11 @@ class RewardRegression(LearningAgent):
     def name_logits(self, images: Tensor) -> Tensor:
         return self.controller.eval()(images)[2]
 
+    @property
+    def has_dial(self) -> bool:
+        """True, see :meth:`dial`."""
+        return True
+
     @torch.no_grad()
     def dial(self, images: Tensor, latency_ms: float) -> float:
         """Set :attr:`trade_off` so that the networks of ``images`` take ``latency_ms`` on average.

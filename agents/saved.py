@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from agents.agent import Agent
@@ -24,7 +23,7 @@ from instanas_env.checks import explained
 from instanas_env.data import DataRecord, ImageSet
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MAX_CLASSES, MetaGraph
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import SearchSpace, as_text
 from instanas_env.storage import PathLike, load_json, save_json
 from instanas_env.training.matching import META_GRAPH
 from instanas_env.validation import items, number, or_none, record, text
@@ -64,12 +63,11 @@ def save_data(
         table: the run's; None leaves it out.
         typical: masks that images got, bool ``(K, num_cells, num_modules)``.
     """
-    bits = None if typical is None else ["".join(map(str, row)) for row in typical.flatten(1).int().tolist()]
     content = {
         "classes": list(images.classes),
         "mean": list(images.mean),
         "std": list(images.std),
-        "typical": bits,
+        "typical": None if typical is None else as_text(typical),
     }
     save_json(Path(folder) / DATA, content)
     if table is not None:
@@ -92,7 +90,7 @@ def table_of(folder: PathLike, space: SearchSpace) -> LatencyTable | None:
 
 
 def load_run(folder: PathLike, prefer: Pick | None = None, latency_table: PathLike | None = None) -> SavedRun:
-    """Read what `instanas search` or `instanas finetune` left in ``folder``.
+    """Read what `instanas search`, `finetune` or `early-exit` left in ``folder``.
 
     Args:
         folder: of the run.
@@ -115,7 +113,8 @@ def load_data(folder: PathLike, space: SearchSpace) -> DataRecord:
     path = needed(Path(folder), DATA)
     with explained(f"data: {path} does not tell classes, mean and std"):
         content = _CONTENT(load_json(path), "data")
-        typical = _masks(content.get("typical"), space)
+        rows = content.get("typical")
+        typical = None if rows is None else space.masks_from_text(rows, "typical")
     return DataRecord(tuple(content["classes"]), tuple(content["mean"]), tuple(content["std"]), typical)
 
 
@@ -132,15 +131,6 @@ def needed(folder: Path, name: str) -> Path:
     """A file of a run; ``FileNotFoundError`` says who writes it."""
     if not (folder / name).is_file():
         raise FileNotFoundError(
-            f"{folder / name}: no such file; `instanas search` and `instanas finetune` write it"
+            f"{folder / name}: no such file; `instanas search`, `finetune` and `early-exit` write it"
         )
     return folder / name
-
-
-def _masks(rows: list[str] | None, space: SearchSpace) -> Tensor | None:
-    if rows is None:
-        return None
-    if any(len(row) != space.num_bits or set(row) - {"0", "1"} for row in rows):
-        raise ValueError(f"typical: got another mask than {space.num_bits} zeros and ones")
-    bits = torch.tensor([[bit == "1" for bit in row] for row in rows], dtype=torch.bool)
-    return bits.view(-1, *space.mask_shape)

@@ -23,7 +23,7 @@ class ControllerFeatures(BaseFeaturesExtractor):
     """The controller's convolutions as features; SB3's NatureCNN does not fit 32 x 32 images.
 
     Use it with ``policy_kwargs=dict(features_extractor_class=ControllerFeatures, normalize_images=False)``:
-    the controller scales images itself. Images may have their channels first or last.
+    the controller scales images itself. Channels come first, as SB3 hands images on.
 
     In a YAML of rl_zoo3, whose ``get_class_by_name`` is at hand where it evaluates ``policy_kwargs``::
 

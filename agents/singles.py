@@ -79,7 +79,7 @@ class SingleImages:
         if not self.agent.has_onnx:
             if self.agent.may_answer and (self.agent.own_answers(image) != NETWORK).item():
                 empty = np.zeros((1, *self.meta_graph.space.mask_shape), bool)
-                return empty, self.agent.name_logits(image).cpu().numpy()  # type: ignore[attr-defined]
+                return empty, self.agent.name_logits(image).cpu().numpy()
             return self.meta_graph.space.repair(self.agent.masks(image)).cpu().numpy(), None
         if self._chooser is None:
             policy = self.agent.bits_to_onnx, self.table, self.controller_ms, self.agent.exit_to_onnx

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instanas_env import arrays, checks, reward
+from instanas_env import arrays, checks
 from instanas_env.contextual import BENCHMARK, Contexts, ContextualBandit, Outcome, Rules
 from instanas_env.data import DRAWS_PER_IMAGE, Augmentation, ImageSet, augment
 from instanas_env.latency import LatencyTable
@@ -80,10 +80,9 @@ class InstanceBandit(ContextualBandit):
         correct = prediction == label
         latency = self.latency_table.lookup(masks)
         cost = latency if self.cost_table is self.latency_table else self.cost_table.lookup(masks)
-        reward_task = reward.task_reward(correct, self.correct_reward, self.wrong_reward)
-        reward_latency = reward.latency_reward(cost, self.bounds)
+        reward_task, reward_latency, reward = self.pay(correct, cost)
         return Outcome(
-            reward=reward.combine(reward_task, reward_latency).numpy(),
+            reward=reward.numpy(),
             index=contexts.index.expand(correct.shape).numpy().copy(),
             label=label.numpy().copy(),
             prediction=prediction.numpy(),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instanas_env import checks
+from instanas_env import checks, paper
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import LIGHT, Augmentation
 from instanas_env.hooks import BanditEnv, EnvCallback
@@ -48,7 +48,8 @@ class MetaGraphUpdate(EnvCallback):
         teacher: gives logits to imitate, as in :func:`train_epoch`; None trains on the labels alone.
         seed: of the order, the exchanges and the augmentation.
         world: the processes that share every batch, each with its shard of the environment.
-        history: one row per meta-graph epoch: epoch, loss, accuracy on the training images, learning rate.
+        history: one row per meta-graph epoch: epoch, loss, accuracy on the training images, learning rate,
+            and whether masks were shuffled.
     """
 
     trains = True
@@ -58,8 +59,8 @@ class MetaGraphUpdate(EnvCallback):
     epochs: int = 10
     frozen_epochs: int = 0
     batch_size: int = 128
-    momentum: float = 0.9
-    weight_decay: float = 4e-5
+    momentum: float = paper.MOMENTUM
+    weight_decay: float = paper.WEIGHT_DECAY
     shuffle: bool | int = True
     augmentation: Augmentation | None = LIGHT
     teacher: Teacher | None = None
@@ -94,10 +95,10 @@ class MetaGraphUpdate(EnvCallback):
         """Forget the pass that was broken off. The weights stay as they are."""
         self._indices, self._masks = [], []
 
-    def on_step(self, step: Outcome) -> None:
+    def on_step(self, outcome: Outcome) -> None:
         """Record the images and their masks."""
-        index = self.world.gather(torch.from_numpy(step.index))
-        masks = self.world.gather(torch.from_numpy(step.mask))
+        index = self.world.gather(torch.from_numpy(outcome.index))
+        masks = self.world.gather(torch.from_numpy(outcome.mask))
         self._indices.append(index)  # both or none, should gathering fail
         self._masks.append(masks)
 

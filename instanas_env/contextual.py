@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import checks, paper
+from instanas_env import checks, paper, reward
 from instanas_env.data import ImageSet
 from instanas_env.reward import BoundsSchedule, References, RewardBounds
 from instanas_env.search_space import SearchSpace
@@ -164,6 +164,17 @@ class ContextualBandit(ABC):
     def bounds(self) -> RewardBounds:
         """U_t and L_t of the present epoch."""
         return self._bounds_at(self.epoch)
+
+    def pay(self, correct: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """R_T, R_A and R, equation (2), of answers in the present window; float64 of one shape.
+
+        Args:
+            correct: bool, whether they are right.
+            cost: of the networks that gave them, in the unit of the cost table.
+        """
+        task = reward.task_reward(correct, self.correct_reward, self.wrong_reward)
+        latency = reward.latency_reward(cost, self.bounds)
+        return task, latency, reward.combine(task, latency)
 
     def _bounds_at(self, epoch: int) -> RewardBounds:
         return self.rules.bounds.at(epoch, self.cost_table)

@@ -31,7 +31,7 @@ class EnvCallback:
     trains = False
     """Whether it trains the meta-graph; an environment that has a table instead refuses it then."""
 
-    def on_step(self, step: Outcome) -> None:
+    def on_step(self, outcome: Outcome) -> None:
         """After every step, with what became of its actions."""
 
     def on_restart(self, env: BanditEnv) -> None:

@@ -8,7 +8,7 @@
 | latency_ms | float64 | of the network, from the table | NaN |
 | reward_task, reward_latency | float64 | R_T and R_A | NaN |
 | mask | bool | ``(17, 5)``, after repair | all False |
-| upper_ms, lower_ms | float64 | the window U_t, L_t | that of the coming step |
+| upper_ms, lower_ms | float64 | the window U_t, L_t, in the unit of ``cost`` | that of the coming step |
 | epoch | int64 | the pass over the split, from 0 | that of the coming step |
 
 In a vector environment each value is an array with one entry per image, and ``_key`` (bool) tells which

@@ -15,7 +15,7 @@ FURTHEST = 1e30  # a bound, in any unit
 
 @dataclass(frozen=True)
 class RewardBounds:
-    """The window of latencies that are rewarded, U_t and L_t, in the table's unit (ms)."""
+    """The window of latencies that are rewarded, U_t and L_t, in the unit of the cost table (mostly ms)."""
 
     upper: float
     lower: float
@@ -62,9 +62,9 @@ class References(Protocol):
 class BoundsSchedule:
     """U_t and L_t over the epochs t, in multiples of the latencies of reference networks.
 
-    U_t falls linearly from its first level to its second and stays there from ``epochs`` on. So does L_t, or
-    instead the latency at which R_A is 1, the middle of the window; then L_t = 2 best_t - U_t, which may be
-    negative. With equal levels the window is fixed, the benchmark regime.
+    U_t falls linearly from its first level, in the first of ``epochs`` epochs, to its second, in the last,
+    and stays there. So does L_t, or instead the latency at which R_A is 1, the middle of the window; then
+    L_t = 2 best_t - U_t, which may be negative. With equal levels the window is fixed, the benchmark regime.
 
     Attributes:
         upper: (first level, last level) of U_t, where the reward ends.

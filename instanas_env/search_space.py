@@ -230,8 +230,24 @@ class SearchSpace:
             raise ValueError(f"{name}: got shape {shape}; (..., {self.num_bits}) will do")
         return arrays.whole_numbers(name, actions, 1).bool().unflatten(-1, self.mask_shape)
 
+    def masks_from_text(self, rows: Sequence[str], name: str) -> Tensor:
+        """Masks bool ``(len(rows), num_cells, num_modules)`` of what :func:`as_text` wrote.
+
+        Raises:
+            ValueError: a row of another length, or of other letters than 0 and 1.
+        """
+        if any(len(row) != self.num_bits or set(row) - {"0", "1"} for row in rows):
+            raise ValueError(f"{name}: got another mask than {self.num_bits} zeros and ones")
+        bits = [[bit == "1" for bit in row] for row in rows]
+        return torch.tensor(bits, dtype=torch.bool).view(-1, *self.mask_shape)
+
     def read_masks(self, masks: Any, name: str) -> Tensor:
         """Check and shape bits, as :meth:`masks_from_actions`, or masks ``(..., num_cells, num_modules)``."""
         if arrays.shape(name, masks)[-2:] == self.mask_shape:
             return arrays.whole_numbers(name, masks, 1).bool()
         return self.masks_from_actions(masks, name)
+
+
+def as_text(masks: Tensor) -> list[str]:
+    """Masks ``(K, num_cells, num_modules)`` as strings of zeros and ones, cell by cell, for JSON."""
+    return ["".join(map(str, row)) for row in masks.flatten(1).int().tolist()]

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instanas_env import reward
 from instanas_env.contextual import BENCHMARK, Contexts, ContextualBandit, Outcome, Rules
 from instanas_env.data import ImageSet
 from instanas_env.reward import RewardBounds
@@ -99,7 +98,7 @@ class TabularBandit(ContextualBandit):
         """What the masks are worth under the present window."""
         bounds = self.bounds
         if self._of_bounds is None or self._of_bounds[0] != bounds:
-            self._of_bounds = bounds, self._judge(bounds)
+            self._of_bounds = bounds, self._judge()
         return self._of_bounds[1]
 
     def score(self, contexts: Contexts, actions: Any) -> TabularOutcome:
@@ -136,17 +135,16 @@ class TabularBandit(ContextualBandit):
             raise ValueError(f"masks: got one that is not among the {len(arms)} of the table")
         return torch.tensor(found)
 
-    def _judge(self, bounds: RewardBounds) -> Judged:
-        task = reward.task_reward(torch.tensor([False, True]), self.correct_reward, self.wrong_reward)
-        latency = reward.latency_reward(self.table.latency_ms, bounds)
-        of_answer = reward.combine(task.unsqueeze(1), latency).numpy()
+    def _judge(self) -> Judged:
+        task, latency, earned = self.pay(torch.tensor([[False], [True]]), self.table.latency_ms)
+        of_answer = earned.numpy()
         wrong, right = of_answer
         parts = [self.correct[start : start + CHUNK] for start in range(0, len(self.correct), CHUNK)]
         sizes = np.bincount(self._labels, minlength=len(self.image_set.classes))[:, None]
         hits = np.stack([self.correct[self._labels == c].sum(0) for c in range(len(sizes))])
         total = hits * right + (sizes - hits) * wrong  # (C, K)
         return Judged(
-            reward_task=task.numpy(),
+            reward_task=task.flatten().numpy(),
             reward_latency=latency.numpy(),
             reward=of_answer,
             best_of_image=np.concatenate([np.where(part, right, wrong).max(1) for part in parts]),

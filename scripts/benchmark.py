@@ -5,12 +5,12 @@
     instanas benchmark --out runs/twin --env InstaNASTabular-v1 --policies random fixed linucb dqn
     instanas benchmark --verify runs/benchmark/benchmark.json
 
-A policy is a name (random, fixed, regression, reinforce, unnamed, paper, shipped, linucb, convnet-aig,
-blockdrop; of Stable-Baselines3: ppo, a2c, trpo, dqn), a .safetensors file, a .zip of Stable-Baselines3, or
-``module:Class``: made as ``Class(envs, seed=0)``, trained by ``learn(steps)`` if it has that, and asked by
-``predict(images, deterministic=True)``, which gives ``(actions, None)``. Resumes after the last finished
-ones. Writes ``benchmark.json``, ``leaderboard.md``, and for each policy and seed its figures and a replay,
-which ``--verify`` scores again; `instanas report` draws the frontier and the learning curves.
+A policy is a name (random, fixed, regression, early-exit, reinforce, unnamed, paper, shipped, linucb,
+convnet-aig, blockdrop; of Stable-Baselines3: ppo, a2c, trpo, dqn), a .safetensors file, a .zip of
+Stable-Baselines3, or ``module:Class``: made as ``Class(envs, seed=0)``, trained by ``learn(steps)`` if it has
+that, and asked by ``predict(images, deterministic=True)``, which gives ``(actions, None)``. Resumes after the
+last finished ones. Writes ``benchmark.json``, ``leaderboard.md``, and for each policy and seed its figures
+and a replay, which ``--verify`` scores again; `instanas report` draws the frontier and the learning curves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from scripts import options as shared
 from scripts.begin import begin
 from scripts.comparison import policies, ranking, tables
-from scripts.comparison.contest import TWIN, Budget, Contest
+from scripts.comparison.contest import LIVE, TWIN, Budget, Contest
 from scripts.comparison.verify import verify
 
 
@@ -59,6 +59,8 @@ FILES = ("data_dir", "meta_graph", "latency_table", "table")
 MAY_CHANGE = ("seeds", "policies", "trust", "clock", "jobs", "verify")
 """Options that change no row that is there already."""
 
+UNREAD = {LIVE: ("table",), TWIN: ("dataset", "meta_graph", "latency_table")}
+"""Arguments that the other environment has."""
 UNTOLD = ("out", "jobs", "verify", "device")
 """Options that change no figure."""
 TOLD = ("policies", "seeds", "steps")
@@ -66,7 +68,15 @@ TOLD = ("policies", "seeds", "steps")
 
 
 def environment(options: Options) -> dict[str, str]:
-    """Keyword arguments of the environment; paths as strings, so that they are JSON."""
+    """Keyword arguments of the environment; paths as strings, so that they are JSON.
+
+    Raises:
+        ValueError: an option that this environment does not read.
+    """
+    unread = UNREAD[options.env]
+    for entry in fields(options):
+        if entry.name in unread and getattr(options, entry.name) != entry.default:
+            raise ValueError(f"{entry.name}: {options.env} reads none; leave it out")
     if options.env != TWIN:
         return shared.environment(options)
     given = {"table": options.table, "data_dir": options.data_dir}

@@ -21,17 +21,19 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from agents.evaluation.picks import LETTERS, choose
+from agents.evaluation.picks import CHOICES, LETTERS, choose
 from agents.evaluation.scores import Scores, score_agent
 from agents.files import load_agent
+from agents.saved import TABLE
 from instanas_env import paper
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit
 from instanas_env.storage import load_json, save_json
+from instanas_env.training.matching import META_GRAPH
 from scripts.begin import begin
 from scripts.comparison.picked import save_pick, table
 from scripts.comparison.rows import settings
-from scripts.options import TABLE, Compute, space_name
+from scripts.options import Compute, space_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ class Options(Numbers, Compute):
 
 def validation(options: Options, device: str = "cpu") -> InstanceBandit:
     """The validation split, the search's final meta-graph and its table, the window at its last place."""
-    if not (options.run / "meta_graph.safetensors").is_file():
+    if not (options.run / META_GRAPH).is_file():
         raise FileNotFoundError(f"run: {options.run} holds no finished search; `instanas search` makes one")
     config = load_json(options.run / "config.json")
     if "wrong_reward" not in config:
@@ -69,8 +71,8 @@ def validation(options: Options, device: str = "cpu") -> InstanceBandit:
         dataset=config["dataset"],
         data_dir=config.get("data_dir") if options.data_dir is None else str(options.data_dir),
         split="val",
-        search_space=space_name(options.run / "meta_graph.safetensors"),
-        meta_graph=str(options.run / "meta_graph.safetensors"),
+        search_space=space_name(options.run / META_GRAPH),
+        meta_graph=str(options.run / META_GRAPH),
         latency_table=str(options.run / TABLE),
         wrong_reward=config["wrong_reward"],
         device=device,
@@ -112,6 +114,6 @@ def main(options: Options) -> None:
     window = {"upper_ms": bandit.bounds.upper, "lower_ms": bandit.bounds.lower}
     images = {"split": "val", "images": len(bandit.image_set)}
     record = {name: str(value) for name, value in asdict(options).items()}
-    save_json(options.run / "choices.json", {"options": record, **images, **window, **content})
+    save_json(options.run / CHOICES, {"options": record, **images, **window, **content})
     table(content).show()
     print(f"wrote {options.run}/choices.json, choices/")

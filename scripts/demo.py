@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from agents.early_exit import EarlyExit
+from agents.early_exit import NEVER, EarlyExit
 from agents.evaluation.alone import latencies, load_lone
 from agents.evaluation.awareness import measure
 from agents.evaluation.clock import time_policy
@@ -32,7 +32,7 @@ from scripts.begin import begin
 from scripts.comparison import ranking, tables
 from scripts.comparison.contest import Budget, Contest
 from scripts.comparison.rows import Comparison
-from scripts.early_exit import LOSE, NEVER, chosen, one_network, points
+from scripts.early_exit import LOSE, chosen, one_network, points
 from scripts.options import Compute
 from scripts.report.easy_and_hard import easy_and_hard
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from agents.agent import NETWORK
-from agents.early_exit import EarlyExit
+from agents.early_exit import NEVER, EarlyExit
 from agents.evaluation.picks import Pick, controller_file
 from agents.evaluation.scores import (
     BATCH_SIZE,
@@ -51,8 +51,6 @@ from scripts.options import Compute, DataOfRun, filled
 
 LOSE = 0.002
 """Less than some thousand images can tell from nothing."""
-NEVER = 2.0
-"""A confidence that no softmax reaches."""
 STEPS = 20
 """Confidences looked at: those that let so many equal parts of the validation images leave."""
 

@@ -26,7 +26,7 @@ class Options:
     """What to export, and where to."""
 
     run: tyro.conf.Positional[Path]
-    """Directory of a search or of fine-tuning."""
+    """Directory of a search, of fine-tuning or of early exits."""
     out: tyro.conf.Positional[Path]
     """The file to write, such as model.onnx."""
     prefer: Pick | None = None

@@ -32,7 +32,7 @@ from instanas_env.training.bound import check_same_images
 from instanas_env.training.distributed import ALONE, World
 from instanas_env.training.epoch import accuracy
 from instanas_env.training.fitting import Optimizer, Recipe, fit
-from instanas_env.training.matching import META_GRAPH
+from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from instanas_env.training.run_directory import FREE, RunDirectory
 from instanas_env.training.teacher import load_teacher
 from scripts.begin import begin, images_to_train
@@ -128,7 +128,7 @@ def main(options: Options, world: World = ALONE) -> None:
     )
     if world.is_main and source is not None:
         if options.one_shot is None:
-            write_atomic(options.out / "controller.safetensors", source.read_bytes())
+            write_atomic(options.out / CONTROLLER, source.read_bytes())
         else:
-            agent.save(options.out / "controller.safetensors")
+            agent.save(options.out / CONTROLLER)
         save_data(options.out, train, table, val_masks[spread_over(len(val_masks), TYPICAL)])

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from agents.one_shot import Candidate, OneShotSearch, best_layers
 from instanas_env import checks, paper
+from instanas_env.search_space import as_text
 from instanas_env.storage import save_json
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from instanas_env.wrappers.menu import save_menu
@@ -120,13 +121,10 @@ def main(options: Options) -> None:
     menu, best = found.menu(options.menu), sorted(found.frontier, key=lambda each: -each.accuracy)
     save_menu(options.out / MENU, found.space, menu)
     made = {"options": run.config, "machine": machine(world), "search_space": found.space.config}
+    masks = as_text(torch.stack([each.mask for each in best]))
     frontier = [
-        {
-            "mask": "".join(str(int(bit)) for bit in each.mask.flatten().tolist()),
-            "accuracy": each.accuracy,
-            "latency_ms": each.latency_ms,
-        }
-        for each in best
+        {"mask": mask, "accuracy": each.accuracy, "latency_ms": each.latency_ms}
+        for mask, each in zip(masks, best, strict=True)
     ]
     save_json(options.out / FRONTIER, {**made, "frontier": frontier})
     for each in best:

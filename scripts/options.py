@@ -10,17 +10,17 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agents.saved import TABLE
 from instanas_env import checks, paper
 from instanas_env.build import SHIPPED_SPACE, search_space_name, shipped, shipped_table
 from instanas_env.data import LIGHT, Augmentation
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import ALL_MODULES, SearchSpace
 from instanas_env.storage import load_json
 from instanas_env.training.matching import META_GRAPH
 from instanas_env.validation import record, text_or_none
 
 T = TypeVar("T")
-TABLE = "latency.json"
-ALL_MODULES = (0, 1, 2, 3, 4)
+MODULES = tuple(range(len(ALL_MODULES)))
 
 LEAST = {name: 0 for name in ("seed", "modules", "children", "control_masks", "frozen_epochs")}
 LEAST |= {"curriculum_epochs": 0, "random_epochs": 0, "clock": 0, "classes": 0, "images": 0, "mutations": 0}
@@ -85,7 +85,7 @@ class Space:
 
     search_space: str = "lite"
     """Preset: cifar, tiny_imagenet, imagenet or lite, with a width after an @ if it is not 1: "cifar@0.5"."""
-    modules: tuple[int, ...] = ALL_MODULES
+    modules: tuple[int, ...] = MODULES
     """Modules of a cell; "2" alone is MobileNetV2 (then nothing is dropped)."""
 
 

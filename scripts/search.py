@@ -28,14 +28,13 @@ from agents.reward_regression import RewardRegression
 from agents.saved import TYPICAL, save_data
 from instanas_env import paper
 from instanas_env.training.distributed import ALONE, World
+from instanas_env.training.matching import CONTROLLER, META_GRAPH
 from instanas_env.training.run_directory import FREE, RunDirectory, machine
 from scripts.begin import begin
 from scripts.search_options import Options, Regression, make_envs, make_shard, make_update
 
 
-def search(
-    options: Options, run: RunDirectory, progress: Callable[..., Any] = track
-) -> tuple[LearningAgent, gym.vector.VectorEnv]:
+def search(options: Options, run: RunDirectory) -> tuple[LearningAgent, gym.vector.VectorEnv]:
     """Run or resume the search; gives the agent and the environment with the trained meta-graph."""
     world = run.world
     bounds = {"upper": paper.SEARCH_UPPER, "best": paper.SEARCH_BEST, "epochs": options.epochs}
@@ -66,7 +65,7 @@ def search(
         remaining = images * (epoch + 1) - agent.num_timesteps
         steps = -(-remaining // options.num_envs)
         label = f"{options.agent.name} epoch {epoch + 1}/{options.epochs}"
-        rows = list(progress(agent.train(remaining), label, total=steps, disable=not world.is_main))
+        rows = list(track(agent.train(remaining), label, total=steps, disable=not world.is_main))
         validation.refresh()
         validation.epoch = epoch
         if isinstance(agent, RewardRegression) and isinstance(options.agent, Regression):
@@ -111,8 +110,8 @@ def main(options: Options, world: World = ALONE) -> None:
     if world.is_main:
         bandit = native(envs).bandit
         record = {"options": run.config, "machine": machine(world), "history": run.history[-1:]}
-        agent.save(options.out / "controller.safetensors", record)
-        bandit.meta_graph.save(options.out / "meta_graph.safetensors", record)
+        agent.save(options.out / CONTROLLER, record)
+        bandit.meta_graph.save(options.out / META_GRAPH, record)
         typical = agent.space.repair(agent.masks(some_images(bandit.image_set, TYPICAL)))
         save_data(options.out, bandit.image_set, bandit.latency_table, typical)
         print(f"{run.history[-1]['val']}\nwrote {options.out}")

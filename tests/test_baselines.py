@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.evaluation.scores import shuffle_between_images
 from agents.files import load_agent
 from agents.static import RandomAgent, StaticAgent
+from instanas_env.callbacks import shuffle_policies
 from instanas_env.seeding import generator_for
 from instanas_env.storage import save_weights
 
@@ -67,5 +67,5 @@ def test_a_mask_of_another_space_is_refused(tiny_space):
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 8))
 def test_shuffling_between_images_keeps_the_multiset(seed, count):
     masks = torch.rand(count, 17, 5, generator=generator_for(seed, 0)) < 0.5
-    shuffled = shuffle_between_images(masks, generator_for(seed, 1))
+    shuffled = shuffle_policies(masks, generator_for(seed, 1))
     assert sorted(shuffled.flatten(1).tolist()) == sorted(masks.flatten(1).tolist())

@@ -15,12 +15,13 @@ from agents.agent import Agent
 from agents.evaluation.awareness import measure
 from agents.evaluation.controls import paired_gain
 from agents.evaluation.picks import hypervolume
-from agents.evaluation.scores import score_masks, shuffle_between_images
+from agents.evaluation.scores import score_masks
 from agents.one_shot import Candidate
 from agents.predicting import Predicting, form_of, observer_of
 from agents.reward_regression import RewardRegression
 from agents.static import StaticAgent
 from instanas_env.build import build_bandit, shipped_table
+from instanas_env.callbacks import shuffle_policies
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
@@ -199,7 +200,7 @@ def test_a_shuffled_policy_is_scored_with_the_masks_of_others():
     bandit = build_bandit(split="val")
     agent = ByLabel(bandit.space, bandit.image_set.labels)
     figures, own = measure(bandit, agent, generator_for(3))
-    masks = shuffle_between_images(torch.from_numpy(own.mask), generator_for(3))
+    masks = shuffle_policies(torch.from_numpy(own.mask), generator_for(3))
     shuffled = score_masks(bandit, masks)
     gain = paired_gain(own.correct, shuffled.correct)
     assert figures.shuffled_accuracy == shuffled.correct.mean()

@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 from agents.agent import NETWORK
 from agents.classifier import InstaNASClassifier
 from agents.convnet_aig import ConvNetAIG
-from agents.early_exit import EarlyExit
+from agents.early_exit import NEVER, EarlyExit
 from agents.evaluation.awareness import measure
 from agents.evaluation.controls import Controls
 from agents.evaluation.replay import Replay
 from agents.evaluation.scores import choose_masks, score_agent, score_masks
 from agents.files import load_agent
 from agents.learning import LearningAgent
-from agents.one_shot import OneShotSearch
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.saved import SavedRun, load_run
@@ -41,7 +40,7 @@ from instanas_env.seeding import generator_for
 from scripts import evaluate
 from scripts.comparison.contest import Budget, Contest
 from scripts.comparison.policies import enter
-from scripts.early_exit import NEVER, Options, chosen, main, one_network
+from scripts.early_exit import Options, chosen, main, one_network
 from tests.tools.pipeline_fixtures import home, image_folder, read_strictly, searched
 
 N = 120
@@ -229,12 +228,6 @@ def test_a_replay_has_its_answers(run, bandit, tmp_path):
         Replay.load(tmp_path / "short.npz", bandit.space.num_bits)
 
 
-def test_a_search_is_still_an_agent_that_only_chooses(bandit):
-    """Its count of answers is another thing."""
-    scores, _ = measure(bandit, OneShotSearch(bandit, images=4).search(2))
-    assert scores.answered is None
-
-
 # --- deployed -------------------------------------------------------------------------------------------
 
 
@@ -330,10 +323,10 @@ def test_a_dial_counts_the_images_that_are_left(tiny_space, tiny_graph):
     left = images[agent.own_answers(images) == NETWORK]
     wanted = []
     for latency_ms in (90.0, 115.0):
-        assert agent.dial(images, latency_ms) == agent.trade_off == inner.trade_off
+        assert agent.dial(images, latency_ms) == inner.trade_off
         masks = tiny_space.repair(agent.masks(left))
         assert table.lookup(masks).mean().item() == pytest.approx(latency_ms, rel=0.05)
-        wanted.append((agent.trade_off, masks))
+        wanted.append((inner.trade_off, masks))
     network = OnnxNetwork(export(agent, tiny_graph, table, data, dial=True))
     for trade_off, masks in wanted:
         dial = np.array([trade_off], np.float32)

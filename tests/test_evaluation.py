@@ -19,7 +19,6 @@ from agents.evaluation.scores import (
     Scores,
     choose_masks,
     score_masks,
-    shuffle_between_images,
     some_images,
     spread_over,
     wilson_interval,
@@ -28,6 +27,7 @@ from agents.reinforce import SelfCriticalReinforce
 from agents.static import StaticAgent
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.build import build_bandit
+from instanas_env.callbacks import shuffle_policies
 from instanas_env.data import Augmentation
 from instanas_env.seeding import generator_for
 
@@ -132,13 +132,13 @@ def test_wilson_interval(correct, count):
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 20))
 def test_shuffling_keeps_the_multiset(seed, count):
     masks = torch.rand(count, 17, 5, generator=generator_for(seed, 0)) < 0.5
-    shuffled = shuffle_between_images(masks, generator_for(seed, 1))
+    shuffled = shuffle_policies(masks, generator_for(seed, 1))
     assert sorted(shuffled.flatten(1).tolist()) == sorted(masks.flatten(1).tolist())
 
 
 def test_shuffling_gives_images_the_masks_of_others(bandit):
     masks = masks_of(bandit)
-    shuffled = shuffle_between_images(masks, generator_for(4))
+    shuffled = shuffle_policies(masks, generator_for(4))
     assert (shuffled == masks).flatten(1).all(1).sum() < 10
 
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.one_shot import Candidate, OneShotSearch, best_layers
-from agents.static import StaticAgent
 from instanas_env.bandit import InstanceBandit
 from instanas_env.data import load_images
 from instanas_env.latency import LatencyTable
@@ -98,25 +97,6 @@ def test_a_search_yields_every_candidate(bandit):
     assert {(c.accuracy, c.latency_ms) for c in search.frontier} <= set(ranked)
 
 
-def test_the_agent_plays_the_best_mask_within_its_limit(bandit):
-    search = OneShotSearch(bandit, seed=3).search(12)
-    fastest = min(search.frontier, key=lambda candidate: candidate.latency_ms)
-    for limit in (float("inf"), fastest.latency_ms):
-        search.limit_ms = limit
-        actions = search.predict(IMAGES)[0].reshape(6, 17, 5)
-        assert (actions == search.best(limit).mask.numpy()).all()
-    assert (actions == fastest.mask.numpy()).all()
-
-
-def test_what_a_search_saved_is_its_mask(bandit, tmp_path):
-    search, path = OneShotSearch(bandit, seed=3).search(4), tmp_path / "agent.safetensors"
-    search.save(path)
-    loaded = OneShotSearch.load(path)
-    assert type(loaded) is StaticAgent and np.array_equal(
-        loaded.predict(IMAGES)[0], search.predict(IMAGES)[0]
-    )
-
-
 def test_the_seed_decides_the_search(bandit):
     def found(seed: int) -> list:
         search = OneShotSearch(bandit, seed=seed).search(6)
@@ -129,7 +109,7 @@ def test_the_seed_decides_the_search(bandit):
 
 def test_a_search_that_has_not_searched_says_so(bandit):
     with pytest.raises(ValueError, match="search"):
-        OneShotSearch(bandit).predict(IMAGES)
+        OneShotSearch(bandit).best(1.0)
 
 
 def ranked(bandit: InstanceBandit, candidates: list[Candidate]) -> OneShotSearch:

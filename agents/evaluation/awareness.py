@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from agents.agent import NETWORK, Agent
@@ -19,9 +17,9 @@ from agents.evaluation.scores import (
     choose_answers,
     choose_masks,
     score_masks,
-    shuffle_between_images,
 )
 from instanas_env.bandit import InstanceBandit, Outcome
+from instanas_env.callbacks import shuffle_policies
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import ImageSet
 from instanas_env.seeding import generator_for
@@ -82,18 +80,18 @@ def validate(bandit: ContextualBandit, agent: Agent, seed: int) -> Scores:
     """
     masks = choose_masks(agent, bandit.image_set)
     own = score_masks(bandit, masks)
-    shuffled = score_masks(bandit, shuffle_between_images(masks, generator_for(seed, 5)))
+    shuffled = score_masks(bandit, shuffle_policies(masks, generator_for(seed, 5)))
     return Scores.of(own, shuffled_accuracy=float(shuffled.correct.mean()))
 
 
-def _names_accuracy(agent: Any, image_set: ImageSet) -> float | None:
+def _names_accuracy(agent: Agent, image_set: ImageSet) -> float | None:
     """What an agent that names the classes of these images names right."""
-    if getattr(agent, "num_classes", 0) != len(image_set.classes):
+    if agent.num_classes != len(image_set.classes):
         return None
     return (_names(agent, image_set) == image_set.labels).double().mean().item()
 
 
-def _names(agent: Any, image_set: ImageSet) -> torch.Tensor:
+def _names(agent: Agent, image_set: ImageSet) -> torch.Tensor:
     """What an agent's controller takes every image for, ``(N,)``."""
     parts = torch.arange(len(image_set)).split(500)
     return torch.cat([agent.names(image_set.images[part]) for part in parts])

@@ -13,7 +13,7 @@ from agents.saved import TYPICAL
 from instanas_env.bandit import InstanceBandit
 from instanas_env.deploy.export import export
 from instanas_env.deploy.profiling import EstimateQuality, time_children, time_file
-from instanas_env.deploy.timing import Backend, time_networks
+from instanas_env.deploy.timing import Backend, deployed, low, random_image, time_interleaved
 from instanas_env.networks.modules import fold_batch_norm
 from instanas_env.seeding import generator_for
 
@@ -57,7 +57,7 @@ def real_latency(
     distinct, position = torch.unique(drawn.flatten(1), dim=0, return_inverse=True)
     controller = None if agent.controller is None else fold_batch_norm(agent.controller)
     if controller is not None and backend == "eager":
-        controller.to(next(bandit.meta_graph.parameters()).device)
+        controller.to(bandit.device)
     runs = distinct.any(1)
     times = torch.zeros(len(distinct), dtype=torch.float64)
     if runs.any():
@@ -66,8 +66,8 @@ def real_latency(
             bandit.meta_graph, children, generator, repetitions, controller, backend=backend
         )
     if controller is not None and not runs.all():  # the others take no more than it
-        side, device = bandit.space.resolution, bandit.device
-        times[~runs] = time_networks(
-            [controller], side, generator, repetitions, backend=backend, device=device
-        )
+        device = bandit.device if backend == "eager" else None
+        image = random_image(bandit.space.resolution, generator, device)
+        choose = deployed(controller, image, backend)
+        times[~runs] = low(time_interleaved([choose], repetitions, generator, image.device))
     return times[position].mean().item()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from agents.one_shot import Candidate, OneShotSearch
 from instanas_env.bandit import InstanceBandit
+from instanas_env.search_space import as_text
 from instanas_env.seeding import generator_for
 from instanas_env.training.epoch import predict_classes
 
@@ -138,7 +139,7 @@ class Controls:
         best: Candidate = self.search.best(limit_ms + ROUNDING_MS)
         right = self._rights(best.mask, whole=True).numpy()
         return {
-            "mask": "".join(str(int(bit)) for bit in best.mask.flatten().tolist()),
+            "mask": as_text(best.mask[None])[0],
             "latency_ms": best.latency_ms,
             "accuracy": float(right.mean()),
             "gain": vars(paired_gain(correct, right, self.seed)),

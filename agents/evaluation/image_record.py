@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instanas_env import checks
 from instanas_env.bandit import Outcome
 from instanas_env.data import ImageSet
 from instanas_env.storage import PathLike, load_weights, save_weights
@@ -73,7 +74,7 @@ class ImageRecord:
     def load(cls, path: PathLike) -> ImageRecord:
         """Read a record; ``ValueError`` names a file that is none."""
         tensors, config = load_weights(path)
-        try:
+        with checks.explained(f"images: {path} is not a record of images", KeyError):
             config = _CONFIG(config, "config")
             return cls(
                 label=tensors["label"].long(),
@@ -85,10 +86,6 @@ class ImageRecord:
                     for number, name in enumerate(config["policies"])
                 },
             )
-        except KeyError as error:
-            raise ValueError(f"images: {path} is not a record of images (no {error})") from error
-        except ValueError as error:
-            raise ValueError(f"images: {path} is not a record of images ({error})") from error
 
 
 def make_record(image_set: ImageSet, policies: Mapping[str, Choices], seed: int) -> ImageRecord:

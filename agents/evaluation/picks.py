@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from instanas_env.storage import load_config, load_json
+from instanas_env.training.matching import CONTROLLER
 from instanas_env.validation import integer, record, text
 
 Preference = Literal["accuracy", "balanced", "latency"]
 Pick = Literal["accuracy", "balanced", "latency", "A", "B", "C", "D", "E"]
 """A preference, or the letter of a pick: A is the most accurate, the last letter the fastest."""
 LETTERS = "ABCDE"
+CHOICES = "choices.json"
 _LETTER = text(*LETTERS)
 _CHOICES = record(
     {
@@ -86,9 +88,9 @@ def choose(found: list[dict[str, Any]], count: int) -> dict[str, Any]:
 
 def picks(run: Path) -> dict[str, str]:
     """The letter behind each letter and preference that `instanas choose` left in a directory of a search."""
-    file = run / "choices.json"
+    file = run / CHOICES
     if not file.is_file():
-        raise FileNotFoundError(f"prefer: {run} has no choices.json; instanas choose --run {run} makes it")
+        raise FileNotFoundError(f"prefer: {run} has no {CHOICES}; instanas choose --run {run} makes it")
     content = _CHOICES(load_json(file), f"prefer: {file}")
     return {**{letter: letter for letter in content["picks"]}, **content["prefer"]}
 
@@ -105,11 +107,11 @@ def controller_file(run: Path, prefer: Pick | None = None) -> Path:
         ValueError: no such pick.
     """
     if prefer is None:
-        return run / "controller.safetensors"
+        return run / CONTROLLER
     present = picks(run)
     if prefer not in present:
         raise ValueError(f"prefer: {run} has no pick {prefer!r}; choose from {', '.join(present)}")
-    return run / "choices" / present[prefer] / "controller.safetensors"
+    return run / "choices" / present[prefer] / CONTROLLER
 
 
 def is_pick(controller: Path) -> bool:

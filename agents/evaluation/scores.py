@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from agents.agent import NETWORK, Agent
-from instanas_env import reward
 from instanas_env.bandit import Contexts, Outcome
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import ImageSet
@@ -74,25 +73,18 @@ def with_answers(bandit: ContextualBandit, outcome: Outcome, answers: Tensor) ->
         return outcome
     prediction = np.where(own, answers, outcome.prediction)
     correct = prediction == outcome.label
-    task = reward.task_reward(torch.from_numpy(correct), bandit.correct_reward, bandit.wrong_reward)
-    free = reward.latency_reward(torch.zeros((), dtype=torch.float64), bandit.bounds)
-    saved = torch.where(own, free, torch.from_numpy(outcome.reward_latency))
+    task, free, earned = bandit.pay(torch.from_numpy(correct), torch.zeros(len(own), dtype=torch.float64))
     return replace(
         outcome,
-        reward=reward.combine(task, saved).numpy(),
+        reward=np.where(own, earned, outcome.reward),
         prediction=prediction,
         correct=correct,
         is_success=correct.copy(),
         latency_ms=np.where(own, 0.0, outcome.latency_ms),
         reward_task=task.numpy(),
-        reward_latency=saved.numpy(),
+        reward_latency=np.where(own, free, outcome.reward_latency),
         mask=outcome.mask & ~own.numpy().reshape(-1, 1, 1),
     )
-
-
-def shuffle_between_images(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """The same masks, other images: the control for instance-awareness. The mean latency stays."""
-    return masks[torch.randperm(len(masks), generator=generator)]
 
 
 @dataclass(frozen=True)

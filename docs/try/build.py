@@ -26,6 +26,8 @@ import numpy as np
 import torch
 import tyro
 
+from agents.agent import NETWORK
+from agents.early_exit import EarlyExit
 from agents.evaluation.picks import Pick
 from agents.reward_regression import RewardRegression
 from agents.saved import SavedRun, check_same_classes, load_run
@@ -50,7 +52,7 @@ class Options:
     """What the page shows."""
 
     run: Path = shipped("reference/controller.safetensors").parent
-    """Directory of a search or of fine-tuning."""
+    """Directory of a search, of fine-tuning or of early exits."""
     prefer: Pick | None = None
     """Which of the trade-offs that `instanas choose` picked; by default the run's own controller."""
     dataset: str | None = None
@@ -104,8 +106,7 @@ def networks(run: SavedRun) -> list[dict[str, Any]]:
     space, data = run.meta_graph.space, run.data
     statistics = (data.mean, data.std)
     folded = run.meta_graph.cpu().folded()
-    has_dial = isinstance(run.agent, RewardRegression)
-    dynamic = export(run.agent, folded, run.table, data, has_dial)
+    dynamic = export(run.agent, folded, run.table, data, run.agent.has_dial)
     found = [("dynamic", "this picture's network", dynamic)]
     if MOBILENET_V2_BLOCK in space.modules:
         mask = space.mobilenet_v2_mask()
@@ -136,8 +137,9 @@ def examples(run: SavedRun, images: ImageSet, limit: int = 1000) -> list[dict[st
 
 
 def times(run: SavedRun, images: torch.Tensor) -> torch.Tensor:
-    """What the networks of images uint8 ``(B, 3, H, W)`` take, ms by the table."""
-    return run.table.lookup(run.meta_graph.space.repair(run.agent.masks(images)))
+    """What the networks of images uint8 ``(B, 3, H, W)`` take, ms by the table; none runs for some."""
+    latency_ms = run.table.lookup(run.meta_graph.space.repair(run.agent.masks(images)))
+    return torch.where(run.agent.own_answers(images) == NETWORK, latency_ms, 0.0)
 
 
 def dial(run: SavedRun, images: torch.Tensor, count: int = 9) -> dict[str, Any]:
@@ -149,15 +151,16 @@ def dial(run: SavedRun, images: torch.Tensor, count: int = 9) -> dict[str, Any]:
         count: places beside that one.
     """
     agent = run.agent
-    if not isinstance(agent, RewardRegression):
+    chooser = agent.chooser if isinstance(agent, EarlyExit) else agent
+    if not isinstance(chooser, RewardRegression):
         return {}
-    own = agent.trade_off
-    least, most = agent.latencies or (run.table.reference("cheapest"), run.table.reference("full") / 3)
+    own = chooser.trade_off
+    least, most = chooser.latencies or (run.table.reference("cheapest"), run.table.reference("full") / 3)
     places = {}
     for trade_off in [*(agent.dial(images, ms) for ms in np.linspace(least, most, count)), own]:
-        agent.trade_off = trade_off
+        chooser.trade_off = trade_off
         places[times(run, images).mean().item()] = trade_off
-    assert agent.trade_off == own, "the last"
+    assert chooser.trade_off == own, "the last"
     rising = [{"ms": ms, "value": places[ms]} for ms in sorted(places)]
     return {"dial": rising, "dial_now": [place["value"] for place in rising].index(own)}
 

@@ -270,7 +270,8 @@ function showNetwork() {
       square.style.transitionDelay = drawing ? "0s" : `${t * 25}ms`;
     }
   const cells = on.map((row) => row.flatMap((is, t) => (is ? [t + 1] : [])).join(", ") || "none");
-  $("chosen").textContent = `The network that it gets: ${count} of ${shown.mask.length} modules`;
+  $("chosen").textContent = count ? `The network that it gets: ${count} of ${shown.mask.length} modules`
+    : "No network runs: the controller is sure, and its answer counts";
   $("grid").ariaLabel = `${count} of ${shown.mask.length} modules are on. ` + DATA.rows.map((label, m) => `${label}: ${cells[m]}`).join("; ");
   if (DATA.dial) $("budget").textContent = `${number(DATA.dial[$("dial").value].ms, 3)} ms on average, by the table`;
   wire(on);

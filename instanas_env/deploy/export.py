@@ -28,6 +28,10 @@ class Policy(Protocol):
     def controller(self) -> nn.Module | None:
         """The network that each choice costs, if it costs one."""
 
+    @property
+    def has_dial(self) -> bool:
+        """Whether its :meth:`bits_to_onnx` takes a ``dial``."""
+
     def bits_to_onnx(self, graph: OnnxGraph, image: str) -> str:
         """Write the deterministic policy: image uint8 ``(1, 3, H, W)`` to bits, bool ``(1, num_bits)``."""
 
@@ -64,7 +68,7 @@ def export(
         raise ValueError(
             f"classes: got {len(data.classes)}; the meta-graph's {meta_graph.num_classes} will do"
         )
-    if dial and not hasattr(agent, "trade_off"):
+    if dial and not agent.has_dial:
         raise ValueError(f"dial: {type(agent).__name__} has none; RewardRegression will do")
     folded = meta_graph if isinstance(meta_graph.stem, FoldedConv) else meta_graph.folded()
     controller_ms = 0.0 if agent.controller is None else table.controller

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 
-def session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A session on the CPU; it has no threads of its own if ``threads`` is 1."""
+def session(model: bytes) -> onnxruntime.InferenceSession:
+    """A session on the CPU, without threads of its own."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -25,13 +25,11 @@ class OnnxNetwork:
 
     Args:
         model: the bytes of a model with one input, from :func:`instanas_env.deploy.onnx_graph.to_onnx` say.
-        threads: that onnxruntime computes with.
     """
 
-    def __init__(self, model: bytes, threads: int = 1):
+    def __init__(self, model: bytes):
         self.model = model
-        self.threads = threads
-        self.session = session(model, threads)
+        self.session = session(model)
         self._input = self.session.get_inputs()[0].name
 
     def __call__(self, images: Any) -> Any:
@@ -44,5 +42,5 @@ class OnnxNetwork:
         """All outputs of the model, as arrays."""
         return self.session.run(None, {self._input: images})
 
-    def __reduce__(self) -> tuple[type[OnnxNetwork], tuple[bytes, int]]:
-        return type(self), (self.model, self.threads)
+    def __reduce__(self) -> tuple[type[OnnxNetwork], tuple[bytes]]:
+        return type(self), (self.model,)

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 import instanas_env  # noqa: F401  (registers the environments)
-from agents.evaluation.scores import score_masks
+from agents.evaluation.scores import score_masks, spread_over
 from agents.one_shot import Candidate, OneShotSearch
-from instanas_env import reward
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit, shipped, shipped_table
 from instanas_env.contextual import ContextualBandit
@@ -113,7 +112,7 @@ class Contest:
         """Some validation images, to draw a learning curve; all of the twin, where they cost nothing."""
         part, count = copy.copy(self.val), len(self.val.image_set)
         if not self.twin and count > CURVE_IMAGES:
-            part.image_set = part.image_set.take(torch.arange(CURVE_IMAGES) * count // CURVE_IMAGES)
+            part.image_set = part.image_set.take(spread_over(count, CURVE_IMAGES))
         return part
 
     @property
@@ -199,5 +198,5 @@ class Contest:
 def worth(bandit: InstanceBandit, candidate: Candidate) -> float:
     """Mean reward of a fixed mask, from its accuracy."""
     latency = torch.tensor(candidate.latency_ms, dtype=torch.float64)
-    earned = bandit.correct_reward * reward.latency_reward(latency, bandit.bounds).item()
-    return candidate.accuracy * earned + (1 - candidate.accuracy) * bandit.wrong_reward
+    right, wrong = bandit.pay(torch.tensor([True, False]), latency)[2].tolist()
+    return candidate.accuracy * right + (1 - candidate.accuracy) * wrong

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.progress import track
 from torch import Tensor
 
@@ -14,18 +13,20 @@ from agents.evaluation.alone import LoneNetwork, is_of, latencies
 from agents.evaluation.controls import ROUNDING_MS
 from agents.one_shot import OneShotSearch
 from agents.static import RandomAgent, StaticAgent
+from instanas_env import checks
 from instanas_env.bandit import InstanceBandit
 from instanas_env.latency import LatencyTable
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
 from instanas_env.storage import load_json
-from instanas_env.validation import anything, items, record, text
+from instanas_env.validation import items, record, text
 from scripts.comparison.rows import Comparison
 
 FRONTIER = "one_shot.json"
 
 _CONTENT = record(
-    {"search_space": anything, "frontier": items(record({"mask": text()}, more=True))}, more=True
+    {"search_space": SearchSpace.from_config, "frontier": items(record({"mask": text()}, more=True))},
+    more=True,
 )
 
 
@@ -74,18 +75,12 @@ def frontier_file(path: Path) -> Path:
 def load_frontier(path: Path, space: SearchSpace) -> Tensor:
     """The masks ``(K, num_cells, num_modules)`` that a run left; ``path`` is its directory or the file."""
     file = frontier_file(path)
-    content = load_json(file)
-    try:
-        checked = _CONTENT(content, "content")
-        found = SearchSpace.from_config(checked["search_space"])
-        bits = [[bit == "1" for bit in row["mask"]] for row in checked["frontier"]]
-    except ValueError as error:
-        raise ValueError(f"one_shot: {file} is not of `instanas oneshot` ({error})") from error
-    if found != space:
+    with checks.explained(f"one_shot: {file} is not of `instanas oneshot`"):
+        content = _CONTENT(load_json(file), "content")
+    if (found := content["search_space"]) != space:
         raise ValueError(f"one_shot: {file} is of the search space {found.config}, not {space.config}")
-    if any(len(row) != space.num_bits for row in bits):
-        raise ValueError(f"one_shot: {file} has masks of another length than {space.num_bits}")
-    return torch.tensor(bits, dtype=torch.bool).reshape(-1, space.num_cells, space.num_modules)
+    with checks.explained(f"one_shot: {file} is damaged"):
+        return space.masks_from_text([row["mask"] for row in content["frontier"]], "frontier")
 
 
 def as_fast_as(masks: Tensor, policy: Agent, table: LatencyTable | None, path: Path) -> StaticAgent:

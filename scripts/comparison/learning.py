@@ -89,7 +89,7 @@ class Meter(EnvCallback):
         bandit.score = counted
         native(envs).add_callback(self)
 
-    def on_step(self, step: Outcome) -> None:
+    def on_step(self, outcome: Outcome) -> None:
         """Judge if a tenth of the budget has gone; the last point waits for the end."""
         if self.answers < self.budget and len(self.curve) < self.answers * POINTS // self.budget:
             self.mark()

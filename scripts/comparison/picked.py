@@ -11,6 +11,7 @@ from agents.files import load_agent
 from agents.reward_regression import RewardRegression
 from agents.static import RandomAgent, StaticAgent
 from instanas_env.search_space import SearchSpace
+from instanas_env.training.matching import CONTROLLER
 from scripts.comparison.text_table import Columns, TextTable, milliseconds
 
 
@@ -19,7 +20,7 @@ def save_pick(run: Path, letter: str, point: dict[str, Any]) -> None:
     agent = load_agent(run / point["controller"])
     if isinstance(agent, RewardRegression):
         agent.trade_off = point["trade_off"]
-    agent.save(run / "choices" / letter / "controller.safetensors", {"pick": letter, "validation": point})
+    agent.save(run / "choices" / letter / CONTROLLER, {"pick": letter, "validation": point})
 
 
 def table(content: dict[str, Any]) -> TextTable:

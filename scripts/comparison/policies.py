@@ -29,7 +29,7 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.blockdrop import BlockDrop
 from agents.convnet_aig import ConvNetAIG
-from agents.early_exit import EarlyExit
+from agents.early_exit import NEVER, EarlyExit
 from agents.evaluation.scores import score_agent
 from agents.files import load_agent
 from agents.linucb import LinUCB
@@ -53,7 +53,7 @@ TRADE_OFFS = tuple(np.geomspace(3.0, 0.03, 11).tolist())
 weighs less."""
 
 
-CONFIDENCES = (2.0, 0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+CONFIDENCES = (NEVER, 0.99, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 """From which one on early-exit's controller answers; the first is never."""
 
 
@@ -175,7 +175,7 @@ def _regression(contest: Contest, seed: int) -> Entry:
 def _early_exit(contest: Contest, seed: int) -> Entry:
     """Regression, then with the confidence at which it earns most on the validation images."""
     entry = _regression(contest, seed)
-    agent = EarlyExit(entry.agent, CONFIDENCES[0])  # type: ignore[arg-type]
+    agent = EarlyExit(entry.agent, NEVER)  # type: ignore[arg-type]
 
     def tune(val: ContextualBandit) -> None:
         """The dial first, as for regression; then the confidence."""

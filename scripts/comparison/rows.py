@@ -28,10 +28,10 @@ from agents.evaluation.image_record import Choices, choices, distinct
 from agents.evaluation.over_seeds import gains
 from agents.evaluation.scores import Scores, choose_answers, choose_masks, some_images
 from agents.reward_regression import RewardRegression
-from instanas_env import reward
 from instanas_env.bandit import InstanceBandit, Outcome
 from instanas_env.data import ImageSet
 from instanas_env.deploy.timing import Backend, time_networks
+from instanas_env.search_space import as_text
 from instanas_env.seeding import generator_for
 from scripts.comparison.kept import Kept, Made
 from scripts.comparison.tables import reference_of
@@ -183,10 +183,7 @@ class Comparison:
         latency_ms, source = latency
         correct = lone.correct(self.image_set, bandit.device)
         cost = torch.full(correct.shape, latency_ms, dtype=torch.float64)
-        earned = reward.combine(
-            reward.task_reward(correct, bandit.correct_reward, bandit.wrong_reward),
-            reward.latency_reward(cost, bandit.bounds),
-        )
+        earned = bandit.pay(correct, cost)[2]
         arrays = {"correct": correct, "latency_ms": cost, "reward": earned}
         outcome = SimpleNamespace(**{name: value.numpy() for name, value in arrays.items()}, networks=1)
         scores = Scores.of(outcome, clock_ms=clock_ms)
@@ -224,7 +221,7 @@ def networks(outcome: Outcome) -> list[dict[str, Any]]:
     The empty one is that of images that the controller answered itself.
     """
     masks, position, first = distinct(outcome)
-    bits = ["".join(map(str, mask)) for mask in masks.astype(int)]
+    bits = as_text(torch.from_numpy(masks))
     latency_ms = [round(float(ms), 4) for ms in outcome.latency_ms[first]]
     found = zip(bits, latency_ms, np.bincount(position).tolist(), strict=True)
     return [{"mask": mask, "latency_ms": ms, "images": images} for mask, ms, images in found]

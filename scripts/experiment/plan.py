@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from agents.evaluation.picks import Pick, picks
+from agents.evaluation.picks import CHOICES, Pick, picks
+from agents.saved import TABLE
 from instanas_env.networks.torchvision_networks import NETWORK
 from instanas_env.storage import load_json
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
@@ -25,7 +26,7 @@ from scripts.comparison.fixed import FRONTIER
 from scripts.comparison.tables import EXIT, RIVAL, TUNED
 from scripts.experiment.presets import ONE_SHOT, Preset
 from scripts.experiment.stage import Stage
-from scripts.options import TABLE, Compute
+from scripts.options import Compute
 from scripts.report import run_report as report
 from scripts.search_options import Regression
 
@@ -168,7 +169,7 @@ class Plan:
     def _choose(self, agent: str, seed: int) -> Stage:
         run = self._place(agent, seed)
         options = choose.Options(run=run, **self.machine, **vars(self.preset.choose))
-        return Stage("choose", f"choose {run.name}", choose.main, options, run / "choices.json")
+        return Stage("choose", f"choose {run.name}", choose.main, options, run / CHOICES)
 
     # --- afterwards ----------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class Plan:
         """One stage, and its rival's if it has one; none where the search did not give the pick."""
         agent, _, pick = target.partition("/")
         run, label = self._place(agent, seed), f"finetune {target}{_told(seed)}"
-        if pick and (run / "choices.json").exists() and pick not in picks(run):
+        if pick and (run / CHOICES).exists() and pick not in picks(run):
             print(f"{label}: left out, the search gave {', '.join(picks(run))} only")
             return
         ending = f"_{pick}" if pick else ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from agents.reinforce import PAPER_SETTINGS
 from instanas_env import paper
 from instanas_env.data import Augmentation
 from scripts import oneshot
@@ -95,14 +96,6 @@ def paper_preset(
         schedule="paper",
         augmentation=Augmentation(),
     )
-    agent = Reinforce(
-        learning_rate=paper.CONTROLLER_LEARNING_RATE,
-        samples_per_image=paper.SAMPLES_PER_IMAGE,
-        log_probability_under="p",
-        entropy_coefficient=(0.0, 0.0),
-        constant_rate=1.0,
-        naming_coefficient=0.0,
-    )
     return Preset(
         dataset=dataset,
         search_space=search_space,
@@ -114,7 +107,10 @@ def paper_preset(
         pretrain=training,
         mobilenet_v2=training,
         reinforce=Search(
-            agent, epochs=search_epochs, num_envs=search_batch_size, augmentation=Augmentation()
+            Reinforce(**PAPER_SETTINGS),
+            epochs=search_epochs,
+            num_envs=search_batch_size,
+            augmentation=Augmentation(),
         ),
         finetune=Finetune(
             epochs=paper.FINETUNE_EPOCHS,

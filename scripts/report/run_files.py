@@ -11,6 +11,7 @@ import numpy as np
 
 from agents.evaluation.image_record import Choices, ImageRecord
 from agents.evaluation.over_seeds import by_policy
+from agents.evaluation.picks import CHOICES
 from instanas_env.build import shipped
 from instanas_env.storage import load_json
 from instanas_env.training.bound import IMAGE_SETS
@@ -101,7 +102,7 @@ class RunFiles:
     @property
     def choices(self) -> list[tuple[str, dict[str, Any]]]:
         """Name and picks of each search in the run."""
-        return [(path.parent.name, load_json(path)) for path in self._files("choices.json")]
+        return [(path.parent.name, load_json(path)) for path in self._files(CHOICES)]
 
     @property
     def estimate(self) -> dict[str, Any]:
