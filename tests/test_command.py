@@ -11,7 +11,9 @@ from importlib import import_module
 
 import pytest
 
+from scripts import benchmark
 from scripts.__main__ import PLACES, VERBS, main
+from scripts.comparison.policies import MAKERS
 from tests.tools.pipeline_fixtures import ROOT, image_folder
 
 
@@ -103,3 +105,26 @@ def test_a_stopped_run_says_so_and_ends_with_the_signal_s_code(number, code, tmp
     assert process.returncode == code
     assert "instanas search: stopped; the same command goes on where it was" in shown
     assert "Traceback" not in shown
+
+
+def test_the_benchmark_names_every_policy():
+    """Its help lists the policies that it knows."""
+    listed = str(benchmark.__doc__).split("(")[1].split(")")[0].replace(";", ",").replace("\n", " ")
+    listed = listed.replace("of Stable-Baselines3:", "")
+    assert {name.strip() for name in listed.split(",")} == set(MAKERS)
+
+
+@pytest.mark.parametrize(
+    ("env", "option", "value"),
+    [
+        ("InstaNAS-v1", "table", "t.npz"),
+        ("InstaNASTabular-v1", "dataset", "fashion_mnist"),
+        ("InstaNASTabular-v1", "meta-graph", "m.safetensors"),
+        ("InstaNASTabular-v1", "latency-table", "l.json"),
+    ],
+)
+def test_the_benchmark_refuses_what_its_environment_does_not_read(tmp_path, capsys, env, option, value):
+    out = tmp_path / "run"
+    assert main(["benchmark", "--out", str(out), "--env", env, f"--{option}", value]) == 2
+    shown = capsys.readouterr().err
+    assert f"{option.replace('-', '_')}: {env} reads none; leave it out" in shown and not out.exists()

@@ -42,3 +42,11 @@ def test_the_folded_controller_shares_no_memory(randomise_batch_norm):
             parameter.zero_()
     assert torch.equal(folded(images), before) and before.std() > 0
     assert not folded.training and not any(p.requires_grad for p in folded.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_images_stay_as_they_are(dtype):
+    """Also where their type and layout are those that the controller computes with."""
+    images = torch.full((2, 3, 32, 32), 200).to(dtype).contiguous(memory_format=torch.channels_last)
+    Controller(SearchSpace.preset("lite"), generator=generator_for(0)).eval()(images)
+    assert (images == 200).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from agents.blockdrop import BlockDrop
+from agents.convnet_aig import ConvNetAIG
+from agents.reinforce import SelfCriticalReinforce
+from agents.reward_regression import RewardRegression
 from instanas_env import paper
 from instanas_env.build import parse_search_space
 from instanas_env.data.sources import DATASETS
@@ -16,6 +21,7 @@ from instanas_env.storage import save_json
 from scripts.experiment.plan import Options, Plan
 from scripts.experiment.presets import PRESETS
 from scripts.experiment.run import as_found, parse
+from scripts.search_options import BlockDropOptions, ConvNetAIGOptions, Regression, Reinforce
 from tests.tools.pipeline_fixtures import image_folder
 
 PAPER = [name for name in PRESETS if name.startswith("paper-")]
@@ -225,3 +231,26 @@ def test_options_of_an_agent_that_does_not_search_are_refused(part):
     with pytest.raises(ValueError, match=f"^{part}: options are given, but the agents are reinforce"):
         parse(["paper-cifar10", f"--{part.replace('_', '-')}.epochs", "3"])
     assert parse(["paper-cifar10", "--reinforce.epochs", "3"]).preset.reinforce.epochs == 3
+
+
+CALLED = {"random_timesteps", "latencies", "target_rate"}
+"""Options that have another name, or another unit, than the argument that they become."""
+
+
+@pytest.mark.parametrize(
+    ("options", "agent"),
+    [
+        (Reinforce, SelfCriticalReinforce),
+        (Regression, RewardRegression),
+        (BlockDropOptions, BlockDrop),
+        (ConvNetAIGOptions, ConvNetAIG),
+    ],
+)
+def test_the_command_has_the_defaults_of_the_class(options, agent):
+    """What `instanas search` does without options is what the agent does without arguments."""
+    parameters = inspect.signature(agent).parameters
+    shared = [each for each in fields(options) if each.name in parameters and each.name not in CALLED]
+    assert len(shared) >= 1 + (options is not ConvNetAIGOptions)
+    assert {each.name: each.default for each in shared} == {
+        each.name: parameters[each.name].default for each in shared
+    }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from instanas_env.build import parse_search_space, search_space_name
 from instanas_env.cells import ALL_MODULES, round_to_eight
-from instanas_env.search_space import SearchSpace
+from instanas_env.search_space import SearchSpace, as_text
 from instanas_env.storage import save_weights
 
 # The first cell of each of MobileNetV2's seven stages (1, 2, 3, 4, 3, 3, 1 cells) changes shape.
@@ -259,3 +259,17 @@ def test_a_reversed_view_is_an_action_too(lite_space):
 def test_a_space_without_mobilenet_v2_says_so(lite_space):
     with pytest.raises(ValueError, match="MBConv|MobileNetV2|modules"):
         lite_space.only(0, 1).mobilenet_v2_mask()
+
+
+@given(seed=st.integers(0, 2**31), density=st.floats(0, 1), count=st.integers(0, 3))
+def test_masks_as_text_come_back(seed, density, count):
+    space, masks = SearchSpace.preset("lite"), random_masks(seed, density, count)
+    text = as_text(masks)
+    assert all(len(row) == 85 for row in text)
+    assert torch.equal(space.masks_from_text(text, "masks"), masks)
+
+
+@pytest.mark.parametrize("row", ["0" * 84, "0" * 86, "2" + "0" * 84, "٠" * 85])
+def test_other_text_is_no_mask(row):
+    with pytest.raises(ValueError, match="^masks: got another mask than 85 zeros and ones"):
+        SearchSpace.preset("lite").masks_from_text([row], "masks")

@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from test_report_in_browser import SIZES, SPILLED, chromium, pytestmark  # noqa: F401
 
+from agents.agent import NETWORK
+from agents.early_exit import EarlyExit
 from agents.reinforce import SelfCriticalReinforce
 from agents.reward_regression import RewardRegression
 from agents.saved import SavedRun
@@ -263,3 +265,23 @@ def test_the_command_writes_the_page_of_the_shipped_run(archive, tmp_path):
     assert {image["name"] for image in data["images"]} < set(data["classes"])
     assert data["light_on_black"] and "dial" not in data and "{{" not in text
     assert "docs/try/build.py" in (HERE.parent.parent / "Makefile").read_text()
+
+
+def test_images_that_the_controller_answers_take_no_time(archive, tiny_graph, tiny_space):
+    """The dial is that of the agent inside; the examples begin with what takes nothing."""
+    modules = torch.rand(17, 5, generator=generator_for(3), dtype=torch.float64) + 0.1
+    table = LatencyTable(tiny_space, modules, fixed=0.25, controller=0.125)
+    inner = RewardRegression(None, trade_off=0.4, space=tiny_space, table=table, num_classes=10)
+    for parameter in inner.controller.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator_for(4))
+    pictures = grey_images(40)
+    middle = inner.name_logits(pictures).softmax(1).amax(1).median().item()
+    agent = EarlyExit(inner, middle)
+    run = SavedRun(agent, tiny_graph, table, DataRecord(CLASSES, (0.3, 0.3, 0.3), (0.2, 0.2, 0.2)))
+    answered = agent.own_answers(pictures) != NETWORK
+    assert 0 < answered.sum() < 40
+    assert torch.equal(build.times(run, pictures) == 0, answered)
+    images = ImageSet(pictures, torch.arange(40) % 10, CLASSES, run.data.mean, run.data.std)
+    text = build.page(run, images, archive)
+    data = json.loads(text.split('id="data">')[1].split("</script>")[0])
+    assert data["dial"][data["dial_now"]]["value"] == inner.trade_off == 0.4
