@@ -86,6 +86,10 @@ class InstaNASClassifier:
             raise ValueError(
                 f"data: has {len(data.classes)} classes, the meta-graph {meta_graph.num_classes}"
             )
+        if agent.may_answer and agent.num_classes != len(data.classes):
+            raise ValueError(f"agent: names {agent.num_classes} classes; {len(data.classes)} will do")
+        if latency_table.unit != "ms":
+            raise ValueError(f"latency_table: got one of {latency_table.unit}; one of ms will do")
         checks.whole("cache_size", cache_size, 1)
         self.space = space
         self.classes = data.classes

@@ -56,7 +56,7 @@ class EarlyExit(Agent):
     hyperparameters: ClassVar[tuple[str, ...]] = ("confidence", "named", "bits")
 
     def __init__(self, agent: LearningAgent, confidence: float, mask: Tensor | Sequence[int] | None = None):
-        if not isinstance(agent, NAMERS) or agent.num_classes == 0:
+        if type(agent) not in NAMERS or agent.num_classes == 0:  # what can be saved
             raise ValueError(
                 f"agent: got a {type(agent).__name__} that names no images; SelfCriticalReinforce or"
                 " RewardRegression, made with num_classes, will do"
@@ -75,6 +75,15 @@ class EarlyExit(Agent):
     def num_classes(self) -> int:  # type: ignore[override]
         """So many it names."""
         return self.agent.num_classes
+
+    @property
+    def num_timesteps(self) -> int:  # type: ignore[override]
+        """So many images the agent has learnt from."""
+        return self.agent.num_timesteps
+
+    @num_timesteps.setter
+    def num_timesteps(self, count: int) -> None:
+        self.agent.num_timesteps = count
 
     def masks(self, images: Tensor, deterministic: bool = True) -> Tensor:
         """Of images that a network is to answer, and of the others what it would be."""

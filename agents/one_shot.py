@@ -87,7 +87,7 @@ class OneShotSearch:
 
     def rank(self, count: int) -> Iterator[Candidate]:
         """Rank ``count`` masks, yielding each: :meth:`known` ones, samples, then as many mutations."""
-        known = self.known()[:count]
+        known = self.known()[: checks.whole("count", count)]
         latency_ms = self.bandit.latency_table.lookup(known).tolist()
         drawn = (self._propose(mutate=number >= count // 2) for number in range(len(known), count))
         return self._rank(chain(zip(known, latency_ms, strict=True), drawn))
@@ -102,10 +102,11 @@ class OneShotSearch:
         """``count`` masks in range ``(count, num_cells, num_modules)``, for :meth:`rank_masks`; with
         ``mutate``, mutations of the frontier so far.
         """
-        return torch.stack([self._propose(mutate)[0] for _ in range(count)])
+        return torch.stack([self._propose(mutate)[0] for _ in range(checks.whole("count", count, 1))])
 
     def rank_masks(self, masks: Tensor) -> Iterator[Candidate]:
-        """Rank repaired masks ``(K, num_cells, num_modules)``, in range or not, yielding each."""
+        """Rank masks ``(K, num_cells, num_modules)``, repaired, in range or not, yielding each."""
+        masks = self.space.repair(masks)
         return self._rank(zip(masks, self.bandit.latency_table.lookup(masks).tolist(), strict=True))
 
     def refine(self, count: int) -> Iterator[Candidate]:
@@ -114,6 +115,7 @@ class OneShotSearch:
         Few images do to see which masks are not worth more of them (successive halving). The best are the
         frontier, then what would be the frontier without it, and so on.
         """
+        checks.whole("count", count, 1)
         accuracy = [candidate.accuracy for candidate in self.candidates]
         latency = [candidate.latency_ms for candidate in self.candidates]
         chosen = [self.candidates[i] for i in best_layers(accuracy, latency, count)]
@@ -166,6 +168,7 @@ class OneShotSearch:
 
         A mask ranked twice counts once. Fewer than ``size`` if no more were ranked.
         """
+        checks.whole("size", size, 1)
         if not self.candidates:
             raise ValueError("candidates: empty; call search(count) first")
         frontier = sorted(self.frontier, key=lambda candidate: -candidate.accuracy)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from agents.agent import native
 from agents.controller import Controller
+from instanas_env import checks
 from instanas_env.seeding import generator_for
 
 
@@ -38,6 +39,8 @@ class ControllerFeatures(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim)
         from instanas_env.search_space import SearchSpace
 
+        if observation_space.dtype != np.uint8 or observation_space.shape[0] != 3:
+            raise checks.refuse("observation_space", observation_space, "a Box of uint8 (3, H, W)")
         names = {32: "cifar", 64: "tiny_imagenet", 224: "imagenet"}
         side = observation_space.shape[-1]
         if side not in names:

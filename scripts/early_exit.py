@@ -42,9 +42,10 @@ from instanas_env.data import load_images
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from instanas_env.storage import load_config, save_json
+from instanas_env.storage import load_config
 from instanas_env.training.bound import IMAGE_SETS, check_same_images, described
 from instanas_env.training.matching import CONTROLLER, META_GRAPH
+from instanas_env.training.run_directory import FREE, RunDirectory
 from scripts.begin import begin
 from scripts.comparison.text_table import Columns, TextTable, milliseconds
 from scripts.options import Compute, DataOfRun, filled
@@ -90,18 +91,28 @@ def one_network(file: Path, space: SearchSpace) -> tuple[MetaGraph, Tensor]:
         ValueError: its controller chooses, or its cells are not those of ``space``.
     """
     graph, beside = MetaGraph.load(file), file.with_name(CONTROLLER)
-    if graph.space != space:  # MobileNetV2 alone, say, whose space has one module
-        whole = MetaGraph(space, graph.num_classes, generator_for(0))
-        with checks.explained(f"network: {file} does not fit the controller of run"):
-            whole.start_from(graph)
-        own = torch.tensor([module in graph.space.modules for module in space.modules])
-        return whole.eval(), own.expand(space.mask_shape)
-    if not beside.is_file():
-        return graph, space.full_mask()
-    agent = load_agent(beside)
-    if not isinstance(agent, StaticAgent):
-        raise ValueError(f"network: {beside} is a {type(agent).__name__}, which chooses; one mask will do")
-    return graph, agent.mask
+    mask = graph.space.full_mask()
+    if beside.is_file():
+        agent = load_agent(beside)
+        if not isinstance(agent, StaticAgent):
+            raise ValueError(
+                f"network: {beside} is a {type(agent).__name__}, which chooses; one mask will do"
+            )
+        graph.space.expect(network=agent.space)
+        mask = agent.mask
+    elif graph.space.num_modules > 1:
+        raise ValueError(
+            f"network: {file} has {graph.space.num_modules} modules a cell, and no mask beside it; one"
+            " trained alone will do, or under one mask (`instanas finetune --one-shot`)"
+        )
+    if graph.space == space:
+        return graph, mask
+    whole = MetaGraph(space, graph.num_classes, generator_for(0))  # of MobileNetV2 alone, say, one module
+    with checks.explained(f"network: {file} does not fit the controller of run"):
+        whole.start_from(graph)
+    wide = torch.zeros(space.mask_shape, dtype=torch.bool)
+    wide[:, [space.modules.index(module) for module in graph.space.modules]] = mask
+    return whole.eval(), wide
 
 
 def points(agent: EarlyExit, bandit: InstanceBandit, *confidences: float) -> Iterator[dict[str, Any]]:
@@ -151,8 +162,13 @@ def main(options: Options) -> None:
     space, mask = inner.space, None
     source = options.run if options.network is None else options.network
     source = source / META_GRAPH if source.is_dir() else source
-    if options.out.resolve() in (options.run.resolve(), source.parent.resolve()):
+    read = controller_file(options.run, options.prefer)
+    if options.out.resolve() in {file.resolve() for file in (options.run, read.parent, source.parent)}:
         raise ValueError(f"out: got {options.out}, whose files are read; another directory will do")
+    run = RunDirectory(options.out, options, free=FREE)
+    run.read(
+        run=options.run / META_GRAPH, controller=read, network=None if options.network is None else source
+    )
     if options.network is None:
         graph = MetaGraph.load(source)
         space.expect(run=graph.space)
@@ -161,6 +177,7 @@ def main(options: Options) -> None:
     if (latencies := table_of(options.run, space)) is None:
         raise ValueError(f"run: {options.run} has no latency table; `instanas profile` makes it")
     val = load_images(options.dataset, "val", options.data_dir, space.resolution)
+    run.bind(val=val)
     runs = {options.run, options.run if source == options.network else source.parent}
     check_same_images(runs, options.dataset, "val", val)
     agent = EarlyExit(inner, NEVER, mask)
@@ -178,6 +195,7 @@ def main(options: Options) -> None:
     else:
         (taken,) = points(agent, bandit, options.confidence)
         found.append(taken)
+    run.claim()
     write(options, agent, taken, bandit, source)
     table(found, taken).show()
     print(f"wrote {options.out}; `instanas evaluate`, `export` and InstaNASClassifier.load take it")
@@ -186,12 +204,14 @@ def main(options: Options) -> None:
 def write(
     options: Options, agent: EarlyExit, taken: dict[str, Any], bandit: InstanceBandit, source: Path
 ) -> None:
-    """Write the run: controller, weights, and what is known of images and times."""
+    """Write the run: what is known of images and times, the weights, and last the controller."""
     agent.confidence = taken["confidence"]
     val, space = bandit.image_set, bandit.space
     typical = space.repair(agent.masks(some_images(val, TYPICAL)))
     save_data(options.out, val, bandit.latency_table, typical)
-    bandit.meta_graph.save(options.out / META_GRAPH, load_config(source).get("record"))
-    record = {name: None if value is None else str(value) for name, value in asdict(options).items()}
-    agent.save(options.out / CONTROLLER, {"options": record, "validation": taken})
-    save_json(options.out / "config.json", {**record, IMAGE_SETS: {"val": described(val)}})
+    record = load_config(source).get("record") or {}
+    made = record.get("options") or {}  # of a network trained alone perhaps on other images
+    on = {"dataset": options.dataset, IMAGE_SETS: {**(made.get(IMAGE_SETS) or {}), "val": described(val)}}
+    bandit.meta_graph.save(options.out / META_GRAPH, {**record, "options": {**made, **on}})
+    told = {name: None if value is None else str(value) for name, value in asdict(options).items()}
+    agent.save(options.out / CONTROLLER, {"options": told, "validation": taken})

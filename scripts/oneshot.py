@@ -72,7 +72,8 @@ def search(options: Options, run: RunDirectory) -> OneShotSearch:
     run.bind(val=val)
     reach = None
     if options.slowest is not None:
-        unit = table.reference("mobilenet_v2")
+        with checks.explained("slowest: is in multiples of MobileNetV2's path"):
+            unit = table.reference("mobilenet_v2")
         if options.slowest * unit < (cheapest := table.reference("cheapest")):
             raise ValueError(f"slowest: got {options.slowest}; more than {cheapest / unit:.3g} will do")
         reach = 0.0, options.slowest * unit

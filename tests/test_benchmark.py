@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -308,10 +309,12 @@ def test_a_record_of_other_files_is_refused(finished, tmp_path, name):
 def test_a_figure_that_is_not_that_of_its_replay_is_found(finished, tmp_path):
     copy = copied(finished, tmp_path)
     content = load_json(copy / "benchmark.json")
-    content["rows"][0]["test"]["accuracy"] += 0.01
-    save_json(copy / "benchmark.json", content)
-    with pytest.raises(ValueError, match="^verify: the accuracy of fixed is not"):
-        benchmark.check(benchmark.Options(verify=copy / "benchmark.json"))
+    for name, more in (("accuracy", 0.01), ("reward", 0.01), ("latency_ms", 0.001), ("networks", 1)):
+        changed = deepcopy(content)
+        changed["rows"][0]["test"][name] += more
+        save_json(copy / "benchmark.json", changed)
+        with pytest.raises(ValueError, match=f"^verify: the {name} of fixed is not"):
+            benchmark.check(benchmark.Options(verify=copy / "benchmark.json"))
     (copy / "policies" / "fixed_0.npz").write_bytes(b"no replay")
     with pytest.raises(ValueError, match="^verify: .*fixed_0.npz is not a replay"):
         benchmark.check(benchmark.Options(verify=copy / "benchmark.json"))

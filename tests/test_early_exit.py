@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from agents.early_exit import NEVER, EarlyExit
 from agents.evaluation.awareness import measure
 from agents.evaluation.controls import Controls
 from agents.evaluation.replay import Replay
-from agents.evaluation.scores import choose_masks, score_agent, score_masks
+from agents.evaluation.scores import choose_answers, choose_masks, score_agent, score_masks
 from agents.files import load_agent
 from agents.learning import LearningAgent
 from agents.reinforce import SelfCriticalReinforce
@@ -30,14 +31,16 @@ from agents.static import StaticAgent
 from instanas_env import reward
 from instanas_env.bandit import InstanceBandit
 from instanas_env.build import build_bandit, shipped
-from instanas_env.data import DataRecord
+from instanas_env.data import DataRecord, load_images
 from instanas_env.deploy.export import export
 from instanas_env.deploy.runtime import OnnxNetwork
 from instanas_env.latency import LatencyTable
 from instanas_env.networks.meta_graph import MetaGraph
 from instanas_env.search_space import SearchSpace
 from instanas_env.seeding import generator_for
-from scripts import evaluate
+from instanas_env.storage import save_json
+from instanas_env.training.bound import check_same_images
+from scripts import evaluate, finetune
 from scripts.comparison.contest import Budget, Contest
 from scripts.comparison.policies import enter
 from scripts.early_exit import Options, chosen, main, one_network
@@ -128,13 +131,30 @@ def test_a_file_of_another_agent_inside_is_refused(tiny_space, tmp_path, monkeyp
         load_agent(path)
 
 
+class Subclass(SelfCriticalReinforce):
+    """A class that no file names."""
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [torch.tensor([10]), torch.tensor([-2]), torch.tensor([0.5]), torch.tensor([[1]]), np.array([1])],
+)
+def test_answers_that_are_no_classes_are_refused(bandit, answers):
+    agent = StaticAgent(bandit.space, bandit.space.full_mask())
+    agent.own_answers = lambda images: answers.repeat(len(images), *[1] * (answers.ndim - 1))
+    with pytest.raises(ValueError, match=r"^own_answers: got .*; int64 \(120,\) of -1 to 9 will do"):
+        choose_answers(agent, bandit.image_set)
+
+
 def test_an_agent_without_names_is_refused(tiny_space):
     for agent in (SelfCriticalReinforce(None, space=tiny_space), StaticAgent(tiny_space, tiny_space.path(0))):
         with pytest.raises(ValueError, match=r"^agent: got a \w+ that names no images; .* will do"):
             EarlyExit(agent, 0.9)
     with pytest.raises(ValueError, match="^names: this agent learns none"):
         ConvNetAIG(None, space=tiny_space).name_logits(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
-    named = made(SelfCriticalReinforce, tiny_space)
+    named, other = made(SelfCriticalReinforce, tiny_space), made(Subclass, tiny_space)
+    with pytest.raises(ValueError, match="^agent: got a Subclass"):  # a file could not bring it back
+        EarlyExit(other, 0.9)
     for confidence in (-0.1, float("nan"), "sure"):
         with pytest.raises(ValueError, match="^confidence: got"):
             EarlyExit(named, confidence)
@@ -212,6 +232,7 @@ def test_a_fixed_mask_beside_it_has_the_same_time(run, bandit):
     found = controls.of(masks, correct, part=0.5)["static_with_controller_time"]
     assert found["latency_ms"] <= unit / 2 + table.controller + 1e-6
     assert controls.of(masks, correct)["static_with_controller_time"]["latency_ms"] <= unit + 0.1
+    assert controls.of(masks, correct, part=0.01)["static_with_controller_time"] is None, "none is so fast"
 
 
 def test_a_replay_has_its_answers(run, bandit, tmp_path):
@@ -220,7 +241,13 @@ def test_a_replay_has_its_answers(run, bandit, tmp_path):
     replay = Replay.of(outcome, "early-exit", 0, {})
     replay.save(tmp_path / "replay.npz")
     loaded = Replay.load(tmp_path / "replay.npz", bandit.space.num_bits)
-    assert loaded.own is not None and loaded.verify(bandit) == ([], True)
+    assert loaded.own is not None and loaded.verify(bandit)[1:] == ([], True)
+    many = replace(replay, own=np.where(replay.own == NETWORK, NETWORK, 70_000))
+    many.save(tmp_path / "many.npz")
+    assert (Replay.load(tmp_path / "many.npz", bandit.space.num_bits).own == many.own).all()
+    replace(replay, own=replay.own - 1).save(tmp_path / "below.npz")
+    with pytest.raises(ValueError, match="its own answers are no classes"):
+        Replay.load(tmp_path / "below.npz", bandit.space.num_bits)
     with pytest.raises(ValueError, match="verify: early-exit seed 0 has rewards|answers of early-exit"):
         replace(loaded, own=None).verify(bandit)
     replace(replay, own=replay.own[:-1]).save(tmp_path / "short.npz")
@@ -336,6 +363,21 @@ def test_a_dial_counts_the_images_that_are_left(tiny_space, tiny_graph):
     assert classifier.dial(images, 90.0) == pytest.approx(wanted[0][0])
 
 
+def test_names_and_classes_are_as_many(tiny_space):
+    """A controller of ten names before a network of three classes; and a table that is not one of ms."""
+    agent, graph = EarlyExit(made(SelfCriticalReinforce, tiny_space), 0.5), MetaGraph(tiny_space, 3)
+    table = LatencyTable(tiny_space, torch.ones(17, 5).double(), 0.5, controller=0.25)
+    data = DataRecord(tuple("abc"), (0.5,) * 3, (0.25,) * 3, None)
+    for use in (
+        lambda: export(agent, graph, table, data),
+        lambda: InstaNASClassifier(agent, graph, data, table),
+    ):
+        with pytest.raises(ValueError, match="^agent: names 10 classes; 3 will do"):
+            use()
+    with pytest.raises(ValueError, match="^latency_table: got one of MMACs; one of ms will do"):
+        InstaNASClassifier(agent.agent, graph, data, replace(table, unit="MMACs"))
+
+
 def test_without_a_dial(tiny_space, tiny_graph):
     """REINFORCE, and one mask for all, have none."""
     table = LatencyTable(tiny_space, torch.ones(17, 5).double(), 0.5, controller=0.25)
@@ -444,10 +486,52 @@ def test_what_does_not_go_together_is_refused(left, tmp_path):
     assert not out.exists()
 
 
+def test_another_run_stays(left, tmp_path):
+    """What a search left, a pick that is read, and a run with other options; the same call may come again."""
+    with pytest.raises(ValueError, match="^out: .* holds a run with other"):
+        main(Options(run=searched("reinforce"), out=searched("regression")))
+    pick = tmp_path / "run" / "choices" / "A"
+    shutil.copytree(searched("regression"), tmp_path / "run", dirs_exist_ok=True)
+    pick.mkdir(parents=True)
+    shutil.copy(searched("regression") / "controller.safetensors", pick)
+    choices = {"picks": {"A": 0}, "prefer": {"accuracy": "A", "balanced": "A", "latency": "A"}}
+    save_json(tmp_path / "run" / "choices.json", choices)
+    with pytest.raises(ValueError, match="^out: got .*, whose files are read"):
+        main(Options(run=tmp_path / "run", prefer="A", out=pick))
+    out, before = left["reinforce"], (left["reinforce"] / "controller.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="^out: .* holds a run with other confidence"):
+        main(Options(run=searched("reinforce"), out=out, confidence=0.3))
+    main(Options(run=searched("reinforce"), out=out, confidence=0.2))
+    assert (out / "controller.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["reinforce", "alone"])
+def test_exchanged_labels_are_found(left, name):
+    """Also before a network that was trained on other images than the controller."""
+    val = load_images("folder", "val", image_folder(), 32)
+    check_same_images([left[name]], "folder", "val", val)
+    with pytest.raises(ValueError, match="^data_dir: the val images are not those"):
+        check_same_images([left[name]], "folder", "val", replace(val, labels=val.labels.flip(0)))
+
+
+def test_fine_tuning_comes_before(left, tmp_path):
+    with pytest.raises(ValueError, match="^run: .* answers images itself; fine-tune the run"):
+        finetune.main(finetune.Options(run=left["reinforce"], out=tmp_path / "run"))
+
+
+def test_a_network_of_some_modules_keeps_its_mask(tmp_path, tiny_space):
+    """Of modules 0 and 2, of which the mask has the second: module 2 of the whole space."""
+    some = tiny_space.only(0, 2)
+    MetaGraph(some, 10).save(tmp_path / "meta_graph.safetensors")
+    with pytest.raises(ValueError, match="^network: .* has 2 modules a cell, and no mask beside it"):
+        one_network(tmp_path / "meta_graph.safetensors", tiny_space)
+    StaticAgent(some, some.path(1)).save(tmp_path / "controller.safetensors")
+    graph, mask = one_network(tmp_path / "meta_graph.safetensors", tiny_space)
+    assert torch.equal(mask, tiny_space.path(2)) and graph.space == tiny_space
+
+
 def test_a_network_under_one_mask(tmp_path, tiny_space, tiny_graph):
     tiny_graph.save(tmp_path / "meta_graph.safetensors")
-    graph, mask = one_network(tmp_path / "meta_graph.safetensors", tiny_space)
-    assert mask.all(), "trained alone: all its modules"
     StaticAgent(tiny_space, tiny_space.path(2)).save(tmp_path / "controller.safetensors")
     graph, mask = one_network(tmp_path / "meta_graph.safetensors", tiny_space)
     assert torch.equal(mask, tiny_space.path(2)) and graph.space == tiny_space

@@ -131,6 +131,8 @@ def test_images_from_easy_to_hard():
     assert [position for position, _ in chosen[0]] == [1, 3, 0]
     assert [relative for _, relative in chosen[0]] == pytest.approx([-2 / 3, -1 / 3, 1])
     assert chosen[1] == [(2, 0.0)]
+    free = from_easy_to_hard(np.zeros(2), np.zeros(2, int), np.array([0, 1]))
+    assert free[0] == [(0, -1.0), (1, -1.0)], "the controller answers all of the class"
 
 
 def test_six_images_with_the_networks_that_they_got():

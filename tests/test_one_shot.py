@@ -304,3 +304,15 @@ def test_half_of_a_menu_is_spread_over_the_frontier(bandit):
         search.add(candidate(mask, 0.4, 45.0, (0.0, 0.9)))
     assert torch.equal(search.menu(6)[:3], masks[[4, 2, 0]])
     assert any(torch.equal(mask, masks[5]) for mask in search.menu(6)[3:])
+
+
+def test_counts_that_make_no_sense(bandit):
+    search = OneShotSearch(bandit, images=4).search(2)
+    for wrong in (0, -1, 1.5):
+        for call in (search.sample, search.menu, lambda count: list(search.refine(count))):
+            with pytest.raises(ValueError, match="^(count|size): got"):
+                call(wrong)
+    with pytest.raises(ValueError, match="^count: got -1"):
+        search.search(-1)
+    (nothing,) = search.rank_masks(torch.zeros(1, 17, 5, dtype=torch.bool))
+    assert torch.equal(nothing.mask, bandit.space.repair(nothing.mask)), "what must not be empty is not"

@@ -233,6 +233,13 @@ def test_options_of_an_agent_that_does_not_search_are_refused(part):
     assert parse(["paper-cifar10", "--reinforce.epochs", "3"]).preset.reinforce.epochs == 3
 
 
+def test_only_controllers_that_name_images_answer():
+    """The paper's settings learn no names: found before the training, not after it."""
+    with pytest.raises(ValueError, match="^early_exits: got 'reinforce/A', whose controller learns no names"):
+        parse(["paper-cifar10", "--early-exits", "reinforce/A"])
+    assert parse(["laptop-cifar10"]).preset.early_exits
+
+
 CALLED = {"random_timesteps", "latencies", "target_rate"}
 """Options that have another name, or another unit, than the argument that they become."""
 

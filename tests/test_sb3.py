@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
@@ -205,3 +206,12 @@ def test_a_yaml_of_rl_zoo3_can_name_policy_and_extractor():
     assert isinstance(model.policy.features_extractor, ControllerFeatures)
     assert not model.policy.normalize_images
     model.learn(2 * N)
+
+
+@pytest.mark.parametrize("space", [Box(0, 1, (3, 32, 32), np.float32), Box(0, 255, (6, 32, 32), np.uint8)])
+def test_features_of_other_images_are_refused(space):
+    """Normalised ones, and stacked frames."""
+    with pytest.raises(
+        ValueError, match=r"^observation_space: got Box.*; a Box of uint8 \(3, H, W\) will do"
+    ):
+        ControllerFeatures(space)

@@ -135,8 +135,11 @@ class Controls:
             "oracle": self._oracle(most_used(on_val, self.num_networks), correct),
         }
 
-    def _static(self, limit_ms: float, correct: np.ndarray) -> dict[str, Any]:
+    def _static(self, limit_ms: float, correct: np.ndarray) -> dict[str, Any] | None:
+        """The best fixed mask of at most ``limit_ms``; None where none is so fast, as beside early exits."""
         best: Candidate = self.search.best(limit_ms + ROUNDING_MS)
+        if best.latency_ms > limit_ms + ROUNDING_MS:
+            return None
         right = self._rights(best.mask, whole=True).numpy()
         return {
             "mask": as_text(best.mask[None])[0],

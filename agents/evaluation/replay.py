@@ -66,7 +66,7 @@ class Replay:
     def save(self, path: Path) -> None:
         """Write it."""
         content = io.BytesIO()
-        own: dict[str, Any] = {} if self.own is None else {"own": self.own.astype(np.int16)}
+        own: dict[str, Any] = {} if self.own is None else {"own": self.own.astype(np.int32)}
         np.savez_compressed(
             content,
             **own,
@@ -90,6 +90,8 @@ class Replay:
                 own = content["own"].astype(np.int64) if "own" in content else None
             if own is not None and own.shape != network.shape:
                 raise ValueError("its own answers are of another length")
+            if own is not None and own.min() < NETWORK:
+                raise ValueError("its own answers are no classes")
             if len(reward) != len(network) or network.max() >= len(masks):
                 raise ValueError("its parts are of different lengths")
         except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -98,11 +100,12 @@ class Replay:
             raise ValueError(f"verify: {path} is not a replay ({error})") from error
         return cls(masks, network, correct, reward, about, own)
 
-    def verify(self, test: ContextualBandit) -> tuple[list[int], bool]:
+    def verify(self, test: ContextualBandit) -> tuple[Outcome, list[int], bool]:
         """Score it again.
 
         Returns:
-            Positions of the images whose answer differs, and whether all is the same to the bit.
+            What it earns here, positions of the images whose answer differs, and whether all is the same to
+            the bit.
 
         Raises:
             ValueError: other images in number, more than :data:`LARGEST_DIFFERENCE` of the answers, or a
@@ -123,7 +126,7 @@ class Replay:
                 f"verify: {len(differ)} of {count:,} answers of {name} differ; up to"
                 f" {LARGEST_DIFFERENCE:.1%} will do"
             )
-        return differ, not differ and _sum(outcome) == self.about["rewards"]
+        return outcome, differ, not differ and _sum(outcome) == self.about["rewards"]
 
 
 def _sum(outcome: Outcome) -> str:

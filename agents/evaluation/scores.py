@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from agents.agent import NETWORK, Agent
+from instanas_env import checks
 from instanas_env.bandit import Contexts, Outcome
 from instanas_env.contextual import ContextualBandit
 from instanas_env.data import ImageSet
@@ -26,8 +27,19 @@ def choose_masks(agent: Agent, image_set: ImageSet) -> Tensor:
 
 def choose_answers(agent: Agent, image_set: ImageSet) -> Tensor:
     """The classes that the agent answers itself, of every image, ``(N,)``; see :meth:`Agent.own_answers`."""
-    index = torch.arange(len(image_set))
-    return torch.cat([agent.own_answers(image_set.images[part]) for part in index.split(BATCH_SIZE)])
+    parts = torch.arange(len(image_set)).split(BATCH_SIZE)
+    return torch.cat([_own_answers(agent, image_set, part) for part in parts])
+
+
+def _own_answers(agent: Agent, image_set: ImageSet, part: Tensor) -> Tensor:
+    answers, last = agent.own_answers(image_set.images[part]), len(image_set.classes) - 1
+    right = isinstance(answers, Tensor) and answers.dtype == torch.int64 and answers.shape == part.shape
+    if not right or ((answers < NETWORK) | (answers > last)).any():
+        came = " ".join(repr(answers).split())  # on one line
+        raise checks.refuse(
+            "own_answers", checks.Shown(f"{came:.60}"), f"int64 ({len(part)},) of {NETWORK} to {last}"
+        )
+    return answers.cpu()
 
 
 def some_images(image_set: ImageSet, count: int = DIAL_IMAGES) -> Tensor:

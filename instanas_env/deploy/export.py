@@ -28,6 +28,12 @@ class Policy(Protocol):
     def controller(self) -> nn.Module | None:
         """The network that each choice costs, if it costs one."""
 
+    num_classes: int
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether it may answer images itself."""
+
     @property
     def has_dial(self) -> bool:
         """Whether its :meth:`bits_to_onnx` takes a ``dial``."""
@@ -70,6 +76,8 @@ def export(
         )
     if dial and not agent.has_dial:
         raise ValueError(f"dial: {type(agent).__name__} has none; RewardRegression will do")
+    if agent.may_answer and agent.num_classes != len(data.classes):
+        raise ValueError(f"agent: names {agent.num_classes} classes; {len(data.classes)} will do")
     folded = meta_graph if isinstance(meta_graph.stem, FoldedConv) else meta_graph.folded()
     controller_ms = 0.0 if agent.controller is None else table.controller
     metadata = {

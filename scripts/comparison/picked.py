@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.agent import Agent
+from agents.early_exit import EarlyExit
 from agents.evaluation.picks import LETTERS, controller_file
 from agents.files import load_agent
 from agents.reward_regression import RewardRegression
@@ -65,6 +66,11 @@ def fixed_agent(options: Any, space: SearchSpace) -> tuple[Path | None, Agent]:
     agent = load_agent(source)
     if isinstance(agent, RandomAgent):
         raise ValueError(f"controller: {source} draws its masks anew each time; another policy will do")
+    if isinstance(agent, EarlyExit):
+        raise ValueError(
+            f"run: {source} answers images itself; fine-tune the run that it was made of, then call"
+            " `instanas early-exit`"
+        )
     if options.masks == "random" and not isinstance(agent, RewardRegression):
         raise ValueError(f"masks: got 'random' with a {type(agent).__name__}; a RewardRegression will do")
     if agent.space != space:

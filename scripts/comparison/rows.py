@@ -164,9 +164,10 @@ class Comparison:
         made = controls(val, test, [on_val for _, on_val, _, _ in settled])
         for row, on_val, correct, part in settled:
             row["controls"] = found = made.of(on_val, correct, part)
-            gain = found["static_with_controller_time"]["gain"]
-            row["test"]["over_static_accuracy"] = gain["difference"]
-            row["test"] |= {f"over_static_accuracy_{end}": gain[end] for end in ("low", "high")}
+            if (static := found["static_with_controller_time"]) is not None:
+                gain = static["gain"]
+                row["test"]["over_static_accuracy"] = gain["difference"]
+                row["test"] |= {f"over_static_accuracy_{end}": gain[end] for end in ("low", "high")}
             row["test"]["oracle_accuracy"] = found["oracle"]["any_right"]
 
     def add_network(

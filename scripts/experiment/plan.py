@@ -206,7 +206,7 @@ class Plan:
             given: dict[str, Any] = {"run": run, "out": out, "network": network}
             options = early_exit.Options(**given, dataset=self.preset.dataset, **self.machine)
             stage = f"early-exit {label}{_told(seed)}"
-            yield Stage("early-exit", stage, early_exit.main, options, out / "config.json")
+            yield Stage("early-exit", stage, early_exit.main, options, out / CONTROLLER)
 
     def _evaluate(self) -> Stage:
         finished = (path.parent for path in self.out.glob(f"*/{CONTROLLER}"))

@@ -77,7 +77,9 @@ def parse(arguments: list[str] | None = None) -> Options:
 
 
 def refuse_unread(preset: Preset) -> None:
-    """``ValueError`` for options, set by hand, of an agent that does not search."""
+    """``ValueError`` for options, set by hand, of an agent that does not search, and for early exits of one
+    that learns no names.
+    """
     for agent in set(get_args(SearchName)) - set(preset.agents):
         part = agent.replace("-", "_")
         if all(getattr(preset, part) != getattr(known, part) for known in PRESETS.values()):
@@ -85,6 +87,11 @@ def refuse_unread(preset: Preset) -> None:
             raise ValueError(
                 f"{part}: options are given, but the agents are {agents}; --agents {agents} {agent} will do"
             )
+    for target in preset.early_exits:
+        search: Any = getattr(preset, target.partition("/")[0].replace("-", "_"), None)
+        options = getattr(search, "agent", None)
+        if not (getattr(options, "naming_coefficient", 0) or getattr(options, "names", False)):
+            raise ValueError(f"early_exits: got {target!r}, whose controller learns no names")
 
 
 def as_found(preset: Preset, data_dir: Path | None) -> Preset:

@@ -68,7 +68,7 @@ def from_easy_to_hard(
     """For each class, positions in ``sample`` evenly spread over its order by latency.
 
     Beside each position stands the image's latency relative to the mean of *all* images of its class:
-    0.25 takes a quarter longer.
+    0.25 takes a quarter longer, -1 nothing, as where the controller answers itself.
 
     Args:
         latency_ms, label: of all images, ``(N,)``.
@@ -79,7 +79,8 @@ def from_easy_to_hard(
         mean = latency_ms[label == name].mean()
         members = (label[sample] == name).nonzero()[0]
         members = evenly(members[np.argsort(latency_ms[sample[members]], kind="stable")], IMAGES_PER_CLASS)
-        chosen[name] = [(int(m), float(latency_ms[sample[m]] / mean - 1)) for m in members]
+        relative = latency_ms[sample[members]] / mean - 1 if mean else -np.ones(len(members))
+        chosen[name] = list(zip(members.tolist(), relative.tolist(), strict=True))
     return chosen
 
 
