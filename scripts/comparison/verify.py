@@ -41,7 +41,7 @@ def verify(file: Path, elsewhere: dict[str, str], device: str) -> Iterator[str]:
             if changed := [name for name, value in contest.fingerprints.items() if prints.get(name) != value]:
                 raise ValueError(f"verify: {file} was made with another {', '.join(changed)}")
         outcome, differ, exact = replay.verify(contest.test)
-        _compare(row, replay, outcome, contest.test.latency_table.controller)
+        _compare(row, replay, outcome, 0.0 if contest.twin else contest.test.latency_table.controller)
         how = f"{len(differ)} answers differ by rounding" if differ else "rewards differ by rounding"
         named = f", of images {', '.join(map(str, differ[:20]))}" if differ else ""
         images = f"{len(replay.network):,} images"
