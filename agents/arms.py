@@ -107,6 +107,7 @@ class ModuleArms(Arms):
         return torch.cat([average[None], torch.eye(1 + self.count)[1:]])
 
     def worth_to_onnx(self, graph: OnnxGraph, sums: str) -> str:
+        """As :class:`Arms`: the logit of the average mask gives the slope by which gains count."""
         logit, gains = graph.ops("Split", sums, graph.constant(np.array([1, self.count])), outputs=2, axis=1)
         p = graph.op("Sigmoid", logit)
         slope = graph.op("Mul", p, graph.op("Sub", graph.constant(np.float32(1)), p))

@@ -29,6 +29,7 @@ class Policy(Protocol):
         """The network that each choice costs, if it costs one."""
 
     num_classes: int
+    """So many classes it names; 0 where it names none."""
 
     @property
     def may_answer(self) -> bool:

@@ -98,6 +98,7 @@ class Comparison:
         start = len(self.rows)
 
         def make() -> Made:
+            """Add the rows; what is kept of them."""
             add()
             numbered = enumerate(self._by_image[start:])
             tensors = {f"{n}.{key}": value for n, found in numbered for key, value in found.items()}
